@@ -1,0 +1,232 @@
+"""Running what the user named: the backup client and the hooks.
+
+Their output goes on to ours as it comes; signals that reach us are passed to
+them, and they get a grace period before they are ended by force.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import IO
+
+from kopiatomic.command import Door
+
+# Between passing a signal on and ending the program by force, in seconds.
+GRACE = 20.0
+
+# How much of a program's last output is kept for the report, in bytes.
+TAIL = 256 * 1024
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(Exception):
+    """A signal asked the run to end; ``signum`` is which."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class Signals:
+    """Catches signals for the time of a run, so that it ends in order.
+
+    The first one is remembered and passed to the program that runs at that
+    moment; a second one ends that program by force. The run itself looks with
+    check() between its steps, and not at all while it takes things down.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._child: subprocess.Popen[bytes] | None = None
+        self._shares_terminal = False
+        self._deadline = float("inf")
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        for signum in CAUGHT:
+            # nohup(1) sets SIGHUP to be ignored, and means it.
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                self._before[signum] = signal.signal(signum, self._catch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came since the run began."""
+        if self.signum:
+            raise Interrupted(self.signum)
+
+    def watch(self, child: "subprocess.Popen[bytes]", shares_terminal: bool) -> None:
+        """Pass signals to ``child`` from now on."""
+        self._child, self._shares_terminal = child, shares_terminal
+        self._deadline = float("inf")
+        if self.signum:
+            self._pass_on(self.signum)
+
+    def unwatch(self) -> None:
+        """Pass signals to nobody."""
+        self._child = None
+
+    def enforce(self) -> None:
+        """End the watched program by force once its grace period is over."""
+        if time.monotonic() >= self._deadline:
+            self._send(signal.SIGKILL)
+
+    def _catch(self, signum: int, _frame: FrameType | None) -> None:
+        again = bool(self.signum)
+        self.signum = self.signum or signum
+        if self._child is not None:
+            if again:
+                self._send(signal.SIGKILL)
+            else:
+                self._pass_on(signum)
+
+    def _pass_on(self, signum: int) -> None:
+        self._deadline = time.monotonic() + GRACE
+        # An interrupt typed at the terminal has reached the client already, and
+        # to restic and kopia a second one means: stop without tidying up.
+        if not (signum == signal.SIGINT and self._shares_terminal):
+            self._send(signum)
+
+    def _send(self, signum: int) -> None:
+        child = self._child
+        if child is None or child.returncode is not None:
+            return
+        try:
+            if self._shares_terminal:
+                os.kill(child.pid, signum)
+            else:
+                os.killpg(child.pid, signum)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a client or hook ended: status (negative: a signal), seconds, last output."""
+
+    status: int
+    seconds: float
+    output: bytes = b""
+    messages: bytes = b""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where output goes: ``output`` and ``messages`` are descriptors of ours.
+
+    ``capture`` says whether the program's output passes through us, to be read
+    for the report. On a terminal it does not, and the program sees the terminal.
+    ``hide_output`` keeps what it writes to standard output to ourselves.
+    """
+
+    output: int = 1
+    messages: int = 2
+    capture: bool = True
+    hide_output: bool = False
+
+
+def on_terminal() -> bool:
+    """Say whether a person watches: all three standard streams are a terminal."""
+    return all(os.isatty(descriptor) for descriptor in (0, 1, 2))
+
+
+def run(
+    door: Door,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    signals: Signals,
+    streams: Streams,
+) -> Ended:
+    """Run a program of the user's to its end and return how that was.
+
+    Raises CommandFailed if it cannot be started.
+    """
+    began = time.monotonic()
+    shares_terminal = not streams.capture
+    options: dict[str, object] = {"stdin": None if shares_terminal else subprocess.DEVNULL}
+    if streams.capture:
+        options |= {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "process_group": 0,
+        }
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = door.start(argv, environment=environment, **options)
+    signals.watch(child, shares_terminal)
+    try:
+        if child.stdout is None or child.stderr is None:
+            output = messages = b""
+            while not _ended(child, 0.5):
+                signals.enforce()
+        else:
+            output, messages = _pump(child, child.stdout, child.stderr, signals, streams)
+    finally:
+        signals.unwatch()
+    return Ended(child.returncode, time.monotonic() - began, output, messages)
+
+
+def _ended(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    try:
+        child.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _pump(
+    child: "subprocess.Popen[bytes]",
+    out: IO[bytes],
+    err: IO[bytes],
+    signals: Signals,
+    streams: Streams,
+) -> tuple[bytes, bytes]:
+    """Carry output on until the program has ended; return the tails of both streams.
+
+    It does not wait for the end of the streams: a process that the program left
+    behind may keep them open for ever.
+    """
+    kept = {out.fileno(): b"", err.fileno(): b""}
+    target = {
+        out.fileno(): None if streams.hide_output else streams.output,
+        err.fileno(): streams.messages,
+    }
+    reading = set(kept)
+    ended = False
+    while reading and not ended:
+        ended = child.poll() is not None
+        while reading:
+            ready = select.select(list(reading), [], [], 0 if ended else 0.2)[0]
+            if not ready:
+                break
+            for descriptor in ready:
+                data = os.read(descriptor, 65536)
+                if not data:
+                    reading.discard(descriptor)
+                kept[descriptor] = (kept[descriptor] + data)[-TAIL:]
+                _write(target[descriptor], data)
+        signals.enforce()
+    while not _ended(child, 0.2):
+        signals.enforce()
+    out.close()
+    err.close()
+    return tuple(kept.values())  # type: ignore[return-value]
+
+
+def _write(descriptor: int | None, data: bytes) -> None:
+    """Write all of ``data``; if the reader has gone, the backup goes on without it."""
+    while descriptor is not None and data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except OSError:
+            return

@@ -1,0 +1,210 @@
+"""The one door to other programs.
+
+Everything kopiatomic starts goes through here as an argument list, so that
+tracing, time limits, the environment and the tests have one place to be.
+"""
+
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+# Root's programs are looked up here, whatever PATH the caller came with.
+PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+
+# The system's own programs get nothing of the caller's environment.
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8"}
+
+# zfs(8) can take minutes on a busy pool; past this it is taken for hung.
+TIME_LIMIT = 900.0
+
+# What a program killed at its time limit gets to leave, before it is given up.
+KILL_GRACE = 5.0
+
+# execve(2) counts arguments and environment together; FreeBSD's kern.argmax is
+# 512 kB. A command line is kept below this, which leaves room for the rest.
+ARGUMENT_BYTES = 400_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended; a negative status is the signal that killed it."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+
+class CommandFailed(Exception):
+    """A command could not be started, failed, or ran past its time limit.
+
+    The message names the command and the reason in one line.
+    """
+
+    def __init__(self, argv: Sequence[str], reason: str) -> None:
+        super().__init__(f"{quote(argv, limit=8)}: {reason}")
+        self.argv = tuple(argv)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Door:
+    """Starts programs; with ``trace``, writes each command line there first."""
+
+    trace: IO[str] | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        text: str | None = None,
+        environment: Mapping[str, str] = ENVIRONMENT,
+        time_limit: float = TIME_LIMIT,
+        check: bool = True,
+    ) -> Result:
+        """Run one of the system's programs to its end and return what it said.
+
+        ``text`` is given to it as standard input (otherwise it reads nothing);
+        ``time_limit`` is in seconds. It runs in a session of its own, so that an
+        interrupt typed at the terminal cannot stop it half way.
+
+        Raises CommandFailed if it cannot be started or runs past its limit, and
+        with ``check`` also if it exits with anything but 0.
+        """
+        with self.start(
+            argv,
+            environment=environment,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as process:
+            data = None if text is None else encode(text)
+            try:
+                out, err = process.communicate(data, timeout=time_limit)
+            except subprocess.TimeoutExpired:
+                _give_up(process)
+                raise CommandFailed(argv, f"did not end within {time_limit:g} s") from None
+        result = Result(tuple(argv), process.returncode, decode(out), decode(err))
+        if check and result.status != 0:
+            raise CommandFailed(argv, failure(result))
+        return result
+
+    def start(
+        self, argv: Sequence[str], *, environment: Mapping[str, str], **options: object
+    ) -> "subprocess.Popen[bytes]":
+        """Start a program and return it; ``options`` are those of subprocess.Popen.
+
+        Raises CommandFailed if it cannot be started.
+        """
+        self.show(argv)
+        try:
+            return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+                list(argv), env=dict(environment), **options
+            )
+        except (OSError, ValueError) as error:
+            raise CommandFailed(argv, f"cannot be started: {reason_of(error)}") from error
+
+    def show(self, argv: Sequence[str]) -> None:
+        """Write a command line to the trace, if there is one."""
+        if self.trace is not None:
+            print(f"+ {quote(argv, limit=40)}", file=self.trace, flush=True)
+
+
+def _give_up(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a program that hangs; leave it alone if even that does not end it."""
+    process.kill()
+    try:
+        process.communicate(timeout=KILL_GRACE)
+    except subprocess.TimeoutExpired:
+        # Stuck in the kernel. Closing our ends keeps __exit__ from waiting for it.
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        process.returncode = -signal.SIGKILL
+
+
+def find(program: str) -> str | None:
+    """Return the path of an executable program, looked up as the door would, or None."""
+    return shutil.which(program, path=PATH)
+
+
+def failure(result: Result) -> str:
+    """Say in one line why a command failed: its own first words, or how it ended."""
+    lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
+    said = "; ".join(line.strip() for line in lines[:3])
+    how = describe_status(result.status)
+    return f"{printable(said)} ({how})" if said else how
+
+
+def describe_status(status: int) -> str:
+    """Say in words how a program ended."""
+    if status < 0:
+        try:
+            return f"killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"killed by signal {-status}"
+    return f"exit status {status}"
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason of an OSError without its number, else the error's text."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def quote(argv: Sequence[str], limit: int | None = None) -> str:
+    """Return ``argv`` as one line for a shell; past ``limit`` words only their number."""
+    words = [shlex.quote(printable(word)) for word in argv]
+    if limit is not None and len(words) > limit + 1:
+        words = [*words[:limit], f"... ({len(words) - limit} more)"]
+    return " ".join(words)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with control characters and undecodable bytes made visible."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    if char.isprintable():
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in encode(char))
+
+
+def encode(text: str) -> bytes:
+    """Return the bytes of a text or path, undecodable ones as they came."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def decode(data: bytes) -> str:
+    """Return bytes as text; undecodable ones survive a later encode()."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def chunks(words: Sequence[str], limit: int = ARGUMENT_BYTES) -> list[list[str]]:
+    """Split ``words`` into lists that each fit on one command line, in order."""
+    result: list[list[str]] = []
+    room = 0
+    for word in words:
+        cost = argument_bytes([word])
+        if cost > room or not result:
+            result.append([])
+            room = limit
+        result[-1].append(word)
+        room -= cost
+    return result
+
+
+def argument_bytes(words: Sequence[str]) -> int:
+    """Return what ``words`` take of execve(2)'s space: text, its NUL, and a pointer."""
+    return sum(len(encode(word)) + 9 for word in words)
+
+
+def standard_error() -> IO[str]:
+    """Return where traces go."""
+    return sys.stderr

@@ -1,0 +1,52 @@
+"""Env files: the client's secrets, kept from everyone else."""
+
+import os
+import re
+import stat
+
+from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, EX_NOPERM, Refusal
+
+
+def read(path: str, owner: int = 0) -> dict[str, str]:
+    """Return the variables of an env file: KEY=VALUE lines, read and never executed.
+
+    Blank lines and lines that begin with # are passed over, ``export`` before a
+    name too, and quotes around a whole value are taken off. The file must be
+    root's (or ``owner``'s) and closed to others, for it holds passwords. Raises
+    Refusal; the message never shows a value.
+    """
+    try:
+        # Not blocking: a fifo in its place must be refused, not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+            _check_secret(path, os.fstat(descriptor), owner)
+            lines = file.read().split("\n")
+    except OSError as error:
+        raise Refusal(f"cannot read the env file {path}: {error.strerror}", EX_NOINPUT) from error
+    variables = {}
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.removeprefix("export ").partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
+            raise Refusal(f"{path}, line {number}: not of the form NAME=VALUE", EX_CONFIG)
+        variables[name.strip()] = _unquoted(value.strip(), path, number)
+    return variables
+
+
+def _check_secret(path: str, found: os.stat_result, owner: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Refusal(f"the env file {path} is not a plain file", EX_CONFIG)
+    if found.st_uid not in (0, owner):
+        raise Refusal(f"the env file {path} does not belong to root; chown root {path}", EX_NOPERM)
+    if found.st_mode & 0o077:
+        raise Refusal(f"others can read the env file {path}; chmod 600 {path}", EX_NOPERM)
+
+
+def _unquoted(value: str, path: str, number: int) -> str:
+    if "\0" in value:
+        raise Refusal(f"{path}, line {number}: holds a NUL character", EX_CONFIG)
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value

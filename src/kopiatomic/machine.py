@@ -1,0 +1,71 @@
+"""The machine as data: its datasets, its mounts, and which of them can be seen."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A ZFS file system or volume, with the native properties that matter here."""
+
+    name: str
+    type: str  # filesystem or volume
+    mounted: bool
+    canmount: str  # on, off, noauto, or - for a volume
+    jailed: bool
+    keystatus: str  # available, unavailable, or - where nothing is encrypted
+    backup: str  # org.kopiatomic:backup, or - where it is not set
+
+    @property
+    def pool(self) -> str:
+        """The pool it lives in."""
+        return self.name.split("/", 1)[0]
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of the mount table: what (``special``) is mounted where (``point``)."""
+
+    special: str
+    point: str
+    type: str
+    read_only: bool = False
+
+
+def lies_in(path: str, directory: str) -> bool:
+    """Say whether ``path`` is ``directory`` or lies below it; both absolute."""
+    return path == directory or directory == "/" or path.startswith(directory + "/")
+
+
+def ancestors(path: str) -> list[str]:
+    """Return ``path`` and every directory above it, nearest first, down to ``/``."""
+    result = [path]
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        result.append(path)
+    return result
+
+
+def nearest(path: str, points: Iterable[str]) -> str | None:
+    """Return the one of ``points`` that ``path`` is or lies below, the deepest; or None."""
+    known = points if isinstance(points, (set, frozenset, dict)) else set(points)
+    return next((point for point in ancestors(path) if point in known), None)
+
+
+def join(directory: str, path: str) -> str:
+    """Return the absolute ``path`` as it is called below ``directory``."""
+    return directory.rstrip("/") + ("" if path == "/" else path)
+
+
+def visible_mounts(table: Sequence[Mount]) -> list[Mount]:
+    """Return the mounts that can be seen, in the order of the table.
+
+    The table lists mounts in the order in which they were made (getfsstat(2)),
+    so one is hidden when a later one covers its mount point or a directory above.
+    """
+    last = {mount.point: index for index, mount in enumerate(table)}
+    return [
+        mount
+        for index, mount in enumerate(table)
+        if all(last.get(point, -1) <= index for point in ancestors(mount.point))
+    ]

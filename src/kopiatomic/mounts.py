@@ -1,0 +1,38 @@
+"""The mount table, read through mount(8)."""
+
+import json
+
+from kopiatomic.command import CommandFailed, Door
+from kopiatomic.machine import Mount
+
+
+def table(door: Door) -> list[Mount]:
+    """Return everything that is mounted, in the order in which it was mounted.
+
+    mount(8) hides nullfs mounts of snapshots unless asked with -v, and only its
+    libxo output can be told apart when a mount point holds blanks or newlines.
+    Raises CommandFailed if mount(8) fails or answers something else.
+    """
+    argv = ("mount", "-v", "--libxo", "json")
+    return parse(argv, door.run(argv, time_limit=60.0).stdout)
+
+
+def parse(argv: tuple[str, ...], text: str) -> list[Mount]:
+    """Turn the answer of ``mount -v --libxo json`` into mounts.
+
+    libxo leaves tabs in strings as they are, which strict JSON forbids.
+    Raises CommandFailed if the text is not such an answer.
+    """
+    try:
+        entries = json.loads(text, strict=False)["mount"]["mounted"]
+        return [
+            Mount(
+                special=str(entry["special"]),
+                point=str(entry["node"]),
+                type=str(entry["fstype"]),
+                read_only="read-only" in entry.get("opts", ()),
+            )
+            for entry in entries
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CommandFailed(argv, "printed something that is not a mount table") from error

@@ -1,0 +1,119 @@
+"""What is checked before anything is touched."""
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+
+from kopiatomic.backend import backend_of
+from kopiatomic.command import CommandFailed, Door, find
+from kopiatomic.job import Job
+from kopiatomic.machine import Dataset
+from kopiatomic.refusal import EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, Refusal
+
+# A hook whose first word holds none of these names a program, and no shell syntax.
+_SHELL_SYNTAX = re.compile(r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]")
+
+
+def need_root(job: Job) -> None:
+    """Refuse anyone else: snapshots and mounts are root's."""
+    if os.geteuid() != 0:
+        raise Refusal(
+            f"{job.program} must be run by root (only -n, -h and -v need no rights)", EX_NOPERM
+        )
+
+
+def not_in_a_jail(door: Door) -> None:
+    """Refuse to run in a jail, where snapshots and mounts belong to the host."""
+    try:
+        answer = door.run(["sysctl", "-n", "security.jail.jailed"], check=False)
+    except CommandFailed:
+        return
+    if answer.stdout.strip() == "1":
+        raise Refusal(
+            "this is a jail, which can neither snapshot nor mount; back it up from its host",
+            EX_UNAVAILABLE,
+        )
+
+
+def client_program(job: Job) -> str:
+    """Return the path of the client or wrapper; raises Refusal if it cannot be run."""
+    backend = backend_of(job.program)
+    name = backend.command(job)[0]
+    path = find(name)
+    if path is not None:
+        return path
+    if os.path.exists(name):
+        raise Refusal(f"{name} is not executable; chmod +x {name}", EX_UNAVAILABLE)
+    hint = f"install sysutils/{name}" if name == backend.name else "look at -c, or its path"
+    raise Refusal(f"the client '{name}' is not installed; {hint}", EX_UNAVAILABLE)
+
+
+def hooks(job: Job) -> None:
+    """Refuse a hook that names a program which is not there or cannot be run."""
+    for option, text in (("-p", job.before), ("-s", job.after_snapshot), ("-q", job.after)):
+        word = _program_in(text or "")
+        if word is not None and (not os.access(word, os.X_OK) or os.path.isdir(word)):
+            what = "is not executable" if os.path.exists(word) else "does not exist"
+            raise Refusal(f"the command of {option} cannot be run: {word} {what}", EX_UNAVAILABLE)
+
+
+def _program_in(text: str) -> str | None:
+    """Return the program that a hook's text begins with, if that is a path; or None."""
+    words = text.split()
+    if not words or "/" not in words[0] or _SHELL_SYNTAX.search(words[0]):
+        return None
+    return words[0]
+
+
+def live_directories(job: Job) -> tuple[str, ...]:
+    """Return the real paths of the --live directories; raises Refusal."""
+    for place in job.live:
+        if not place.startswith("/") or not os.path.isdir(place):
+            raise Refusal(f"--live {place}: no such directory; give an absolute path", EX_NOINPUT)
+    return tuple(dict.fromkeys(os.path.realpath(place) for place in job.live))
+
+
+def targets(job: Job) -> tuple[str, ...]:
+    """Return the targets, paths among them real and absolute; raises Refusal."""
+    resolved = []
+    for target in job.targets:
+        if target.startswith(("/", "./", "../")) or target in (".", ".."):
+            if not os.path.exists(target):
+                raise Refusal(f"the path '{target}' does not exist", EX_NOINPUT)
+            target = os.path.realpath(target)
+        resolved.append(target)
+    return tuple(resolved)
+
+
+def list_datasets(door: Door, zfs_list: Callable[[Door], list[Dataset]]) -> list[Dataset]:
+    """Return the machine's datasets; raises Refusal where there is no ZFS."""
+    try:
+        return zfs_list(door)
+    except CommandFailed as error:
+        if _module_missing(door, "zfs"):
+            raise Refusal(
+                "there is no ZFS in this kernel; kldload zfs, or zfs_enable=\"YES\" in rc.conf",
+                EX_UNAVAILABLE,
+            ) from error
+        raise
+
+
+def nullfs_missing(door: Door) -> bool:
+    """Say whether the kernel has no nullfs, which it loads by itself where it can."""
+    return _module_missing(door, "nullfs")
+
+
+def _module_missing(door: Door, name: str) -> bool:
+    try:
+        return door.run(["kldstat", "-q", "-m", name], check=False).status != 0
+    except CommandFailed:
+        return False
+
+
+def split_words(text: str, option: str) -> tuple[str, ...]:
+    """Split an option's text into words as a shell would; raises Refusal."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise Refusal(f"{option}: {str(error).lower()} in {text!r}") from error

@@ -1,0 +1,24 @@
+"""The ways in which kopiatomic says no, and the exit statuses of sysexits(3)."""
+
+EX_OK = 0
+EX_USAGE = 64
+EX_NOINPUT = 66
+EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+EX_OSERR = 71
+EX_CANTCREAT = 73
+EX_TEMPFAIL = 75
+EX_NOPERM = 77
+EX_CONFIG = 78
+
+
+class Refusal(Exception):
+    """Something is wrong that the user can mend.
+
+    The message is one line that says what is wrong and what to do about it;
+    ``status`` is the sysexits(3) exit status that goes with it.
+    """
+
+    def __init__(self, message: str, status: int = EX_USAGE) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,243 @@
+"""What a run came to, for people and for programs."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from kopiatomic.backend import Figures
+from kopiatomic.command import describe_status, printable, quote
+from kopiatomic.plan import Plan
+from kopiatomic.view import mount_command
+from kopiatomic.zfs import by_pool, fits, snapshot_command
+
+OUTCOMES = {
+    "success": "succeeded",
+    "incomplete": "is INCOMPLETE",
+    "failed": "FAILED",
+    "interrupted": "was INTERRUPTED",
+}
+
+
+@dataclass
+class Report:
+    """The account of one run; run.py fills it in as it goes.
+
+    Times are seconds as time(3) has them. ``captured_at`` holds for each pool
+    when its snapshots had been made; ``status`` is the exit status of the run.
+    """
+
+    program: str
+    job: str
+    run: str
+    began: float
+    ended: float = 0.0
+    outcome: str = "success"
+    status: int = 0
+    captured_at: dict[str, float] = field(default_factory=dict)
+    plan: Plan | None = None
+    client: list[str] = field(default_factory=list)
+    client_status: int | None = None
+    client_seconds: float = 0.0
+    figures: Figures = field(default_factory=Figures)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    swept: list[str] = field(default_factory=list)
+
+    def fail(self, message: str, status: int, outcome: str = "failed") -> None:
+        """Add a problem; the first one decides about the outcome and the exit status."""
+        self.problems.append(message)
+        if self.status == 0:
+            self.status, self.outcome = status, outcome
+
+    @property
+    def moment(self) -> float | None:
+        """When the last of the snapshots had been made, or None if none was."""
+        return max(self.captured_at.values(), default=None)
+
+
+def as_dict(report: Report) -> dict[str, object]:
+    """Return a report as plain data, for --json and the history."""
+    plan = report.plan
+    captured = plan.captured if plan else ()
+    left_out = plan.left_out if plan else ()
+    return {
+        "program": report.program,
+        "job": report.job,
+        "run": report.run,
+        "outcome": report.outcome,
+        "status": report.status,
+        "began": _iso(report.began),
+        "ended": _iso(report.ended),
+        "seconds": round(report.ended - report.began, 3),
+        "moment": None if report.moment is None else _iso(report.moment),
+        "captured_at": {pool: _iso(when) for pool, when in report.captured_at.items()},
+        "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
+        "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
+        "not_frozen": list(plan.thawed) if plan else [],
+        "paths": list(plan.paths) if plan else [],
+        "client": {
+            "command": report.client,
+            "status": report.client_status,
+            "seconds": round(report.client_seconds, 3),
+            **asdict(report.figures),
+        },
+        "problems": report.problems,
+        "notes": report.notes,
+        "swept": report.swept,
+    }
+
+
+def as_json(data: Mapping[str, object]) -> str:
+    """Return data as indented JSON with a newline at its end."""
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+
+
+def clock(seconds: float) -> str:
+    """Return a moment in local time as people read it, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time in the largest units that say something."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in binary units, to three figures."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1000 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
+
+
+def as_text(report: Report) -> str:
+    """Return a report for a person: first whether all is well, then what there is to know."""
+    lines = [_headline(report)]
+    lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
+    plan = report.plan
+    if report.captured_at and plan:
+        lines += ["", _when(report)]
+        lines += table([(each.dataset, each.point) for each in plan.captured])
+    if plan and plan.left_out:
+        lines += ["", "Left out:", *table([(each.name, each.reason) for each in plan.left_out])]
+    if plan and plan.thawed:
+        lines += ["", "Not frozen, because the client writes there:"]
+        lines += [f"  {printable(place)}" for place in plan.thawed]
+    if report.client_status is not None:
+        lines += ["", *_client(report)]
+    lines += _list("Note:", report.notes)
+    lines += _list("Taken down from an earlier run that did not end in order:", report.swept)
+    return "\n".join(lines) + "\n"
+
+
+def _headline(report: Report) -> str:
+    job = "" if report.job == "default" else f" (job {report.job})"
+    took = duration(report.ended - report.began)
+    return f"{report.program}{job}: the backup {OUTCOMES[report.outcome]}, {took}"
+
+
+def _when(report: Report) -> str:
+    pools = sorted(report.captured_at, key=lambda pool: report.captured_at[pool])
+    first, last = report.captured_at[pools[0]], report.captured_at[pools[-1]]
+    if len(pools) == 1:
+        return f"Captured at one moment, {clock(last)}:"
+    return (
+        f"Captured {clock(last)}, one moment for each pool; "
+        f"{' and '.join((pools[0], pools[-1]))} lie {last - first:.1f} s apart:"
+    )
+
+
+def table(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return rows of two columns, indented, the second one aligned where that is sensible."""
+    shown = [(printable(left), printable(right)) for left, right in rows]
+    width = min(max((len(left) for left, _ in shown), default=0), 40)
+    return [f"  {left:<{width}}  {right}" for left, right in shown]
+
+
+def _client(report: Report) -> list[str]:
+    figures = report.figures
+    facts = []
+    if figures.files is not None:
+        facts.append(f"{figures.files} files")
+    if figures.size is not None:
+        facts.append(size(figures.size))
+    if figures.new_or_changed is not None:
+        facts.append(f"{figures.new_or_changed} new or changed")
+    if figures.added is not None:
+        facts.append(f"{size(figures.added)} added")
+    name = os.path.basename(report.client[0]) if report.client else "the client"
+    how = "" if report.client_status == 0 else f", {describe_status(report.client_status or 0)}"
+    told = f": {', '.join(facts)}" if facts else ""
+    lines = [f"{name} ran {duration(report.client_seconds)}{how}{told}"]
+    lines += [f"  backup {each[:16]}" for each in figures.snapshots]
+    return lines
+
+
+def _list(title: str, items: Sequence[str]) -> list[str]:
+    return ["", title, *(f"  {printable(item)}" for item in items)] if items else []
+
+
+def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
+    """Return a plan as plain data, for -n --json."""
+    return {
+        "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
+        "left_out": [{"name": each.name, "reason": each.reason} for each in plan.left_out],
+        "not_frozen": list(plan.thawed),
+        "view": [asdict(mount) for mount in plan.view],
+        "paths": list(plan.paths),
+        "client": list(client),
+        "notes": list(plan.notes),
+    }
+
+
+def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
+    """Return a plan for a person: what is captured and left out, and the exact commands."""
+    lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
+    if plan.left_out:
+        lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
+    lines += _list("Would not freeze, because the client writes there:", plan.thawed)
+    lines += _list("Note:", plan.notes)
+    lines += ["", "Would run:"]
+    for names in by_pool(plan.snapshots).values():
+        argv = snapshot_command(names, plan.names.run)
+        if fits(argv):
+            lines.append(f"  {quote(argv)}")
+        else:
+            lines.append(f"  a channel program for {len(names)} snapshots (zfs-program(8))")
+    lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
+    lines.append(f"  {quote(['chroot', plan.names.view, *client])}")
+    lines.append("and then take all of it down again.")
+    return "\n".join(lines) + "\n"
+
+
+def kept_out_by_hand(plan: Plan) -> list[str]:
+    """Say what a kopia user has to do about places that are not frozen."""
+    if not plan.thawed:
+        return []
+    ignores = [["kopia", "policy", "set", *_ignores(plan, path), path] for path in plan.paths]
+    return [
+        "kopia cannot be told to pass over what is not frozen; if you do not want it in the "
+        f"backup: {quote(words)}"
+        for words in ignores
+        if len(words) > 4
+    ]
+
+
+def _ignores(plan: Plan, path: str) -> list[str]:
+    inside = [each for each in plan.thawed if each.startswith(path.rstrip("/") + "/")]
+    return [f"--add-ignore=/{each[len(path.rstrip('/')) + 1 :]}/*" for each in inside]
+
+

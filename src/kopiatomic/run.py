@@ -1,0 +1,352 @@
+"""The routine: one moment of the chosen datasets, backed up as if it were live."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kopiatomic import backend, client, mounts, parent, preflight, state, view, zfs
+from kopiatomic.client import Ended, Interrupted, Signals, Streams
+from kopiatomic.command import CommandFailed, Door, describe_status, printable
+from kopiatomic.job import Job
+from kopiatomic.plan import Names, Needs, Plan, make_plan
+from kopiatomic.refusal import (
+    EX_CANTCREAT,
+    EX_OSERR,
+    EX_SOFTWARE,
+    EX_TEMPFAIL,
+    EX_UNAVAILABLE,
+    Refusal,
+)
+from kopiatomic.report import Report, kept_out_by_hand
+from kopiatomic.state import Place
+
+
+class Failed(Exception):
+    """A step failed; the message says which and why, ``status`` is the exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Work:
+    """What a run has in hand: what it was told, and what it has made so far."""
+
+    job: Job
+    door: Door
+    signals: Signals
+    streams: Streams
+    environment: Mapping[str, str]
+    report: Report
+    snapshots: list[str] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)
+
+
+def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) -> Report:
+    """Back up once and return the report.
+
+    ``inherited`` is the caller's environment. Raises Refusal, before anything
+    was touched, if there is something for the user to mend; what goes wrong
+    later is in the report.
+    """
+    environment = backend.client_environment(job, inherited, None)
+    needs = refuse_early(job, door, environment)
+    place = Place(job.program, job.name)
+    names = name_run(place)
+    with state.lock(place), Signals() as signals:
+        report = Report(job.program, job.name, names.run, began=time.time())
+        work = Work(job, door, signals, streams, environment, report)
+        sweep(place, door, report)
+        plan = report.plan = draw_plan(job, door, names, needs)
+        report.notes += plan.notes
+        try:
+            prepare(work, place, plan)
+            try:
+                call_hook(work, "-p", job.before)
+                take_snapshots(work, plan)
+            finally:
+                call_anyway(work, "-s", job.after_snapshot)
+            build_view(work, plan)
+            back_up(work, plan, place)
+        except (Failed, Interrupted) as error:
+            note_failure(report, error)
+        except Exception as error:
+            report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
+        finally:
+            take_down(work, place, names)
+            call_anyway(work, "-q", job.after)
+            report.ended = time.time()
+            remember(place, report)
+    return report
+
+
+# Before anything is touched
+
+
+def refuse_early(job: Job, door: Door, environment: Mapping[str, str]) -> Needs:
+    """Check what can be checked and return what the client needs; raises Refusal."""
+    preflight.need_root(job)
+    needs = find_needs(job, environment)
+    preflight.not_in_a_jail(door)
+    return needs
+
+
+def find_needs(job: Job, environment: Mapping[str, str]) -> Needs:
+    """Return what the client needs of the view; raises Refusal."""
+    program = preflight.client_program(job)
+    preflight.hooks(job)
+    live = preflight.live_directories(job)
+    return backend.needs_of(replace(job, live=live), program, environment)
+
+
+def name_run(place: Place) -> Names:
+    """Return the names that one run uses; the snapshot's is unlike any other's."""
+    number = os.urandom(6).hex()
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return Names(
+        run=f"{place.program}:{place.job}:{number}",
+        snapshot=f"{place.program}-{stamp}-{number}",
+        directory=place.directory,
+    )
+
+
+def draw_plan(job: Job, door: Door, names: Names, needs: Needs) -> Plan:
+    """Look at the machine once and plan the run; raises Refusal."""
+    try:
+        datasets = preflight.list_datasets(door, zfs.list_datasets)
+        table = mounts.table(door)
+    except CommandFailed as error:
+        raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
+    resolved = replace(job, targets=preflight.targets(job))
+    plan = make_plan(resolved, datasets, table, names, needs)
+    if job.program == "kopiatomic":
+        return replace(plan, notes=(*plan.notes, *kept_out_by_hand(plan)))
+    return plan
+
+
+def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) -> None:
+    """Take down what an earlier run of the job left behind: its mounts, then its snapshots.
+
+    Snapshots are looked for only if a run is known not to have ended, or
+    ``thoroughly``. Raises Refusal if a mount cannot be removed.
+    """
+    try:
+        old = view.mounted_below(mounts.table(door), place.directory)
+        if not (old or thoroughly or state.is_unfinished(place)):
+            return
+        outcome = view.take_down(door, old)
+        if outcome.left:
+            raise Refusal(
+                f"{outcome.left[-1]}, left by an earlier run, cannot be unmounted "
+                f"({outcome.reason}); end what uses it, then: umount -f {outcome.left[-1]}",
+                EX_TEMPFAIL,
+            )
+        snapshots = zfs.own_snapshots(door, f"{place.program}:{place.job}:")
+        left = zfs.destroy(door, snapshots)
+    except CommandFailed as error:
+        raise Refusal(f"cannot clear up after an earlier run: {error}", EX_OSERR) from error
+    view.remove_directories(Names("", "", place.directory))
+    stuck = {each.name for each in left}
+    report.swept += [f"process {each}" for each in outcome.stopped]
+    report.swept += [f"mount {each}" for each in old]
+    report.swept += [f"snapshot {each}" for each in snapshots if each not in stuck]
+    report.notes += [_stays(each) for each in left]
+    if not left:
+        state.finish(place)
+
+
+def _stays(left: zfs.Left) -> str:
+    return (
+        f"the snapshot {left.name} of an earlier run stays: {left.reason}; "
+        f"the next run tries again, or: zfs destroy '{left.name}'"
+    )
+
+
+# The steps
+
+
+def prepare(work: Work, place: Place, plan: Plan) -> None:
+    """Note that the run has begun, and make its directories."""
+    work.signals.check()
+    try:
+        state.begin(place, plan.names.run)
+        view.prepare(plan, state.private_directory)
+    except (OSError, Refusal) as error:
+        raise Failed(f"cannot prepare {plan.names.directory}: {error}", EX_CANTCREAT) from error
+
+
+def take_snapshots(work: Work, plan: Plan) -> None:
+    """Snapshot all datasets, each pool in one transaction group."""
+    for pool, names in zfs.by_pool(plan.snapshots).items():
+        work.signals.check()
+        work.snapshots += names
+        try:
+            zfs.snapshot(work.door, names, plan.names.run)
+        except CommandFailed as error:
+            raise Failed(f"no snapshot of {pool}: {error.reason}", EX_CANTCREAT) from error
+        work.report.captured_at[pool] = time.time()
+
+
+def build_view(work: Work, plan: Plan) -> None:
+    """Mount the live system and, in it, the snapshots."""
+    work.signals.check()
+    try:
+        view.build(work.door, plan, work.mounts, work.report.notes.append)
+    except CommandFailed as error:
+        hint = ""
+        if preflight.nullfs_missing(work.door):
+            hint = "; there is no nullfs in this kernel: kldload nullfs"
+        raise Failed(f"cannot build the view: {error}{hint}", EX_OSERR) from error
+    work.signals.check()
+
+
+def back_up(work: Work, plan: Plan, place: Place) -> None:
+    """Run the client in the view and read what it did."""
+    job, report = work.job, work.report
+    environment = dict(work.environment)
+    if plan.temporary is not None:
+        environment["TMPDIR"] = plan.temporary
+    last = last_paths(place)
+    chosen = parent.find(work.door, job, plan.paths, last, environment)
+    words = backend.client_command(
+        job, plan, report.moment, chosen, captured=work.streams.capture
+    )
+    report.client = words
+    work.signals.check()
+    streams = work.streams
+    if "--json" in words and job.program == "kopiatomic":
+        streams = replace(streams, hide_output=True)
+    try:
+        ended = client.run(
+            work.door, view.chroot_command(plan.names, words), environment, work.signals, streams
+        )
+    except CommandFailed as error:
+        raise Failed(str(error), EX_UNAVAILABLE) from error
+    report.client_status, report.client_seconds = ended.status, ended.seconds
+    report.figures = backend.backend_of(job.program).figures(ended.output, ended.messages)
+    work.signals.check()
+    judge(job, report, ended)
+
+
+def judge(job: Job, report: Report, ended: Ended) -> None:
+    """Turn the client's exit status into the run's."""
+    if ended.status == 0:
+        return
+    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+    hint = backend.backend_of(job.program).hint(ended.status, text)
+    message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
+    incomplete = job.program == "restomic" and ended.status == 3 and not job.plain
+    report.fail(
+        f"{message}; {hint}" if hint else message,
+        ended.status if ended.status > 0 else 128 - ended.status,
+        "incomplete" if incomplete else "failed",
+    )
+
+
+def last_paths(place: Place) -> list[str] | None:
+    """Return the paths of the job's last good backup, or None if there was none."""
+    for entry in reversed(state.read_history(place)):
+        if entry.get("outcome") == "success" and isinstance(entry.get("paths"), list):
+            return [str(path) for path in entry["paths"]]  # type: ignore[attr-defined]
+    return None
+
+
+# The hooks
+
+
+def call_hook(work: Work, option: str, text: str | None) -> None:
+    """Run a hook by sh in the live system; raises Failed if it fails."""
+    work.signals.check()
+    if text is None:
+        return
+    report = work.report
+    environment = {
+        **work.environment,
+        "KOPIATOMIC_PROGRAM": report.program,
+        "KOPIATOMIC_JOB": report.job,
+        "KOPIATOMIC_RUN": report.run,
+        "KOPIATOMIC_OUTCOME": report.outcome,
+        "KOPIATOMIC_STATUS": str(report.status),
+        "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
+    }
+    try:
+        ended = client.run(
+            work.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
+        )
+    except CommandFailed as error:
+        raise Failed(f"the command of {option}: {error.reason}", EX_UNAVAILABLE) from error
+    if ended.status != 0:
+        work.signals.check()
+        reason = describe_status(ended.status)
+        raise Failed(f"the command of {option} failed, {reason}: {text}", EX_UNAVAILABLE)
+
+
+def call_anyway(work: Work, option: str, text: str | None) -> None:
+    """Run a hook even when the run has failed or was asked to end.
+
+    What -p stopped must go on, and -q is told the outcome in its environment.
+    If the hook fails, the run goes on but has failed.
+    """
+    with Signals() as fresh:
+        try:
+            call_hook(replace(work, signals=fresh), option, text)
+        except (Failed, Interrupted) as error:
+            note_failure(work.report, error)
+    work.signals.signum = work.signals.signum or fresh.signum
+
+
+# The end
+
+
+def note_failure(report: Report, error: Failed | Interrupted) -> None:
+    """Enter what stopped the run into the report."""
+    if isinstance(error, Interrupted):
+        report.fail(str(error), 128 + error.signum, "interrupted")
+    else:
+        report.fail(str(error), error.status)
+
+
+def take_down(work: Work, place: Place, names: Names) -> None:
+    """Remove everything the run made: mounts, snapshots, directories.
+
+    What cannot be removed is told with the command that would do it, and stays
+    noted for the next run to sweep.
+    """
+    report = work.report
+    outcome = view.take_down(work.door, work.mounts)
+    report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
+    for point in outcome.left:
+        report.fail(
+            f"{point} cannot be unmounted ({outcome.reason}); "
+            f"the next run tries again, or: umount -f '{point}'",
+            EX_OSERR,
+        )
+    left = zfs.destroy(work.door, work.snapshots)
+    if left:
+        # A snapshot can be busy for a moment after its last mount has gone.
+        time.sleep(1.0)
+        left = zfs.destroy(work.door, [each.name for each in left])
+    for each in left:
+        report.fail(
+            f"the snapshot {each.name} cannot be destroyed: {each.reason}; "
+            f"the next run tries again, or: zfs destroy '{each.name}'",
+            EX_OSERR,
+        )
+    if outcome.left:
+        return
+    for path in view.remove_directories(names):
+        report.notes.append(f"{path} is not empty and stays")
+    if not left:
+        state.finish(place)
+
+
+def remember(place: Place, report: Report) -> None:
+    """Enter the run into the history; not being able to is a problem of its own."""
+    from kopiatomic.report import as_dict
+
+    try:
+        state.remember(place, as_dict(report))
+    except (OSError, Refusal) as error:
+        report.fail(f"the history cannot be written: {error}", EX_OSERR)

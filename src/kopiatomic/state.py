@@ -1,0 +1,197 @@
+"""What outlives a run: its lock, the note that it has begun, and the history.
+
+Everything here belongs to root alone. The working directory lies in /var/run,
+the rest in /var/db, because /var/run is emptied at boot.
+"""
+
+import fcntl
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kopiatomic.refusal import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
+
+RUN_ROOT = "/var/run"
+STATE_DIRECTORY = "/var/db/kopiatomic"
+
+# Entries kept in a job's history: more than a year of nights.
+HISTORY_LENGTH = 500
+
+_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one job of one program keeps its things."""
+
+    program: str
+    job: str
+
+    @property
+    def root(self) -> str:
+        """The program's working directory, closed to others."""
+        return f"{RUN_ROOT}/{self.program}"
+
+    @property
+    def directory(self) -> str:
+        """The job's working directory, which is there only during a run."""
+        return f"{self.root}/{self.job}"
+
+    @property
+    def lock(self) -> str:
+        """The lock file; it stays, what counts is whether it is locked."""
+        return f"{self.root}/{self.job}.lock"
+
+    @property
+    def unfinished(self) -> str:
+        """The note that a run has begun and has not been taken down."""
+        return f"{STATE_DIRECTORY}/{self.program}.{self.job}.unfinished"
+
+    @property
+    def history(self) -> str:
+        """One line of JSON for each run that came as far as doing something."""
+        return f"{STATE_DIRECTORY}/{self.program}.{self.job}.history"
+
+
+def check_job_name(name: str) -> str:
+    """Return a job's name if it may be one; raises Refusal."""
+    if not _JOB_NAME.fullmatch(name):
+        raise Refusal(
+            f"'{name}' cannot be a job's name; "
+            "use up to 32 letters, digits, '_', '-' and '.', a letter or digit first",
+            EX_USAGE,
+        )
+    return name
+
+
+def private_directory(path: str) -> None:
+    """Make a directory that only we can enter, or make sure that it is one.
+
+    Raises Refusal if something else is there, or if others could get in.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise Refusal(f"cannot make {path}: {error.strerror}", EX_CANTCREAT) from error
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise Refusal(f"{path} is in the way: it is not a directory; move it", EX_CANTCREAT)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise Refusal(
+            f"{path} must belong to root and be closed to others; "
+            f"look at what is in it, then: chown root {path}; chmod 700 {path}",
+            EX_NOPERM,
+        )
+
+
+@contextmanager
+def lock(place: Place) -> Iterator[None]:
+    """Hold the job's lock; raises Refusal (EX_TEMPFAIL) while another run has it.
+
+    It is flock(2)'s, which the kernel drops with the process, however that ends.
+    """
+    private_directory(place.root)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(place.lock, flags, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(_still_runs(place, descriptor), EX_TEMPFAIL) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {int(time.time())}\n".encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _still_runs(place: Place, descriptor: int) -> str:
+    words = os.pread(descriptor, 100, 0).split()
+    since = ""
+    if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(words[1])))
+        since = f" since {began} (process {int(words[0])})"
+    return f"job {place.job} of {place.program} still runs{since}; wait for it, or end it"
+
+
+def is_locked(place: Place) -> bool:
+    """Say whether a run of the job is under way."""
+    try:
+        descriptor = os.open(place.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def begin(place: Place, run: str) -> None:
+    """Note on disk that ``run`` has begun, before it makes anything."""
+    private_directory(STATE_DIRECTORY)
+    _replace(place.unfinished, run + "\n")
+
+
+def finish(place: Place) -> None:
+    """Take the note back: nothing of the run is left."""
+    try:
+        os.unlink(place.unfinished)
+    except FileNotFoundError:
+        pass
+
+
+def is_unfinished(place: Place) -> bool:
+    """Say whether an earlier run was not taken down to the end."""
+    return os.path.lexists(place.unfinished)
+
+
+def _replace(path: str, text: str) -> None:
+    """Write a file so that after a crash it holds the old text or the new one."""
+    fresh = path + ".new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read_history(place: Place) -> list[dict[str, object]]:
+    """Return the job's runs, oldest first; lines that make no sense are passed over."""
+    try:
+        with open(place.history, encoding="utf-8", errors="replace") as file:
+            lines = file.read().split("\n")
+    except FileNotFoundError:
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries
+
+
+def remember(place: Place, entry: Mapping[str, object]) -> None:
+    """Add a run to the job's history and let go of the oldest."""
+    private_directory(STATE_DIRECTORY)
+    entries = [*read_history(place), entry][-HISTORY_LENGTH:]
+    _replace(place.history, "".join(json.dumps(each, sort_keys=True) + "\n" for each in entries))

@@ -1,0 +1,238 @@
+"""The view: the live system with the chosen datasets standing still.
+
+It contains the live system, writable. So nothing in here ever deletes anything
+but by rmdir(2), which takes empty directories only, and never before the
+mount on it is gone; the exceptions are our own TMPDIR's plain files.
+"""
+
+import os
+import re
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kopiatomic import mounts
+from kopiatomic.command import CommandFailed, Door, chunks, failure, printable
+from kopiatomic.machine import join, lies_in
+from kopiatomic.plan import Names, Plan, ViewMount
+
+# nmount(2) of a network file system that hangs must not hang the backup.
+MOUNT_TIME_LIMIT = 120.0
+
+# What a process that the client left in the view gets between TERM and KILL, seconds.
+GRACE = 5.0
+
+_FSTAT_LINE = re.compile(r"^\S+\s+(?P<command>.+?)\s+(?P<pid>\d+)\s+(text|wd|root|jail|\S+)\s+/")
+
+
+@dataclass
+class TakenDown:
+    """What taking a view down came to."""
+
+    stopped: list[str] = field(default_factory=list)  # processes, as "name (pid)"
+    forced: list[str] = field(default_factory=list)  # mounts taken away by force
+    left: list[str] = field(default_factory=list)  # mount points that are still mounted
+    reason: str = ""
+
+
+def mount_command(mount: ViewMount, names: Names) -> list[str]:
+    """Return the command that makes one mount of the view."""
+    target = join(names.view, mount.point)
+    if mount.kind == "device":
+        ruleset = ["-o", f"ruleset={mount.ruleset}"] if mount.ruleset else []
+        return ["mount", "-t", "devfs", *ruleset, "devfs", target]
+    options = ["-o", "ro"] if mount.read_only else []
+    return ["mount_nullfs", *options, mount.source, target]
+
+
+def prepare(plan: Plan, private_directory: Callable[[str], None]) -> None:
+    """Make the directories that the view needs.
+
+    Before the snapshot, so that those which lie in a frozen file system are in it.
+    """
+    names = plan.names
+    private_directory(names.directory)
+    private_directory(names.view)
+    if plan.temporary is not None:
+        private_directory(plan.temporary)
+    gaps = [mount for mount in plan.view if mount.kind == "gap"]
+    if gaps:
+        private_directory(names.gaps)
+    for mount in gaps:
+        _make_like(mount.source, mount.point)
+        for directory in mount.directories:
+            path, live = mount.source, mount.point
+            for part in directory.split("/"):
+                path, live = f"{path}/{part}", join(live, f"/{part}")
+                _make_like(path, live)
+
+
+def _make_like(path: str, live: str) -> None:
+    """Make an empty directory that looks like a live one: its mode, owner and times."""
+    found = os.stat(live)
+    if not os.path.isdir(path):
+        os.mkdir(path, 0o700)
+    os.chown(path, found.st_uid, found.st_gid)
+    os.chmod(path, stat.S_IMODE(found.st_mode))
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def build(door: Door, plan: Plan, made: list[str], say: Callable[[str], None]) -> None:
+    """Mount everything, parents first, adding each mount point to ``made``.
+
+    A live mount that cannot be shown is told through ``say`` and left out, for
+    the client may not need it. Raises CommandFailed for any other.
+    """
+    for mount in plan.view:
+        try:
+            door.run(mount_command(mount, plan.names), time_limit=MOUNT_TIME_LIMIT)
+        except CommandFailed as error:
+            if mount.kind != "live" or mount.point == "/" or mount.point in plan.thawed:
+                raise
+            say(f"{printable(mount.point)} is not in the view: {error.reason}")
+            continue
+        made.append(join(plan.names.view, mount.point))
+
+
+def chroot_command(names: Names, client: Sequence[str]) -> list[str]:
+    """Return the command that runs ``client`` inside the view."""
+    return ["chroot", names.view, *client]
+
+
+def take_down(door: Door, points: Sequence[str]) -> TakenDown:
+    """Unmount ``points``, given in the order in which they were mounted.
+
+    What runs in them is asked to end, then made to; a mount that stays busy is
+    taken away by force, which nullfs(5) allows at any time.
+    """
+    outcome = TakenDown()
+    left = _unmount(door, points, outcome)
+    if left:
+        _end_processes(door, left, outcome, signal.SIGTERM)
+        left = _unmount(door, left, outcome)
+    if left:
+        _end_processes(door, left, outcome, signal.SIGKILL)
+        left = _unmount(door, left, outcome)
+    if left:
+        forced = left
+        left = _unmount(door, left, outcome, "-f")
+        outcome.forced = [point for point in forced if point not in left]
+    outcome.left = list(left)
+    return outcome
+
+
+def _unmount(
+    door: Door, points: Sequence[str], outcome: TakenDown, *flags: str
+) -> Sequence[str]:
+    """Unmount in reverse order; return the points at which something is still mounted."""
+    if not points:
+        return []
+    failed = False
+    for words in chunks(list(reversed(points))):
+        try:
+            result = door.run(["umount", *flags, *words], check=False)
+        except CommandFailed as error:
+            failed, outcome.reason = True, error.reason
+            continue
+        if result.status != 0:
+            failed, outcome.reason = True, failure(result)
+    return _still_mounted(door, points, outcome) if failed else []
+
+
+def _still_mounted(door: Door, points: Sequence[str], outcome: TakenDown) -> list[str]:
+    try:
+        there = [mount.point for mount in mounts.table(door)]
+    except CommandFailed as error:
+        outcome.reason = str(error)
+        return list(points)
+    wanted = set(points)
+    return [point for point in there if point in wanted]
+
+
+def _end_processes(
+    door: Door, points: Sequence[str], outcome: TakenDown, signum: signal.Signals
+) -> None:
+    """Send a signal to what has files open in ``points`` and wait until it has gone."""
+    users = _users(door, points)
+    for pid, command in users.items():
+        try:
+            os.kill(pid, signum)
+        except (ProcessLookupError, PermissionError):
+            continue
+        told = f"{printable(command)} ({pid})"
+        if told not in outcome.stopped:
+            outcome.stopped.append(told)
+    deadline = time.monotonic() + GRACE
+    while any(_runs(pid) for pid in users) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _users(door: Door, points: Sequence[str]) -> dict[int, str]:
+    """Return the processes that keep mounts busy, by fstat(1): their number and name."""
+    users: dict[int, str] = {}
+    for words in chunks(list(points)):
+        try:
+            result = door.run(["fstat", "-f", *words], check=False, time_limit=60.0)
+        except CommandFailed:
+            continue
+        for line in result.stdout.split("\n"):
+            match = _FSTAT_LINE.match(line)
+            if match and int(match["pid"]) not in (0, 1, os.getpid(), os.getppid()):
+                users[int(match["pid"])] = match["command"]
+    return users
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def mounted_below(table: Iterable[object], directory: str) -> list[str]:
+    """Return the mount points in a mount table that lie in ``directory``, in its order."""
+    points = (getattr(mount, "point", "") for mount in table)
+    return [point for point in points if lies_in(point, directory)]
+
+
+def remove_directories(names: Names) -> list[str]:
+    """Remove our working directories, each only if it is empty; return what stays.
+
+    Call it when nothing is mounted there any more. What the client left in its
+    own TMPDIR goes if it is a plain file; anything else there stays and is told.
+    """
+    for entry in _entries(names.temporary):
+        if entry.is_file(follow_symlinks=False):
+            os.unlink(entry.path)
+    for gap in _entries(names.gaps):
+        _remove_empty_tree(gap.path)
+    for path in (names.temporary, names.gaps, names.view, names.directory):
+        try:
+            os.rmdir(path)
+        except OSError:
+            continue
+    return [names.directory] if os.path.lexists(names.directory) else []
+
+
+def _entries(path: str) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _remove_empty_tree(path: str) -> None:
+    """Remove a stand-in tree, which consists of empty directories and nothing else."""
+    for entry in _entries(path):
+        if entry.is_dir(follow_symlinks=False):
+            _remove_empty_tree(entry.path)
+    try:
+        os.rmdir(path)
+    except OSError:
+        return

@@ -1,0 +1,264 @@
+"""zfs(8): what there is, snapshots of one moment, and only our own destroyed."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from kopiatomic.command import (
+    ARGUMENT_BYTES,
+    CommandFailed,
+    Door,
+    Result,
+    argument_bytes,
+    encode,
+    failure,
+)
+from kopiatomic.machine import Dataset
+
+# Set by the same atomic command that makes a snapshot: this, and no name, says
+# that a snapshot is ours.
+RUN_PROPERTY = "org.kopiatomic:run"
+
+# Set by the user on a dataset (and inherited) to leave it out of -a and -r.
+BACKUP_PROPERTY = "org.kopiatomic:backup"
+
+# ZFS_MAX_DATASET_NAME_LEN, without its NUL.
+NAME_LIMIT = 255
+
+_COLUMNS = ("name", "type", "mounted", "canmount", "jailed", "keystatus", BACKUP_PROPERTY)
+
+# Error numbers that a channel program answers with, as errno(2) has them on FreeBSD.
+_ERRNO = {
+    1: "not permitted",
+    2: "no such dataset",
+    5: "input/output error",
+    6: "no such device",
+    13: "permission denied",
+    16: "dataset is busy",
+    17: "dataset already exists",
+    22: "not a file system or volume",
+    28: "out of space",
+    30: "pool is read-only",
+    63: "name is too long",
+    69: "out of quota",
+}
+
+
+@dataclass(frozen=True)
+class Left:
+    """A snapshot of ours that could not be destroyed, and why."""
+
+    name: str
+    reason: str
+
+
+def list_datasets(door: Door) -> list[Dataset]:
+    """Return every file system and volume, as zfs-list(8) orders them.
+
+    In a jail without datasets the list is empty. Raises CommandFailed if zfs(8)
+    fails or answers something that is no such list.
+    """
+    argv = ("zfs", "list", "-Hp", "-t", "filesystem,volume", "-o", ",".join(_COLUMNS))
+    return parse_list(argv, door.run(argv).stdout)
+
+
+def parse_list(argv: Sequence[str], text: str) -> list[Dataset]:
+    """Turn the answer to our ``zfs list`` into datasets; raises CommandFailed."""
+    datasets: dict[str, Dataset] = {}
+    for line in lines_of(text):
+        fields = line.split("\t")
+        if len(fields) != len(_COLUMNS) or fields[0] in datasets:
+            raise CommandFailed(argv, f"printed a line that is not understood: {line[:80]!r}")
+        name, kind, mounted, canmount, jailed, keystatus, backup = fields
+        datasets[name] = Dataset(
+            name, kind, mounted == "yes", canmount, jailed == "on", keystatus, backup
+        )
+    return list(datasets.values())
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of ``text``, which nothing but a newline ends."""
+    return [line for line in text.split("\n") if line]
+
+
+def by_pool(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names sorted, grouped by the pool that each begins with."""
+    return {pool: list(group) for pool, group in groupby(sorted(names), _pool_of)}
+
+
+def _pool_of(name: str) -> str:
+    return name.split("/", 1)[0].split("@", 1)[0]
+
+
+def snapshot_command(snapshots: Sequence[str], run: str) -> list[str]:
+    """Return the command that makes ``snapshots`` of one pool, marked as ours."""
+    return ["zfs", "snapshot", "-o", f"{RUN_PROPERTY}={run}", *snapshots]
+
+
+def fits(argv: Sequence[str]) -> bool:
+    """Say whether a command line is short enough for execve(2)."""
+    return argument_bytes(argv) <= ARGUMENT_BYTES
+
+
+def snapshot(door: Door, snapshots: Sequence[str], run: str) -> None:
+    """Make ``snapshots``, all of one pool, in one transaction group, or none of them.
+
+    Names that do not fit on one command line go through a channel program
+    (zfs-program(8)), which is one transaction group as well. Raises
+    CommandFailed when no snapshot was made.
+    """
+    argv = snapshot_command(snapshots, run)
+    if fits(argv):
+        door.run(argv)
+    else:
+        _snapshot_by_program(door, snapshots, run)
+
+
+def _snapshot_by_program(door: Door, snapshots: Sequence[str], run: str) -> None:
+    import json
+
+    # The limits are zfs-program(8)'s highest: names may take the space they need.
+    argv = ["zfs", "program", "-j", "-t", "100000000", "-m", "104857600", _pool_of(snapshots[0]), "-"]
+    answer = door.run(argv, text=channel_program(snapshots, run)).stdout
+    try:
+        returned = json.loads(answer, strict=False)["return"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CommandFailed(argv, "printed something that is not its result") from error
+    if isinstance(returned, dict):
+        name, number = next(iter(sorted(returned.items())))
+        reason = _ERRNO.get(number, f"error {number}")
+        raise CommandFailed(
+            argv, f"cannot create {len(returned)} snapshots, among them '{name}': {reason}"
+        )
+    if returned != len(snapshots):
+        raise CommandFailed(argv, f"made {returned!r} of {len(snapshots)} snapshots")
+
+
+def channel_program(snapshots: Sequence[str], run: str) -> str:
+    """Return the Lua text that snapshots all or nothing and marks each as ours.
+
+    Every name is checked before the first is made, because a channel program
+    does not undo what it did before a failure.
+    """
+    names = "\n".join(f"\t{_lua_string(name)}," for name in snapshots)
+    return f"""\
+local names = {{
+{names}
+}}
+local property, value = {_lua_string(RUN_PROPERTY)}, {_lua_string(run)}
+local failed = {{}}
+for _, name in ipairs(names) do
+	local e = zfs.check.snapshot(name)
+	if e ~= 0 then failed[name] = e end
+end
+if next(failed) ~= nil then return failed end
+for _, name in ipairs(names) do
+	local e = zfs.sync.snapshot(name)
+	if e ~= 0 then failed[name] = e end
+	if e == 0 then zfs.sync.set_prop(name, property, value) end
+end
+if next(failed) ~= nil then return failed end
+return #names
+"""
+
+
+def _lua_string(text: str) -> str:
+    """Return ``text`` as a Lua string literal, anything unusual by its byte value."""
+    safe = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/@-_.: "
+    body = "".join(chr(b) if b in safe else f"\\{b:03d}" for b in encode(text))
+    return f'"{body}"'
+
+
+def own_snapshots(door: Door, owner: str) -> list[str]:
+    """Return the snapshots on this machine that runs of ``owner`` made.
+
+    ``owner`` is the beginning of the run property's value up to the run's own
+    number. Only a property set here counts (source ``local``): a replica that
+    was received with the property belongs to whoever replicates. Raises
+    CommandFailed.
+    """
+    argv = ("zfs", "get", "-Hp", "-t", "snapshot", "-s", "local", "-o", "name,value", RUN_PROPERTY)
+    lines = (line.partition("\t") for line in lines_of(door.run(argv).stdout))
+    return sorted(name for name, _, value in lines if "@" in name and value.startswith(owner))
+
+
+def destroy_command(snapshots: Sequence[str]) -> list[str]:
+    """Return the one command that destroys ``snapshots``: of one pool, with one name."""
+    if len(snapshots) == 1:
+        return ["zfs", "destroy", snapshots[0]]
+    datasets = [name.partition("@")[0] for name in snapshots]
+    common = os.path.commonpath(datasets)
+    return ["zfs", "destroy", "-r", f"{common}@{snapshots[0].partition('@')[2]}"]
+
+
+def destroy(door: Door, snapshots: Sequence[str]) -> list[Left]:
+    """Destroy ``snapshots``, one command for each pool, and return those that stay.
+
+    ``zfs destroy -r`` takes every snapshot of that name below a dataset, ours or
+    not; so it is asked first what it would take, and if that is more than ours,
+    or if it refuses (it destroys all or none), they go one by one.
+    """
+    if any("@" not in name for name in snapshots):
+        raise ValueError("only snapshots are ever destroyed")
+    left: list[Left] = []
+    for names in by_pool(snapshots).values():
+        for _, same in groupby(sorted(names, key=_name_of), _name_of):
+            left += _destroy_together(door, list(same))
+    return left
+
+
+def _name_of(snapshot: str) -> str:
+    return snapshot.partition("@")[2]
+
+
+def _destroy_together(door: Door, snapshots: Sequence[str]) -> list[Left]:
+    argv = destroy_command(snapshots)
+    names = list(snapshots)
+    if len(snapshots) > 1:
+        there = _would_destroy(door, argv)
+        if there is not None:
+            names = [name for name in names if name in there]
+        if there is None or there != set(names):
+            return _destroy_singly(door, names)
+        if not names:
+            return []
+    result = _attempt(door, argv)
+    return [] if result is not None and result.status == 0 else _destroy_singly(door, names)
+
+
+def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:
+    """Return the snapshots that ``zfs destroy -r`` would take, or None if it will not say."""
+    result = _attempt(door, [*argv[:2], "-nvp", *argv[2:]])
+    if result is None or (result.status != 0 and not is_gone(result)):
+        return None
+    lines = (line.partition("\t") for line in lines_of(result.stdout))
+    return {name for word, _, name in lines if word == "destroy"}
+
+
+def _destroy_singly(door: Door, snapshots: Sequence[str]) -> list[Left]:
+    left = []
+    for name in snapshots:
+        try:
+            result = door.run(["zfs", "destroy", name], check=False)
+        except CommandFailed as error:
+            left.append(Left(name, error.reason))
+            continue
+        if result.status != 0 and not is_gone(result):
+            left.append(Left(name, failure(result)))
+    return left
+
+
+def _attempt(door: Door, argv: Sequence[str]) -> Result | None:
+    try:
+        return door.run(argv, check=False)
+    except CommandFailed:
+        return None
+
+
+def is_gone(result: Result) -> bool:
+    """Say whether ``zfs destroy`` failed because there was nothing to destroy."""
+    return (
+        "could not find any snapshots to destroy" in result.stderr
+        or "dataset does not exist" in result.stderr
+    )

@@ -35,7 +35,7 @@ LONG = {
 }
 
 HELP = """\
-usage: {program} [-anr] [-c command] [-o options] [-x pattern] ... dataset | path ...
+usage: {program} [-anr] [options] dataset | path ...
        {program} --status | --sweep [-j job]
 
 Back up ZFS datasets with {client}, all files from one moment in time: snapshot

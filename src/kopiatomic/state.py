@@ -11,7 +11,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from kopiatomic.refusal import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
@@ -145,10 +145,8 @@ def begin(place: Place, run: str) -> None:
 
 def finish(place: Place) -> None:
     """Take the note back: nothing of the run is left."""
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(place.unfinished)
-    except FileNotFoundError:
-        pass
 
 
 def is_unfinished(place: Place) -> bool:

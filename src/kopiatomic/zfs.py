@@ -119,7 +119,8 @@ def _snapshot_by_program(door: Door, snapshots: Sequence[str], run: str) -> None
     import json
 
     # The limits are zfs-program(8)'s highest: names may take the space they need.
-    argv = ["zfs", "program", "-j", "-t", "100000000", "-m", "104857600", _pool_of(snapshots[0]), "-"]
+    limits = ["-t", "100000000", "-m", "104857600"]
+    argv = ["zfs", "program", "-j", *limits, _pool_of(snapshots[0]), "-"]
     answer = door.run(argv, text=channel_program(snapshots, run)).stdout
     try:
         returned = json.loads(answer, strict=False)["return"]
@@ -213,18 +214,16 @@ def _name_of(snapshot: str) -> str:
 
 
 def _destroy_together(door: Door, snapshots: Sequence[str]) -> list[Left]:
+    if len(snapshots) == 1:
+        return _destroy_singly(door, snapshots)
     argv = destroy_command(snapshots)
-    names = list(snapshots)
-    if len(snapshots) > 1:
-        there = _would_destroy(door, argv)
-        if there is not None:
-            names = [name for name in names if name in there]
-        if there is None or there != set(names):
-            return _destroy_singly(door, names)
-        if not names:
+    there = _would_destroy(door, argv)
+    ours = [name for name in snapshots if there is None or name in there]
+    if there is not None and there == set(ours):
+        result = _attempt(door, argv) if ours else None
+        if not ours or (result is not None and result.status == 0):
             return []
-    result = _attempt(door, argv)
-    return [] if result is not None and result.status == 0 else _destroy_singly(door, names)
+    return _destroy_singly(door, ours)
 
 
 def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:

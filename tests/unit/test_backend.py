@@ -1,0 +1,230 @@
+"""What kopia and restic are told, and how their answers are read."""
+
+import pytest
+
+from kopiatomic import backend, parent
+from kopiatomic.backend import Figures, Kopia, Restic
+from kopiatomic.job import Job
+from unit.machines import installer, plan_for, simple
+
+MOMENT = 1795410241.9  # 2026-11-23 05:04:01 UTC
+
+
+def words(program, *command, **job):
+    return backend.backend_of(program).command(Job(program, command=command, **job))
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("given", "completed"),
+        [
+            ("", "kopia snapshot create"),
+            ("kopia", "kopia snapshot create"),
+            ("/usr/local/bin/kopia", "/usr/local/bin/kopia snapshot create"),
+            ("kopia snapshot", "kopia snapshot create"),
+            ("kopia snapshot --parallel=4", "kopia snapshot create --parallel=4"),
+            ("kopia-myrepo snapshot", "kopia-myrepo snapshot create"),
+            ("kopia-myrepo snapshot create", "kopia-myrepo snapshot create"),
+            ("backup-home", "backup-home"),
+        ],
+    )
+    def test_kopia(self, given, completed):
+        assert words("kopiatomic", *given.split()) == completed.split()
+
+    @pytest.mark.parametrize(
+        ("given", "completed"),
+        [
+            ("", "restic backup"),
+            ("restic", "restic backup"),
+            ("restic -r /backup", "restic -r /backup backup"),
+            ("restic-myrepo backup", "restic-myrepo backup"),
+            ("backup-home", "backup-home"),
+        ],
+    )
+    def test_restic(self, given, completed):
+        assert words("restomic", *given.split()) == completed.split()
+
+    def test_plain_is_left_alone(self):
+        assert words("restomic", "restic", plain=True) == ["restic"]
+
+
+class TestClientCommand:
+    def test_kopia(self):
+        job = Job("kopiatomic", options=("--tags=a:b",))
+        assert backend.client_command(job, plan_for(simple(), "tank"), MOMENT, None, True) == [
+            "kopia", "snapshot", "create", "--start-time", "2026-11-23 05:04:01 UTC", "--json",
+            "--tags=a:b", "/data",
+        ]  # fmt: skip
+
+    def test_restic(self, monkeypatch):
+        monkeypatch.setenv("TZ", "UTC")
+        job = Job("restomic", command=("restic-x", "backup"), options=("--exclude", "/home/ben/x"))
+        plan = plan_for(simple(), everything=True)
+        assert backend.client_command(job, plan, MOMENT, "abc", True) == [
+            "restic-x", "backup", "--time", backend.Restic().moment(MOMENT), "--parent", "abc",
+            "--exclude", "/home/ben/x", "/data", "/home",
+        ]  # fmt: skip
+
+    def test_what_is_not_frozen_stays_out_of_restics_backup(self):
+        command = backend.client_command(
+            Job("restomic"), plan_for(installer(), everything=True), MOMENT, None, True
+        )
+        assert command[command.index("--exclude") + 1] == "/dev/*"
+
+    def test_the_users_own_time_wins(self):
+        job = Job("restomic", options=("--time=2020-01-01 00:00:00",))
+        command = backend.client_command(job, plan_for(simple(), "tank"), MOMENT, None, True)
+        assert "--time" not in command
+
+    def test_plain_gets_paths_and_nothing_else(self):
+        job = Job("restomic", command=("tar", "-cf", "/x"), options=("-v",), plain=True)
+        command = backend.client_command(job, plan_for(simple(), "tank"), MOMENT, "p", True)
+        assert command == ["tar", "-cf", "/x", "-v", "/data"]
+
+
+class TestEnvironment:
+    def env(self, program="restomic", inherited=None, **job):
+        return backend.client_environment(Job(program, **job), inherited or {}, None)
+
+    def test_what_endangers_root_is_dropped(self):
+        inherited = {"LD_PRELOAD": "x", "PYTHONPATH": "x", "PATH": "/evil", "AWS_KEY": "k"}
+        environment = self.env(inherited=inherited)
+        assert environment["AWS_KEY"] == "k"
+        assert "/evil" not in environment["PATH"]
+        assert not {"LD_PRELOAD", "PYTHONPATH"} & set(environment)
+
+    def test_the_env_file_wins(self):
+        environment = self.env(inherited={"A": "1"}, environment={"A": "2"})
+        assert environment["A"] == "2"
+
+    def test_restics_feature_is_added_to_the_users(self):
+        assert self.env()["RESTIC_FEATURES"] == "device-id-for-hardlinks=true"
+        environment = self.env(environment={"RESTIC_FEATURES": "s3-restore=true"})
+        assert environment["RESTIC_FEATURES"] == "s3-restore=true,device-id-for-hardlinks=true"
+
+    def test_the_users_word_on_that_feature_stays(self):
+        own = {"RESTIC_FEATURES": "device-id-for-hardlinks=false"}
+        assert self.env(environment=own)["RESTIC_FEATURES"] == own["RESTIC_FEATURES"]
+
+    def test_kopia_and_plain_get_none_of_it(self):
+        assert "RESTIC_FEATURES" not in self.env("kopiatomic")
+        assert "RESTIC_FEATURES" not in self.env(plain=True)
+
+
+class TestRepository:
+    @pytest.mark.parametrize(
+        ("command", "options", "environment", "path"),
+        [
+            ("", "", {"RESTIC_REPOSITORY": "/backup"}, "/backup"),
+            ("", "", {"RESTIC_REPOSITORY": "local:/backup"}, "/backup"),
+            ("", "", {"RESTIC_REPOSITORY": "sftp:host:/backup"}, None),
+            ("", "-r /b", {"RESTIC_REPOSITORY": "/a"}, "/b"),
+            ("restic --repo=/b backup", "", {}, "/b"),
+            ("restic-wrapper backup", "", {"RESTIC_REPOSITORY": "/a"}, None),
+            ("", "", {}, None),
+        ],
+    )
+    def test_restic(self, command, options, environment, path):
+        job = Job("restomic", command=tuple(command.split()), options=tuple(options.split()))
+        assert Restic().repository(job, environment, "/root") == path
+
+    def test_kopia(self, tmp_path):
+        config = tmp_path / ".config/kopia/repository.config"
+        config.parent.mkdir(parents=True)
+        config.write_text('{"storage": {"type": "filesystem", "config": {"path": "/backup"}}}')
+        assert Kopia().repository(Job("kopiatomic"), {}, str(tmp_path)) == "/backup"
+        config.write_text('{"storage": {"type": "s3", "config": {"path": "/backup"}}}')
+        assert Kopia().repository(Job("kopiatomic"), {}, str(tmp_path)) is None
+        config.write_text("[]")
+        assert Kopia().repository(Job("kopiatomic"), {}, str(tmp_path)) is None
+
+
+RESTIC_SAID = b"""using parent snapshot 1290b76e
+
+Files:           1 new,     2 changed,  7781 unmodified
+Dirs:            0 new,    19 changed,   952 unmodified
+Added to the repository: 370.349 KiB (61.627 KiB stored)
+
+processed 7784 files, 265.116 MiB in 0:03
+snapshot f1b4b257 saved
+"""
+
+
+class TestFigures:
+    def test_restics_lines(self):
+        figures = Restic().figures(RESTIC_SAID, b"")
+        assert figures == Figures(7784, 3, 19, 277994275, 379237, ("f1b4b257",))
+
+    def test_restics_json(self):
+        line = (
+            b'{"message_type":"summary","files_new":1,"files_changed":2,"files_unmodified":3,'
+            b'"dirs_new":0,"dirs_changed":4,"data_added":5,"total_files_processed":6,'
+            b'"total_bytes_processed":7,"snapshot_id":"abc"}\n'
+        )
+        said = b'{"message_type":"status"}\n' + line
+        assert Restic().figures(said, b"") == Figures(6, 3, 4, 7, 5, ("abc",))
+
+    def test_kopias_json_for_several_sources(self):
+        one = b'{\n  "id": "a",\n  "stats": {"fileCount": 1, "nonCachedFiles": 1, "totalSize": 5}\n}\n'
+        two = one.replace(b'"a"', b'"b"')
+        assert Kopia().figures(one + two, b"") == Figures(2, 2, None, 10, None, ("a", "b"))
+
+    @pytest.mark.parametrize("text", [b"", b"{" * 10000, b"\n{" * 10000, b"\xff\xfe{}", b"{}\n[]"])
+    def test_nonsense_gives_no_figures(self, text):
+        assert Restic().figures(text, b"") == Figures()
+        assert Kopia().figures(text, b"") == Figures()
+
+
+def test_hints():
+    assert "unlock" in Restic().hint(11, "")
+    assert "--live" in Restic().hint(1, "open /x: read-only file system")
+    assert Kopia().hint(1, "boom") is None
+
+
+class TestParent:
+    SNAPSHOTS = (
+        {"id": "1", "time": "2026-01-01", "hostname": "h", "paths": ["/home"]},
+        {"id": "2", "time": "2026-01-02", "hostname": "h", "paths": ["/home"]},
+        {"id": "3", "time": "2026-01-03", "hostname": "h", "paths": ["/etc"]},
+        {"id": "4", "time": "2026-01-04", "hostname": "other", "paths": ["/home", "/data"]},
+    )
+
+    def test_the_newest_that_shares_most(self):
+        assert parent.choose(self.SNAPSHOTS, ["/data", "/home"], "h") == "2"
+
+    def test_restic_finds_one_that_holds_all_by_itself(self):
+        assert parent.choose(self.SNAPSHOTS, ["/home"], "h") is None
+
+    def test_none_shares_anything(self):
+        assert parent.choose(self.SNAPSHOTS, ["/srv"], "h") is None
+
+    def test_one_above_or_below_counts(self):
+        assert parent.choose(self.SNAPSHOTS, ["/home/ben", "/srv"], "h") == "2"
+
+    @pytest.mark.parametrize(
+        "job",
+        [
+            Job("kopiatomic"),
+            Job("restomic", plain=True),
+            Job("restomic", options=("--force",)),
+            Job("restomic", command=("wrapper",)),
+        ],
+    )
+    def test_nothing_is_asked(self, fp, job):
+        from kopiatomic.command import Door
+
+        assert parent.find(Door(), job, ["/a"], None, {}) is None
+        assert not fp.calls
+
+    def test_asks_through_the_wrapper_with_the_repositorys_options(self, fp):
+        import os
+
+        from kopiatomic.command import Door
+
+        fp.register(
+            "restic-x -r /repo --no-lock snapshots --json",
+            stdout='[{"id":"9","time":"t","hostname":"%s","paths":["/home"]}]' % os.uname().nodename,
+        )
+        options = ("--exclude", "x", "-r", "/repo")
+        job = Job("restomic", command=("restic-x", "backup"), options=options)
+        assert parent.find(Door(), job, ["/home", "/data"], ["/home"], {}) == "9"

@@ -1,0 +1,93 @@
+"""Arguments: what they become, and what is refused with which status."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from kopiatomic import __version__, cli
+from kopiatomic.refusal import EX_USAGE
+
+
+def job(*arguments):
+    options, targets = cli._parse(arguments)
+    return cli.job_from("restomic", options, targets)
+
+
+def test_short_and_long_forms_mean_the_same():
+    short = job(
+        "-r", "-a", "-c", "restic-x backup", "-o", "--tag 'a b'", "-o", "-v", "-x", "*/tmp", "-x", "y",
+        "-p", "true", "-s", "false", "-q", "echo", "-j", "night", "-e", "/env", "--live", "/l", "t/a",
+    )  # fmt: skip
+    long = job(
+        "t/a", "--recursive", "--all", "--command=restic-x backup", "--options=--tag 'a b'",
+        "--options", "-v", "--exclude", "*/tmp", "--exclude=y", "--before", "true",
+        "--after-snapshot", "false", "--after=echo", "--job", "night", "--env-file=/env",
+        "--live=/l",
+    )  # fmt: skip
+    assert short == long
+    assert short.command == ("restic-x", "backup")
+    assert short.options == ("--tag", "a b", "-v")
+    assert short.exclude == ("*/tmp", "y")
+    assert short.targets == ("t/a",)
+
+
+def test_an_option_whose_value_begins_with_a_dash():
+    assert job("-o", "--exclude=/home/ben/.cache", "t").options == ("--exclude=/home/ben/.cache",)
+
+
+def test_options_may_follow_targets():
+    assert job("t/a", "-r", "t/b").targets == ("t/a", "t/b")
+
+
+def test_a_target_that_begins_with_a_dash():
+    assert job("--", "-r").targets == ("-r",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nothing to back up"),
+        (["-Z"], "option -Z not recognized"),
+        (["-c"], "option -c requires argument"),
+        (["--nosuch"], "option --nosuch not recognized"),
+        (["-a", "t"], "leave out -a, or 't'"),
+        (["-j", "a/b", "t"], "cannot be a job's name"),
+        (["-c", "kopia 'x", "t"], "no closing quotation"),
+    ],
+)
+def test_bad_arguments(capsys, arguments, says):
+    assert cli.main("kopiatomic", arguments) == EX_USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("kopiatomic: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
+def test_help_names_every_option(capsys, program):
+    assert cli.main(program, ["--help"]) == 0
+    text = capsys.readouterr().out
+    for long, short in cli.LONG.items():
+        assert f"--{long.rstrip('=')}" in text
+        assert re.search(rf"(?<![\w-]){short}\b", text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [["-v"], ["--version"], ["-rv"]])
+def test_version(capsys, arguments):
+    assert cli.main("restomic", arguments) == 0
+    assert capsys.readouterr().out == f"restomic {__version__}\n"
+
+
+def test_version_imports_next_to_nothing():
+    code = (
+        "import sys; sys.path.insert(0, 'src'); sys.argv = ['restomic', '-v'];"
+        "from kopiatomic import cli; cli.restomic();"
+        "print(*sorted(m for m in ('argparse', 'subprocess', 'json', 'dataclasses', 'typing')"
+        " if m in sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[1].split() in ([], ["typing"])

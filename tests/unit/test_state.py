@@ -1,0 +1,129 @@
+"""Lock, note and history, and that nobody else can get at them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kopiatomic import state
+from kopiatomic.refusal import EX_NOPERM, EX_TEMPFAIL, Refusal
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
+    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
+    return state.Place("restomic", "default")
+
+
+class TestLock:
+    def test_the_second_run_is_refused_and_told_since_when(self, place):
+        with state.lock(place):
+            assert state.is_locked(place)
+            with pytest.raises(Refusal) as caught, state.lock(place):
+                pass
+        assert caught.value.status == EX_TEMPFAIL
+        assert f"still runs since 2" in str(caught.value)
+        assert f"(process {os.getpid()})" in str(caught.value)
+        assert not state.is_locked(place)
+
+    def test_jobs_do_not_lock_each_other(self, place):
+        with state.lock(place), state.lock(state.Place("restomic", "other")):
+            pass
+
+    def test_a_dead_process_holds_nothing(self, place):
+        code = (
+            "import os, sys; sys.path.insert(0, 'src'); from kopiatomic import state;"
+            f"state.RUN_ROOT = {state.RUN_ROOT!r};"
+            "lock = state.lock(state.Place('restomic', 'default')); lock.__enter__();"
+            "os.kill(os.getpid(), 9)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=False)
+        assert os.path.exists(place.lock)
+        with state.lock(place):
+            pass
+
+    def test_a_link_in_its_place_is_not_followed(self, place, tmp_path):
+        state.private_directory(place.root)
+        os.symlink(tmp_path / "victim", place.lock)
+        with pytest.raises(OSError, match="symbolic"), state.lock(place):
+            pass
+        assert not (tmp_path / "victim").exists()
+
+    def test_no_lock_file_is_no_lock(self, place):
+        assert not state.is_locked(place)
+
+
+class TestPrivateDirectory:
+    def test_is_closed_to_others_whatever_the_umask(self, tmp_path):
+        old = os.umask(0)
+        try:
+            state.private_directory(str(tmp_path / "d"))
+        finally:
+            os.umask(old)
+        assert os.stat(tmp_path / "d").st_mode & 0o777 == 0o700
+
+    @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+    def test_one_that_is_open_is_refused(self, tmp_path, mode):
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d").chmod(mode)
+        with pytest.raises(Refusal, match="closed to others") as caught:
+            state.private_directory(str(tmp_path / "d"))
+        assert caught.value.status == EX_NOPERM
+
+    def test_a_link_is_refused(self, tmp_path):
+        (tmp_path / "real").mkdir(mode=0o700)
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        with pytest.raises(Refusal, match="not a directory"):
+            state.private_directory(str(tmp_path / "link"))
+
+    def test_a_directory_that_cannot_be_made(self, tmp_path):
+        with pytest.raises(Refusal, match="No such file"):
+            state.private_directory(str(tmp_path / "no" / "d"))
+
+
+class TestUnfinished:
+    def test_is_noted_and_taken_back(self, place):
+        assert not state.is_unfinished(place)
+        state.begin(place, "restomic:default:1")
+        assert state.is_unfinished(place)
+        state.finish(place)
+        assert not state.is_unfinished(place)
+        state.finish(place)
+
+
+class TestHistory:
+    def test_comes_back_in_order(self, place):
+        for number in range(3):
+            state.remember(place, {"run": number})
+        assert [entry["run"] for entry in state.read_history(place)] == [0, 1, 2]
+        assert os.stat(place.history).st_mode & 0o077 == 0
+
+    def test_lets_go_of_the_oldest(self, place, monkeypatch):
+        monkeypatch.setattr(state, "HISTORY_LENGTH", 2)
+        for number in range(5):
+            state.remember(place, {"run": number})
+        assert [entry["run"] for entry in state.read_history(place)] == [3, 4]
+
+    def test_damage_costs_only_the_damaged_lines(self, place):
+        state.remember(place, {"run": 1})
+        with open(place.history, "ab") as file:
+            file.write(b'{"run": \xff\n[]\n"x"\n' + json.dumps({"run": 2}).encode() + b"\n{")
+        assert [entry["run"] for entry in state.read_history(place)] == [1, 2]
+
+    def test_none_yet(self, place):
+        assert state.read_history(place) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "a" * 33, "a b", "ä", "a\n", ".x"])
+def test_job_names_that_are_refused(name):
+    with pytest.raises(Refusal, match="cannot be a job's name"):
+        state.check_job_name(name)
+
+
+@pytest.mark.parametrize("name", ["default", "home", "off-site.2", "A_1"])
+def test_job_names(name):
+    assert state.check_job_name(name) == name

@@ -1,0 +1,1 @@
+"""A fake FreeBSD machine on Linux: real files, mounts and chroot; stand-ins for the rest."""

@@ -1,0 +1,175 @@
+"""Programs of a few lines: chroot, kldstat, kldload, sysctl, jail, su, hostname, ..."""
+
+from __future__ import annotations
+
+import os
+
+from sandbox.standin import options, warn
+from sandbox.state import State
+
+VERSION = "2.2.6-FreeBSD_g33174af15"
+SYSCTL = {
+    "kern.ostype": "FreeBSD", "kern.osreldate": "1402000", "kern.osrelease": "14.2-BETA1",
+    "kern.argmax": "524288", "kern.maxphys": "1048576", "user.localbase": "/usr/local",
+    "vfs.usermount": "0", "hw.ncpu": "2",
+}
+
+
+def main(name: str, arguments: list[str]) -> int:
+    """The program of that name."""
+    programs = {
+        "chroot": chroot, "kldstat": kldstat, "kldload": kldload, "sysctl": sysctl,
+        "jail": jail, "su": su, "hostname": hostname, "freebsd-version": freebsd_version,
+    }
+    return programs[name](arguments)
+
+
+def chroot(arguments: list[str]) -> int:
+    """chroot [-u user] [-g group] newroot [command [arguments ...]]."""
+    try:
+        given, rest = options(arguments, "n", "ugG")
+    except ValueError as error:
+        warn(f"chroot: illegal option -- {error}")
+        rest = []
+    if not rest:
+        warn("usage: chroot [-g group] [-G group,group,...] [-u user] newroot [command]")
+        return 1
+    root, *command = rest
+    command = command or [os.environ.get("SHELL", "/bin/sh"), "-i"]
+    ids = _ids(given["u"][-1]) if "u" in given else None
+    try:
+        os.chdir(root)
+        os.chroot(".")
+    except OSError as error:
+        warn(f"chroot: {root}: {error.strerror}")
+        return 1
+    if ids:
+        os.setgroups([ids[1]])
+        os.setgid(ids[1])
+        os.setuid(ids[0])
+    return _execute("chroot", command)
+
+
+def _execute(name: str, command: list[str]) -> int:
+    import _signal
+
+    # Python ignores these for itself; the program must find them as usual.
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        warn(f"{name}: {command[0]}: {error.strerror}")
+    return 1
+
+
+def _ids(user: str) -> tuple[int, int]:
+    with open("/etc/passwd") as lines:
+        for line in lines:
+            words = line.split(":")
+            if user in (words[0], words[2]):
+                return int(words[2]), int(words[3])
+    warn(f"chroot: no such user: {user}")
+    raise SystemExit(1)
+
+
+def kldstat(arguments: list[str]) -> int:
+    """kldstat [-q] -m module."""
+    given, _ = options(arguments, "qvh", "mni")
+    with State() as state:
+        present = {name: state.flag(name) for name in ("zfs", "nullfs")}
+    module = (given.get("m") or given.get("n") or ["kernel"])[-1].removesuffix(".ko")
+    if present.get(module, module == "kernel"):
+        if "q" not in given:
+            print("Id Refs Address                Size Name")
+            print(f" 1    1 0xffffffff80200000  1f3c6c0 {module}")
+        return 0
+    if "q" not in given:
+        warn(f"kldstat: can't find module {module}: No such file or directory")
+    return 1
+
+
+def kldload(arguments: list[str]) -> int:
+    """kldload [-n] module."""
+    given, rest = options(arguments, "nqv", "")
+    status = 0
+    with State() as state:
+        for module in rest:
+            name = module.removesuffix(".ko")
+            if name not in ("zfs", "nullfs"):
+                warn(f"kldload: can't load {module}: No such file or directory")
+                status = 1
+            elif state.flag(name) and "n" not in given:
+                warn(f"kldload: can't load {module}: module already loaded or in kernel")
+                status = 1
+            else:
+                state.set_meta(name, "1")
+    return status
+
+
+def sysctl(arguments: list[str]) -> int:
+    """sysctl [-i] [-n] name ..."""
+    given, rest = options(arguments, "inqaeAx", "")
+    with State() as state:
+        known = dict(SYSCTL)
+        known["security.jail.jailed"] = state.meta("jailed")
+        known["kern.hostname"] = os.uname().nodename
+        if state.flag("zfs"):
+            known["vfs.zfs.version.module"] = VERSION
+    status = 0
+    for name in rest:
+        if name in known:
+            print(known[name] if "n" in given else f"{name}: {known[name]}")
+        elif "i" not in given:
+            warn(f"sysctl: unknown oid '{name}'")
+            status = 1
+    return status
+
+
+def jail(arguments: list[str]) -> int:
+    """jail -c path=/ name=j command=PROGRAM ARGUMENT ...: runs it while the flag is on."""
+    words = arguments[arguments.index("-c") + 1:] if "-c" in arguments else arguments
+    start = next((n for n, word in enumerate(words) if word.startswith("command=")), None)
+    if start is None:
+        warn("jail: only `jail -c ... command=...` exists in the sandbox")
+        return 1
+    command = [words[start].removeprefix("command="), *words[start + 1:]]
+    with State() as state:
+        before = state.meta("jailed")
+        state.set_meta("jailed", "1")
+    try:
+        status = os.spawnvp(os.P_WAIT, command[0], command)
+    finally:
+        with State() as state:
+            state.set_meta("jailed", before)
+    if status:
+        warn(f"jail: {' '.join(command)}: failed")
+    return 1 if status else 0
+
+
+def su(arguments: list[str]) -> int:
+    """su [-m] [user] [-c command]."""
+    words = [word for word in arguments if word not in ("-m", "-l", "-")]
+    user = words.pop(0) if words and not words[0].startswith("-") else "root"
+    uid, gid = _ids(user)
+    os.setgroups([gid])
+    os.setgid(gid)
+    os.setuid(uid)
+    return _execute("su", ["/bin/sh", *words])
+
+
+def hostname(arguments: list[str]) -> int:
+    """hostname [-s]; works without any state, so also in a view."""
+    name = os.uname().nodename
+    print(name.partition(".")[0] if "-s" in arguments else name)
+    return 0
+
+
+def freebsd_version(arguments: list[str]) -> int:
+    """freebsd-version [-kru]."""
+    letters = "".join(word.lstrip("-") for word in arguments) or "u"
+    for _ in letters:
+        print("14.2-BETA1")
+    return 0
+
+

@@ -1,0 +1,310 @@
+"""zfs create, clone, set, inherit, mount, unmount, load-key and unload-key."""
+
+from __future__ import annotations
+
+from sandbox.cmd_zfs import Usage
+from sandbox.datasets import (ALIASES, CHOICES, INHERITED, OWN, READ_ONLY, Dataset, MountError,
+                              World)
+from sandbox.standin import options, warn
+from sandbox.state import State, new_guid, now
+
+SETTABLE = {*INHERITED, *OWN, "mountpoint", "volsize", "encryption", "keyformat", "keylocation"}
+
+
+def run(state: State, command: str, arguments: list[str]) -> int:
+    """Any of them."""
+    commands = {
+        "create": _create, "clone": _clone, "set": _set, "inherit": _inherit, "mount": _mount,
+        "unmount": _unmount, "umount": _unmount, "load-key": _load_key, "unload-key": _unload_key,
+    }
+    if state.flag("jailed") and command not in ("mount",):
+        warn(f"cannot {command} '{arguments[-1] if arguments else ''}': permission denied")
+        return 1
+    return commands[command](World(state), arguments)
+
+
+def _options(arguments: list[str], flags: str, valued: str = ""
+             ) -> tuple[dict[str, list[str]], list[str]]:
+    try:
+        return options(arguments, flags, valued)
+    except ValueError as error:
+        raise Usage(f"invalid option '{error}'") from None
+
+
+def properties(words: list[str]) -> dict[str, str]:
+    """name=value words."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise Usage(f"missing '=' for property=value argument '{word}'")
+        found[ALIASES.get(name, name)] = value
+    return found
+
+
+def _wrong(props: dict[str, str]) -> str:
+    for name, value in props.items():
+        if ":" not in name and name in READ_ONLY and name != "encryption":
+            return f"'{name}' is readonly"
+        if ":" not in name and name not in SETTABLE:
+            return f"invalid property '{name}'"
+        if name in CHOICES and value not in CHOICES[name]:
+            return f"'{name}' must be one of '{' | '.join(CHOICES[name])}'"
+        if name == "mountpoint" and value not in ("none", "legacy") and not value.startswith("/"):
+            return f"'{name}' must be an absolute path, 'none', or 'legacy'"
+    return ""
+
+
+def _create(world: World, arguments: list[str]) -> int:
+    given, words = _options(arguments, "pusPnv", "oVb")
+    if len(words) != 1:
+        raise Usage("missing filesystem argument" if not words else "too many arguments")
+    name = words[0]
+    props = properties(given.get("o", []))
+    kind = "volume" if "V" in given else "filesystem"
+    if kind == "volume":
+        props["volsize"] = given["V"][-1]
+    missing = _missing(world, name)
+    reason = _wrong(props)
+    if reason:
+        warn(f"cannot create '{name}': {reason}")
+        return 1
+    if name in world.datasets and "p" not in given:
+        warn(f"cannot create '{name}': dataset already exists")
+        return 1
+    if name.partition("/")[0] not in world.pools or "/" not in name:
+        pool = name.partition("/")[0]
+        text = f"no such pool '{pool}'" if "/" in name else "missing dataset name"
+        warn(f"cannot create '{name}': {text}")
+        return 1
+    if missing and "p" not in given:
+        warn(f"cannot create '{name}': parent does not exist")
+        return 1
+    made = _make(world, [*missing, name], kind, props)
+    if "u" not in given:
+        for dataset in made:
+            if world.automatic(dataset):
+                world.mount_at_property(dataset)
+    return 0
+
+
+def _missing(world: World, name: str) -> list[str]:
+    parts = name.split("/")
+    parents = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    return [parent for parent in parents if parent not in world.datasets]
+
+
+def _make(world: World, names: list[str], kind: str, props: dict[str, str]) -> list[Dataset]:
+    state = world.state
+    state.begin()
+    txg = state.next_txg()
+    made = []
+    for name in names:
+        if name not in world.datasets:
+            last = name == names[-1]
+            made.append(world.create(name, kind if last else "filesystem", props if last else {},
+                                     txg))
+    state.commit()
+    world.reload()
+    return [world.datasets[one.name] for one in made]
+
+
+def _clone(world: World, arguments: list[str]) -> int:
+    given, words = _options(arguments, "pu", "o")
+    if len(words) != 2:
+        raise Usage("missing source dataset argument")
+    source, name = world.snapshot(words[0]), words[1]
+    if not source:
+        warn(f"cannot open '{words[0]}': dataset does not exist")
+        return 1
+    if name in world.datasets:
+        warn(f"cannot create '{name}': dataset already exists")
+        return 1
+    state = world.state
+    number = state.run(
+        "insert into datasets (name, kind, creation, txg, guid, origin, encroot, locked)"
+        " values (?, ?, ?, ?, ?, ?, ?, 0)",
+        name, source.of.kind, now(), state.next_txg(), new_guid(), source.id, source.of.encroot)
+    for key, value in properties(given.get("o", [])).items():
+        state.run("insert into props values (?, ?, ?, 'local')", number, key, value)
+    if source.of.kind == "filesystem":
+        state.store.clone(source.of.id, source.id, number)
+    world.reload()
+    if world.automatic(world.datasets[name]):
+        world.mount_at_property(world.datasets[name])
+    return 0
+
+
+# -- properties ------------------------------------------------------------------------------
+
+
+def _set(world: World, arguments: list[str]) -> int:
+    given, words = _options(arguments, "u")
+    count = next((n for n, word in enumerate(words) if "=" not in word), len(words))
+    props, targets = properties(words[:count]), words[count:]
+    if not props or not targets:
+        raise Usage("missing property=value argument(s)" if not props else
+                    "missing dataset name(s)")
+    reason = _wrong(props)
+    for target in targets:
+        what = world.snapshot(target) if "@" in target else world.datasets.get(target)
+        if not what:
+            warn(f"cannot open '{target}': dataset does not exist")
+            return 1
+        if reason:
+            warn(f"cannot set property for '{target}': {reason}")
+            return 255
+        if isinstance(what, Dataset):
+            status = _change(world, what, props, "u" not in given)
+            if status:
+                return status
+            continue
+        if any(":" not in name for name in props):
+            warn(f"cannot set property for '{target}': this property can not be modified for"
+                 " snapshots")
+            return 1
+        world.state.many("insert or replace into snapprops values (?, ?, ?)",
+                         ((what.id, name, value) for name, value in props.items()))
+    return 0
+
+
+def _change(world: World, what: Dataset, props: dict[str, str | None], mount: bool) -> int:
+    """Change properties (None: inherit), moving mounts as far as they depend on them."""
+    tree = [d for d in world.below(what.name) if d.kind == "filesystem"]
+    moving = bool({"mountpoint", "canmount"} & set(props)) and mount
+    remount = bool({"readonly", "atime", "exec", "setuid"} & set(props)) and mount
+    before = {d.name: world.mountpoint(d)[0] for d in tree}
+    mounted = [d.name for d in tree if d.name in world.mounted]
+    affected = tree if "mountpoint" in props else [what]
+    try:
+        if remount or (moving and (props.get("canmount", "off") == "off" or "mountpoint" in props)):
+            for dataset in reversed(tree if remount else affected):
+                world.unmount(dataset)
+    except MountError as error:
+        warn(f"cannot unmount '{error.path}': pool or dataset is busy")
+        return 1
+    for name, value in props.items():
+        if value is None:
+            world.state.run("delete from props where dataset = ? and name = ?", what.id, name)
+        else:
+            world.state.run("insert or replace into props values (?, ?, ?, 'local')",
+                            what.id, name, value)
+    world.reload()
+    for dataset in tree if moving or remount else []:
+        fresh = world.datasets[dataset.name]
+        newly = before[fresh.name] in ("none", "legacy") or "canmount" in props
+        if (fresh.name in mounted or newly) and not world.why_not(fresh) and (
+                fresh.name in mounted or world.automatic(fresh)):
+            world.mount_at_property(fresh)
+    return 0
+
+
+def _inherit(world: World, arguments: list[str]) -> int:
+    given, words = _options(arguments, "rS")
+    if len(words) < 2:
+        raise Usage("missing property argument")
+    name = ALIASES.get(words[0], words[0])
+    for target in words[1:]:
+        if "@" in target:
+            snapshot = world.snapshot(target)
+            if snapshot:
+                world.state.run("delete from snapprops where snapshot = ? and name = ?",
+                                snapshot.id, name)
+            continue
+        if target not in world.datasets:
+            warn(f"cannot open '{target}': dataset does not exist")
+            return 1
+        whole = world.below(target) if "r" in given else [world.datasets[target]]
+        for dataset in whole:
+            status = _change(world, world.datasets[dataset.name], {name: None}, True)
+            if status:
+                return status
+    return 0
+
+
+# -- mounting and keys -----------------------------------------------------------------------
+
+
+def _mount(world: World, arguments: list[str]) -> int:
+    given, words = _options(arguments, "aflvO", "o")
+    if "a" in given:
+        world.mount_all()
+        return 0
+    if not words:
+        for mount in world.mounts:
+            if mount.fstype == "zfs" and not mount.snapshot:
+                print(f"{mount.special:<30}  {mount.node}")
+        return 0
+    what = world.datasets.get(words[0])
+    if not what:
+        warn(f"cannot open '{words[0]}': dataset does not exist")
+        return 1
+    reason = world.why_not(what)
+    if not reason and (world.state.flag("jailed") or world.value(what, "jailed")[0] == "on"):
+        reason = "dataset is exported to a local zone"
+    if reason:
+        warn(f"cannot mount '{what.name}': {reason}")
+        return 1
+    world.mount_at_property(what)
+    return 0
+
+
+def _unmount(world: World, arguments: list[str]) -> int:
+    given, words = _options(arguments, "afu")
+    if "a" in given:
+        found = [m for m in reversed(world.mounts) if m.fstype == "zfs" and m.node != "/"
+                 and not m.snapshot]
+    else:
+        if not words:
+            raise Usage("missing filesystem argument")
+        found = [m for m in reversed(world.mounts) if words[0] in (m.special, m.node)
+                 and m.fstype == "zfs"][:1]
+    if not found and "a" not in given:
+        if words[0] in world.datasets:
+            warn(f"cannot unmount '{words[0]}': not currently mounted")
+        else:
+            warn(f"cannot open '{words[0]}': dataset does not exist")
+        return 1
+    status = 0
+    for mount in found:
+        try:
+            if "a" not in given:
+                # Unlike umount(8), zfs takes the file systems below along.
+                _unmount_below(world, mount.special, "f" in given)
+            world.table.remove(mount, "f" in given)
+        except MountError as error:
+            warn(f"cannot unmount '{error.path}': pool or dataset is busy")
+            status = 1
+    return status
+
+
+def _unmount_below(world: World, name: str, force: bool) -> None:
+    for dataset in reversed(world.children(name)):
+        if world.value(dataset, "mountpoint")[1].startswith("inherited") or "/" in dataset.name:
+            world.unmount(dataset, force)
+
+
+def _load_key(world: World, arguments: list[str]) -> int:
+    return _keys(world, arguments, 0)
+
+
+def _unload_key(world: World, arguments: list[str]) -> int:
+    return _keys(world, arguments, 1)
+
+
+def _keys(world: World, arguments: list[str], locked: int) -> int:
+    given, words = _options(arguments, "arn", "L")
+    names = words or [d.name for d in world.datasets.values() if d.encroot == d.id]
+    for name in names:
+        what = world.datasets.get(name)
+        verb = "unload" if locked else "load"
+        if not what or what.encroot != what.id:
+            warn(f"Key {verb} error: '{name}' is not encrypted." if what else
+                 f"cannot open '{name}': dataset does not exist")
+            return 255 if what else 1
+        if locked and any(d.name in world.mounted for d in world.by_id.values()
+                          if d.encroot == what.id):
+            warn(f"Key unload error: '{name}' is busy.")
+            return 255
+        world.state.run("update datasets set locked = ? where encroot = ?", locked, what.id)
+    return 0

@@ -1,0 +1,31 @@
+"""Skips what this machine cannot run, each time with the reason."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import clients
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as skipped the tests that need what is not here."""
+    for item in items:
+        for mark in item.iter_markers():
+            reason = _hindrance(mark.name)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+                break
+
+
+def _hindrance(mark: str) -> str | None:
+    if mark == "linux" and not sys.platform.startswith("linux"):
+        return "the sandbox needs Linux"
+    if mark == "linux" and os.geteuid() != 0:
+        return "the sandbox needs root"
+    if mark == "freebsd" and not sys.platform.startswith("freebsd"):
+        return "needs FreeBSD"
+    if mark in ("restic", "kopia"):
+        return clients.missing(mark)
+    return None

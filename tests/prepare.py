@@ -1,0 +1,355 @@
+#!/usr/bin/env python3
+"""Set up what tests, demo and linters need: a venv, a few tools, the real restic and kopia.
+
+    python3 tests/prepare.py            for `make test` and `make demo`
+    python3 tests/prepare.py --lint     for `make lint`
+
+One line for each thing done, nothing where all is there already. What was tried and could not
+be had is not tried again before `make clean`. From the environment:
+
+    KOPIATOMIC_RESTIC, KOPIATOMIC_KOPIA     a program to use instead of the pinned one
+    KOPIATOMIC_GO                           the go to build with; `none`: build nothing
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import clients
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+VENV = CHECKOUT / ".venv"
+PYTHON = VENV / "bin" / "python"
+INSTALLED = VENV / "installed.json"
+FAILED = VENV / "failed.json"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kopiatomic-tests"
+SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/usr/sbin:/sbin"
+LINUX = sys.platform.startswith("linux")
+
+# Pure Python wheels all, for FreeBSD; hypothesis is so up to this version. (MarkupSafe comes
+# with an optional part in C that it does without where there is no compiler.)
+TESTING = {
+    "jinja2": "3.1.6",
+    "markupsafe": "3.0.4",
+    "pytest": "9.2.0",
+    "iniconfig": "2.3.1",
+    "packaging": "26.3",
+    "pluggy": "1.7.0",
+    "pygments": "2.21.0",
+    "pytest-subprocess": "1.6.0",
+    "hypothesis": "6.155.7",
+    "sortedcontainers": "2.4.0",
+}
+LINTING = {"ruff": "0.17.6", "mypy": "2.4.1"}
+
+
+class Tool(NamedTuple):
+    """A command, the Debian package it is in, what it is for, and for whom."""
+
+    command: str
+    package: str
+    purpose: str
+    linting: bool = False
+
+
+TOOLS = (
+    Tool("mkfs.btrfs", "btrfs-progs", "snapshots in the sandbox, copies of the files without"),
+    Tool("dash", "dash", "the sandbox's sh"),
+    Tool("busybox", "busybox", "small commands in the sandbox"),
+    Tool("bmake", "bmake", "the tests of the port"),
+    Tool("shellcheck", "shellcheck", "checks of shell scripts", linting=True),
+    Tool("mandoc", "mandoc", "checks of manual pages", linting=True),
+)
+
+
+class Source(NamedTuple):
+    """A client to build: Go module, version, oldest Go that does, what to build and how."""
+
+    name: str
+    module: str
+    version: str
+    go: tuple[int, int]
+    target: str
+    options: tuple[str, ...]
+    package: str | None
+
+    @property
+    def built(self) -> Path:
+        """Where it is once built, for all checkouts of this user."""
+        return CACHE / f"{self.name}-{self.version}" / self.name
+
+
+SOURCES = (
+    Source(
+        name="restic",
+        module="github.com/restic/restic",
+        version="0.18.1",
+        go=(1, 23),
+        target="./cmd/restic",
+        options=("-ldflags=-s -w",),
+        package="restic",
+    ),
+    Source(
+        name="kopia",
+        module="github.com/kopia/kopia",
+        version="0.22.3",
+        go=(1, 25),
+        target=".",
+        options=(
+            "-tags=nohtmlui",
+            "-ldflags=-s -w -X github.com/kopia/kopia/repo.BuildVersion=0.22.3",
+        ),
+        package=None,
+    ),
+)
+
+
+def main() -> None:
+    """Prepare for tests, or for linters if asked so."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (this script runs before any check)
+        sys.exit(f"prepare: Python 3.11 or later is needed, this is {sys.version.split()[0]}")
+    linting = "--lint" in sys.argv[1:]
+    venv(TESTING | LINTING if linting else TESTING)
+    tools([tool for tool in TOOLS if tool.linting or not linting])
+    if not linting:
+        write_clients([(source.name, client(source)) for source in SOURCES])
+
+
+# Python packages
+
+
+def venv(wanted: dict[str, str]) -> None:
+    """Have the wanted packages in .venv, made anew where it is unusable."""
+    installed = _read(INSTALLED)
+    usable = bool(installed) and _run([str(PYTHON), "-c", "import pluggy"]) is None
+    if usable and wanted.items() <= installed.items():
+        return
+    if not LINUX and all(find_spec(name.replace("-", "_")) for name in wanted):
+        say("the system's Python packages serve, in .venv")
+        _make_venv("--system-site-packages", "--without-pip")
+    else:
+        if not usable or not (VENV / "bin" / "pip").exists():
+            _make_venv()
+        say("installing " + ", ".join(f"{name} {wanted[name]}" for name in wanted))
+        pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _must([*pip, *(f"{name}=={version}" for name, version in wanted.items())])
+    _write(INSTALLED, (installed if usable else {}) | wanted)
+
+
+def _make_venv(*options: str) -> None:
+    base = getattr(sys, "_base_executable", sys.executable)
+    if "--without-pip" not in options and not find_spec("ensurepip"):
+        complaint = _apt(["python3-venv"])
+        if complaint:
+            sys.exit(f"prepare: Python's venv and ensurepip are needed: {complaint}")
+    say(f"making .venv with {base}")
+    _must([base, "-m", "venv", "--clear", *options, str(VENV)])
+
+
+# Tools
+
+
+def tools(wanted: Iterable[Tool]) -> None:
+    """Install the tools that are not there; say which cannot be had, and what for."""
+    lacking = [tool for tool in wanted if not shutil.which(tool.command, path=SEARCH)]
+    failed = _read(FAILED)
+    fresh = [tool.package for tool in lacking if tool.package not in failed]
+    if fresh and _has_apt() and _apt(fresh):
+        for package in fresh:
+            _try(package, partial(_apt, [package]))
+    for tool in lacking:
+        if not shutil.which(tool.command, path=SEARCH):
+            say(f"no {tool.command} (Debian's {tool.package}), it is for: {tool.purpose}")
+
+
+def _has_apt() -> bool:
+    return LINUX and os.geteuid() == 0 and bool(shutil.which("apt-get"))
+
+
+def _apt(packages: list[str]) -> str | None:
+    if not _has_apt():
+        return f"have {' '.join(packages)} installed by root"
+    say("installing " + ", ".join(packages))
+    options = ["-qq", "-o", "DPkg::Lock::Timeout=300"]
+    install = ["apt-get", *options, "-y", "--no-install-recommends", "install", *packages]
+    if _run(install) is None:
+        return None
+    _apt_update()
+    return _run(install)
+
+
+@cache
+def _apt_update() -> None:
+    _run(["apt-get", "-qq", "update"])
+
+
+# Clients
+
+
+def client(source: Source) -> clients.Client:
+    """The first to be had: named by the user, built, PATH's, Debian's; else the reason."""
+    named = os.environ.get(f"KOPIATOMIC_{source.name.upper()}")
+    if named:
+        return clients.find(source.name)
+    reason = _build(source)
+    if reason is None:
+        return clients.Client(source.built, source.version)
+    found = clients.look(source.name, reason)
+    if not found.path and source.package and _has_apt():
+        _try(source.package, partial(_apt, [source.package]))
+        found = clients.look(source.name, reason)
+    return found
+
+
+def _build(source: Source) -> str | None:
+    if os.access(source.built, os.X_OK):
+        return None
+    oldest = ".".join(map(str, source.go))
+    go, seen = _go(source.go)
+    if go is None:
+        return (
+            f"no {source.name}, so the {source.name} half is left out; to have it, install"
+            f" Go {oldest} or later (found: {seen}) and run again"
+        )
+    attempt = f"building {source.name} {source.version} with {seen}"
+    failure = _try(attempt, partial(_compile, source, go, seen))
+    return failure and f"no {source.name}, {attempt} failed: {failure}"
+
+
+def _go(oldest: tuple[int, int]) -> tuple[str | None, str]:
+    named = os.environ.get("KOPIATOMIC_GO")
+    places = [named] if named else ["go", "/usr/local/go/bin/go", "/usr/local/bin/go"]
+    if not named:
+        places += map(str, sorted(Path("/usr/lib").glob("go-*/bin/go"), reverse=True))
+    seen = "none"
+    for place in places:
+        go = shutil.which(place)
+        if not go:
+            continue
+        answer = subprocess.run([go, "version"], capture_output=True, text=True, env=_env())
+        match = re.search(r"\bgo(\d+)\.(\d+)\S*", answer.stdout)
+        if match:
+            seen = match[0]
+            if (int(match[1]), int(match[2])) >= oldest:
+                return go, seen
+    return None, seen
+
+
+def _env() -> dict[str, str]:
+    # `go install module@version` asks the module proxy for all versions, which some proxies
+    # do not tell; `go mod download` of the one and a build in its directory need no such list.
+    ours = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
+    return {"HOME": str(Path.home())} | os.environ | ours
+
+
+def _compile(source: Source, go: str, seen: str) -> str | None:
+    say(
+        f"building {source.name} {source.version} with {seen} into {source.built.parent},"
+        " once (restic and kopia take some 6 minutes on 2 cores)"
+    )
+    source.built.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        download = [go, "mod", "download", "-json", f"{source.module}@v{source.version}"]
+        answer = subprocess.run(download, cwd=scratch, env=_env(), capture_output=True, text=True)
+        if answer.returncode:
+            return _last_line(answer.stderr + "\n" + answer.stdout.strip(" \n{}"))
+        binary = Path(scratch, source.name)
+        build = [go, "build", "-trimpath", *source.options, "-o", str(binary), source.target]
+        complaint = _run(build, cwd=json.loads(answer.stdout)["Dir"], env=_env())
+        if complaint is None:
+            binary.replace(source.built)
+        return complaint
+
+
+def write_clients(found: list[tuple[str, clients.Client]]) -> None:
+    """Leave for tests and demo which clients there are; say so when it is news."""
+    news: dict[str, object] = {"reasons": {name: client.reason for name, client in found}}
+    for name, client in found:
+        news[name] = client.path and {"path": str(client.path), "version": client.version}
+        if client.reason:
+            say(client.reason)
+    if news != _read(clients.FOUND):
+        for name, client in found:
+            if client.path:
+                say(f"{name} {client.version} is {client.path}")
+        _write(clients.FOUND, news)
+
+
+# Small things
+
+
+def say(line: str) -> None:
+    """Print a line."""
+    print(f"prepare: {line}", flush=True)
+
+
+def _try(what: str, attempt: Callable[[], str | None]) -> str | None:
+    """The attempt's complaint, None if it went well; a failed one is not made again."""
+    failed = _read(FAILED)
+    if what not in failed:
+        complaint = attempt()
+        if complaint is None:
+            return None
+        say(f"{what}: {complaint}")
+        failed[what] = complaint
+        _write(FAILED, failed)
+    return str(failed[what])
+
+
+def _run(argv: list[str], cwd: str | None = None, env: dict[str, str] | None = None) -> str | None:
+    """None when it went well, else the last line it wrote."""
+    env = (env or dict(os.environ)) | {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        return f"{argv[0]}: {error.strerror}"
+    return _last_line(done.stdout) or f"status {done.returncode}" if done.returncode else None
+
+
+def _must(argv: list[str]) -> None:
+    complaint = _run(argv)
+    if complaint:
+        sys.exit(f"prepare: {' '.join(argv)}: {complaint}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write(path: Path, value: object) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(value, indent=2) + "\n")
+    draft.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -57,6 +57,11 @@ class Place:
         """One line of JSON for each run that came as far as doing something."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.history"
 
+    @property
+    def upkeep(self) -> str:
+        """The same for upkeep and restore drills, apart from the backups."""
+        return f"{STATE_DIRECTORY}/{self.program}.{self.job}.upkeep"
+
 
 def check_job_name(name: str) -> str:
     """Return a job's name if it may be one; raises Refusal."""
@@ -172,8 +177,17 @@ def _replace(path: str, text: str) -> None:
 
 def read_history(place: Place) -> list[dict[str, object]]:
     """Return the job's runs, oldest first; lines that make no sense are passed over."""
+    return _entries(place.history)
+
+
+def read_upkeep(place: Place) -> list[dict[str, object]]:
+    """Return the job's upkeep runs and restore drills, oldest first; ``kind`` says which."""
+    return _entries(place.upkeep)
+
+
+def _entries(path: str) -> list[dict[str, object]]:
     try:
-        with open(place.history, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().split("\n")
     except FileNotFoundError:
         return []
@@ -190,6 +204,15 @@ def read_history(place: Place) -> list[dict[str, object]]:
 
 def remember(place: Place, entry: Mapping[str, object]) -> None:
     """Add a run to the job's history and let go of the oldest."""
+    _add(place.history, entry)
+
+
+def remember_upkeep(place: Place, entry: Mapping[str, object]) -> None:
+    """Add an upkeep run or a restore drill to the job's, and let go of the oldest."""
+    _add(place.upkeep, entry)
+
+
+def _add(path: str, entry: Mapping[str, object]) -> None:
     private_directory(STATE_DIRECTORY)
-    entries = [*read_history(place), entry][-HISTORY_LENGTH:]
-    _replace(place.history, "".join(json.dumps(each, sort_keys=True) + "\n" for each in entries))
+    entries = [*_entries(path), entry][-HISTORY_LENGTH:]
+    _replace(path, "".join(json.dumps(each, sort_keys=True) + "\n" for each in entries))

@@ -53,8 +53,7 @@ def chroot(arguments: list[str]) -> int:
 def _execute(name: str, command: list[str]) -> int:
     import _signal
 
-    # Python ignores these for itself; the program must find them as usual.
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    # Python ignores it for itself; the program must find it as usual.
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
         os.execvp(command[0], command)

@@ -26,6 +26,8 @@ def main() -> None:
     if child:
         os.write(int(report), str(child).encode())
         os._exit(0)
+    # The caller reads the other end to its end.
+    os.close(int(report))
     try:
         _become(root, session, user, cwd)
         os.execvpe(argv[0], argv, dict(os.environ))

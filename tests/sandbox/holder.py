@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from sandbox import kernel, rootfs  # noqa: E402
 from sandbox.datasets import World  # noqa: E402
 from sandbox.mounts import Mount, Table, plain  # noqa: E402
-from sandbox.state import INSIDE, PROC, State  # noqa: E402
+from sandbox.state import INSIDE, PROC, State, new_guid  # noqa: E402
 
 FLAGS_UFS = frozenset({"local", "noatime", "soft-updates"})
 
@@ -109,7 +109,7 @@ def _enter_root(base: str, config: dict[str, str]) -> None:
                 state.store.create(1)
             source = state.store.dataset(row[0] if row else 1)
         kernel.bind(source, root)
-        if not os.path.exists(f"{root}/bin/sh"):
+        if not os.path.lexists(f"{root}/bin/sh"):
             rootfs.build(root, config)
             _first_boot(state, config)
         state.set_meta("root_dataset", config["root_dataset"])
@@ -132,11 +132,11 @@ def _first_boot(state: State, config: dict[str, str]) -> None:
     columns = "insert into datasets (id, name, kind, creation, txg, guid, locked)"
     moment = int(time.time())
     state.begin()
-    state.run("insert into pools (name, guid) values (?, ?)", pool, 1)
-    state.run(f"{columns} values (1, ?, 'filesystem', ?, 1, 1, 0)", name, moment)
+    state.run("insert into pools (name, guid) values (?, ?)", pool, new_guid())
+    state.run(f"{columns} values (1, ?, 'filesystem', ?, 1, ?, 0)", name, moment, new_guid())
     for depth in range(1, len(parts)):
         number = state.run(f"{columns} values (null, ?, 'filesystem', ?, 1, ?, 0)",
-                           "/".join(parts[:depth]), moment, 100 + depth)
+                           "/".join(parts[:depth]), moment, new_guid())
         point = f"/{pool}" if depth == 1 else "none"
         state.run("insert into props values (?, 'mountpoint', ?, 'local')", number, point)
         state.store.create(number)

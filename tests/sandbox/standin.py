@@ -17,6 +17,10 @@ MODULES = {
 
 def start(name: str) -> None:
     """Run the stand-in of that name with the arguments of this process."""
+    import _signal
+
+    # As for any other program: `mount | head` must not end in a traceback.
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     arguments = sys.argv[1:]
     if os.path.isdir(INSIDE):
         log_command([name, *arguments])

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from kopiatomic import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kopiatomic.command import Door
     from kopiatomic.job import Job
+    from kopiatomic.upkeep import Account
 
 SHORT = "ac:e:hj:no:p:q:rs:vx:"
 LONG = {
@@ -32,11 +33,27 @@ LONG = {
     "status": "--status",
     "sweep": "--sweep",
     "verbose": "--verbose",
+    "periodic": "--periodic",
+    "datasets=": "--datasets",
+    "excludes=": "--excludes",
+    "upkeep": "--upkeep",
+    "verify=": "--verify",
+    "maintenance": "--maintenance",
+    "forget=": "--forget",
+    "prune": "--prune",
+    "drill=": "--drill",
+    "seed=": "--seed",
+    "size-limit=": "--size-limit",
 }
+
+# What the exit status of a script tells periodic(8), beside 0: nothing to tell.
+PERIODIC_INFORMATION = 1
+PERIODIC_TROUBLE = 3
 
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
        {program} --status | --sweep [-j job]
+       {program} --upkeep | --drill N [-ceoj as for the backup] ...
 
 Back up ZFS datasets with {client}, all files from one moment in time: snapshot
 them, show {client} the live system in which they stand still, clean up.
@@ -65,12 +82,26 @@ Commands of yours, run by sh in the live system:
   -q, --after COMMAND           when all is over; KOPIATOMIC_OUTCOME and
                                 KOPIATOMIC_STATUS say how it went
 
+Between backups, of the same -c, -o, -e and -j:
+      --upkeep            look after the repository, with one or more of:
+      --verify PERCENT      check it, and read that much of its data
+      --maintenance         kopia's full maintenance
+      --forget FLAGS        restic forget for this machine; FLAGS say what to
+                            keep, as in --forget '--keep-daily 7'
+      --prune               restic prune
+      --drill N           restore N files of each newest backup and compare
+      --seed NUMBER         choose the files of an earlier drill again
+      --size-limit SIZE     pass over larger files (1G)
+
 Else:
   -n, --dry-run           say what would be done, and do nothing
       --json              the report as JSON on standard output
       --status            past runs and what is left of them
       --sweep             remove what a run that was killed has left behind
       --verbose           show every command
+      --periodic          report and exit as periodic(8) scripts do
+      --datasets WORDS    more datasets and paths in one text, split as sh would
+      --excludes WORDS    more patterns for -x, likewise
   -h, --help              this text
   -v, --version           the version
 
@@ -99,14 +130,15 @@ def main(program: str, arguments: "Sequence[str]") -> int:
     from kopiatomic.refusal import EX_OSERR, Refusal
 
     os.umask(0o077)
+    periodic = "--periodic" in arguments
     try:
         return _main(program, list(arguments))
-    except Refusal as refusal:
-        print(f"{program}: {printable(str(refusal))}", file=sys.stderr)
-        return refusal.status
-    except CommandFailed as error:
-        print(f"{program}: {printable(str(error))}", file=sys.stderr)
-        return EX_OSERR
+    except (Refusal, CommandFailed) as error:
+        # periodic(8) mails standard output; there, status 3 means trouble.
+        stream = sys.stdout if periodic else sys.stderr
+        print(f"{program}: {printable(str(error))}", file=stream)
+        status = error.status if isinstance(error, Refusal) else EX_OSERR
+        return PERIODIC_TROUBLE if periodic else status
 
 
 def _main(program: str, arguments: "Sequence[str]") -> int:
@@ -121,19 +153,35 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     if "-v" in switches:
         print(f"{program} {__version__}")
         return 0
-    door = Door(trace=sys.stderr if "--verbose" in switches else None)
     job = job_from(program, options, targets)
+    door = Door(trace=_tracer(job) if "--verbose" in switches else None)
     if "--status" in switches:
         raise Refusal("--status is not there yet")
     if "--sweep" in switches:
         return _sweep(job, door)
-    if job.everything and targets:
-        raise Refusal(f"-a means every dataset: leave out -a, or '{targets[0]}'")
-    if not (job.everything or targets):
+    if _between_backups(switches, job):
+        return _look_after(job, door, dict(options))
+    if job.everything and job.targets:
+        raise Refusal(f"-a means every dataset: leave out -a, or '{job.targets[0]}'")
+    if not (job.everything or job.targets):
         raise Refusal(f"nothing to back up: name a dataset or a path, or say -a; see {program} -h")
     if "-n" in switches:
         return _dry_run(job, door, as_json="--json" in switches)
-    return _run(job, door, as_json="--json" in switches)
+    return _run(job, door, as_json="--json" in switches, periodic="--periodic" in switches)
+
+
+def _tracer(job: "Job") -> "Callable[[str], None]":
+    """Return what writes a command line to standard error, without the secrets in it."""
+    import os
+
+    from kopiatomic.redact import redactor
+
+    hide = redactor({**os.environ, **job.environment}, [*job.command, *job.options])
+
+    def tell(line: str) -> None:
+        print(hide(line), file=sys.stderr, flush=True)
+
+    return tell
 
 
 def help_text(program: str) -> str:
@@ -172,17 +220,21 @@ def job_from(
     def every(option: str) -> "tuple[str, ...]":
         return tuple(value for name, value in options if name == option)
 
+    def words(option: str) -> "list[str]":
+        return [
+            word for text in every(option) for word in preflight.split_words(text, option)
+        ]
+
     switches = {name for name, _ in options}
-    words = [word for text in every("-o") for word in preflight.split_words(text, "-o")]
     return Job(
         program=program,
         name=state.check_job_name(last("-j") or "default"),
-        targets=tuple(targets),
+        targets=(*targets, *words("--datasets")),
         everything="-a" in switches,
         recursive="-r" in switches,
-        exclude=every("-x"),
+        exclude=(*every("-x"), *words("--excludes")),
         command=preflight.split_words(last("-c") or "", "-c"),
-        options=tuple(words),
+        options=tuple(words("-o")),
         plain="--plain" in switches,
         before=last("-p"),
         after_snapshot=last("-s"),
@@ -192,7 +244,7 @@ def job_from(
     )
 
 
-def _run(job: "Job", door: "Door", as_json: bool) -> int:
+def _run(job: "Job", door: "Door", as_json: bool, periodic: bool) -> int:
     import os
     from dataclasses import replace
 
@@ -201,22 +253,32 @@ def _run(job: "Job", door: "Door", as_json: bool) -> int:
     preflight.need_root(job)
     if job.env_file is not None:
         job = replace(job, environment=envfile.read(job.env_file))
-    streams = client.Streams(
-        output=2 if as_json else 1, capture=as_json or not client.on_terminal()
-    )
+    if periodic:
+        streams = client.Streams(output=None, messages=None)
+    else:
+        terminal = client.on_terminal()
+        streams = client.Streams(output=2 if as_json else 1, capture=as_json or not terminal)
     done = run.run(job, door, streams, os.environ)
-    text = report.as_json(report.as_dict(done)) if as_json else "\n" + report.as_text(done)
-    _print(text)
-    for problem in done.problems:
-        print(f"{job.program}: {problem}", file=sys.stderr)
-    return done.status
+    if as_json:
+        _print(report.as_json(report.as_dict(done)))
+    elif periodic:
+        _print(report.as_mail(done))
+    else:
+        _print("\n" + report.as_text(done))
+    if not periodic:
+        for problem in done.problems:
+            print(f"{job.program}: {problem}", file=sys.stderr)
+        return done.status
+    if done.status != 0:
+        return PERIODIC_TROUBLE
+    return PERIODIC_INFORMATION if done.noteworthy else 0
 
 
 def _dry_run(job: "Job", door: "Door", as_json: bool) -> int:
     import os
     from dataclasses import replace
 
-    from kopiatomic import backend, client, envfile, report, run
+    from kopiatomic import backend, client, envfile, redact, report, run
     from kopiatomic.refusal import EX_NOPERM, Refusal
     from kopiatomic.state import Place
 
@@ -234,10 +296,99 @@ def _dry_run(job: "Job", door: "Door", as_json: bool) -> int:
     plan = replace(plan, notes=(*plan.notes, *notes))
     words = backend.client_command(job, plan, None, None, not client.on_terminal())
     if as_json:
-        _print(report.as_json(report.plan_as_dict(plan, words)))
+        text = report.as_json(report.plan_as_dict(plan, words))
     else:
-        _print(report.plan_as_text(plan, words))
+        text = report.plan_as_text(plan, words)
+    _print(redact.redactor(environment, [*job.command, *job.options])(text))
     return 0
+
+
+def _between_backups(switches: "set[str]", job: "Job") -> bool:
+    """Say whether upkeep or a drill is asked for; raises Refusal if that is unclear."""
+    from kopiatomic.refusal import Refusal
+
+    main_options = sorted(switches & {"--upkeep", "--drill"})
+    for name in ("--verify", "--maintenance", "--forget", "--prune"):
+        if name in switches and "--upkeep" not in switches:
+            raise Refusal(f"{name} goes with --upkeep")
+    for name in ("--seed", "--size-limit"):
+        if name in switches and "--drill" not in switches:
+            raise Refusal(f"{name} goes with --drill")
+    if len(main_options) == 2:
+        raise Refusal("--upkeep and --drill are two runs: call them one after the other")
+    if main_options and (job.targets or job.everything):
+        raise Refusal(f"{main_options[0]} is about the repository: name no dataset or path")
+    return bool(main_options)
+
+
+def _look_after(job: "Job", door: "Door", values: "dict[str, str]") -> int:
+    """Run upkeep or a restore drill; ``values`` are the options by their names."""
+    from dataclasses import replace
+
+    from kopiatomic import envfile, preflight
+    from kopiatomic.refusal import Refusal
+
+    dry = "-n" in values
+    if dry and "--drill" in values:
+        raise Refusal("-n does not go with --drill, which only reads")
+    if not dry:
+        preflight.need_root(job)
+        if job.env_file is not None:
+            job = replace(job, environment=envfile.read(job.env_file))
+    return _drill(job, door, values) if "--drill" in values else _upkeep(job, door, values)
+
+
+def _upkeep(job: "Job", door: "Door", values: "dict[str, str]") -> int:
+    import os
+
+    from kopiatomic import client, preflight, report, upkeep
+    from kopiatomic.command import quote
+
+    verify, forget = values.get("--verify"), values.get("--forget")
+    wishes = upkeep.Wishes(
+        verify=None if verify is None else upkeep.percent_of(verify),
+        maintenance="--maintenance" in values,
+        forget=None if forget is None else preflight.split_words(forget, "--forget"),
+        prune="--prune" in values,
+    )
+    if "-n" in values:
+        steps = upkeep.plan(job, wishes, os.environ)
+        _print("Would run:\n" + "".join(f"  {quote(step.argv)}\n" for step in steps))
+        return 0
+    as_json = "--json" in values
+    capture = as_json or not client.on_terminal()
+    streams = client.Streams(output=2 if as_json else 1, capture=capture)
+    account = upkeep.run(job, door, streams, os.environ, wishes)
+    _print(
+        report.as_json(upkeep.as_dict(account)) if as_json else "\n" + upkeep.as_text(account)
+    )
+    return _tell(job, account)
+
+
+def _drill(job: "Job", door: "Door", values: "dict[str, str]") -> int:
+    import os
+
+    from kopiatomic import drill, report
+
+    seed = values.get("--seed")
+    wishes = drill.Wishes(
+        files=drill.count_of(values["--drill"], "--drill", least=1),
+        seed=drill.new_seed() if seed is None else drill.count_of(seed, "--seed"),
+        size_limit=drill.size_of(values.get("--size-limit", "1G")),
+    )
+    account = drill.run(job, door, os.environ, wishes)
+    as_json = "--json" in values
+    _print(report.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
+    return _tell(job, account)
+
+
+def _tell(job: "Job", account: "Account") -> int:
+    """Say on standard error what went wrong, and return the exit status."""
+    from kopiatomic.command import printable
+
+    for problem in account.problems:
+        print(f"{job.program}: {printable(problem)}", file=sys.stderr)
+    return account.status
 
 
 def _sweep(job: "Job", door: "Door") -> int:

@@ -1,0 +1,403 @@
+"""Upkeep of a repository: its check, its maintenance, and letting go of old backups.
+
+It runs in the live system, with the client, environment and repository of the
+job's backup, and under the job's lock: a backup and its upkeep never overlap.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kopiatomic import backend, client, preflight, report, state
+from kopiatomic.backend import backend_of, has_option, option_value
+from kopiatomic.client import Ended, Interrupted, Signals, Streams
+from kopiatomic.command import CommandFailed, Door, describe_status, printable
+from kopiatomic.job import Job
+from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
+from kopiatomic.state import Place
+
+# Options of a backup that say which repository and how to reach it, so that the
+# client's other subcommands need them as well: those that take a word, and those
+# that do not.
+_REPOSITORY_WORDS = {
+    "restomic": (
+        "-r", "--repo", "--repository-file", "-p", "--password-file", "--password-command",
+        "--key-hint", "--cacert", "--tls-client-cert", "--cache-dir", "-o", "--option",
+        "--limit-download", "--limit-upload", "--retry-lock", "--stuck-request-timeout",
+        "--http-user-agent", "--compression", "--pack-size",
+    ),
+    "kopiatomic": (
+        "--config-file", "-p", "--password", "--log-dir", "--log-file", "--log-level",
+        "--file-log-level",
+    ),
+}  # fmt: skip
+_REPOSITORY_SWITCHES = {
+    "restomic": ("--insecure-tls", "--insecure-no-password", "--no-cache", "--cleanup-cache"),
+    "kopiatomic": (
+        "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
+        "--disable-file-logging", "--disable-content-log",
+    ),
+}  # fmt: skip
+
+# restic forget's short forms of --keep-last and so on; its -H is not the host.
+_SHORT_KEEP = ("-l", "-H", "-d", "-w", "-m", "-y")
+
+# Its other options that take a word.
+_FORGET_WORDS = (
+    "--host", "--tag", "--path", "-g", "--group-by", "--max-unused", "--max-repack-size",
+    "--repack-smaller-than",
+)  # fmt: skip
+
+# With these restic would let go of everything after all.
+_DANGEROUS = ("--unsafe-allow-remove-all",)
+
+_DAMAGED = (
+    "it may be damaged: keep all copies, prune nothing, and read restic's chapter "
+    "Troubleshooting before anything else"
+)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Which steps were asked for; ``verify`` is how much of the data, in percent."""
+
+    verify: float | None = None
+    maintenance: bool = False
+    forget: tuple[str, ...] | None = None
+    prune: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the client."""
+
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass
+class Done:
+    """How a step ended: ``ok``, ``failed`` or ``not run``; its status, where it has one."""
+
+    name: str
+    outcome: str = "not run"
+    status: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class Account:
+    """What upkeep or a restore drill came to; ``status`` is the exit status."""
+
+    kind: str  # upkeep or drill
+    program: str
+    job: str
+    began: float
+    ended: float = 0.0
+    outcome: str = "success"
+    status: int = 0
+    steps: list[Done] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def fail(self, message: str, status: int, outcome: str = "failed") -> None:
+        """Add a problem; the first one decides about the outcome and the exit status."""
+        self.problems.append(message)
+        if self.status == 0:
+            self.status, self.outcome = status, outcome
+
+
+def run(
+    job: Job, door: Door, streams: Streams, inherited: Mapping[str, str], wishes: Wishes
+) -> Account:
+    """Do the steps that were asked for, one after the other, and return the account.
+
+    The first that fails is the last: what damaged data could make worse comes
+    after the check of it. Raises Refusal before anything was started.
+    """
+    preflight.need_root(job)
+    environment = backend.client_environment(job, inherited, None)
+    steps = plan(job, wishes, environment)
+    preflight.client_program(job)
+    place = Place(job.program, job.name)
+    with state.lock(place), Signals() as signals:
+        account = Account("upkeep", job.program, job.name, began=time.time())
+        account.steps = [Done(step.name) for step in steps]
+        try:
+            for step, done in zip(steps, account.steps, strict=True):
+                signals.check()
+                if account.status:
+                    break
+                ended = client.run(door, step.argv, environment, signals, streams)
+                done.status, done.seconds = ended.status, ended.seconds
+                done.outcome = "ok" if ended.status == 0 else "failed"
+                signals.check()
+                _judge(job, account, done, ended)
+        except Interrupted as error:
+            account.fail(str(error), 128 + error.signum, "interrupted")
+        except CommandFailed as error:
+            # Only the reason: the command line may hold a password.
+            account.fail(f"{steps[0].argv[0]}: {error.reason}", EX_UNAVAILABLE)
+        except Exception as error:
+            account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
+        finally:
+            close(place, account)
+    return account
+
+
+def close(place: Place, account: Account) -> None:
+    """End an account and enter it into the job's history of upkeep."""
+    account.ended = time.time()
+    try:
+        state.remember_upkeep(place, as_dict(account))
+    except (OSError, Refusal) as error:
+        account.fail(f"the history cannot be written: {error}", EX_OSERR)
+
+
+def _judge(job: Job, account: Account, done: Done, ended: Ended) -> None:
+    if ended.status == 0:
+        return
+    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+    told = _hint(job, done.name, ended.status, text)
+    message = f"{done.name}: {describe_status(ended.status)}"
+    account.fail(f"{message}; {told}" if told else message, exit_status(ended.status))
+
+
+def exit_status(status: int) -> int:
+    """Return the exit status that passes on a client's, which may be a signal."""
+    return status if status > 0 else 128 - status
+
+
+def _hint(job: Job, step: str, status: int, text: str) -> str | None:
+    if "must be run by designated user" in text:
+        return (
+            "another user or machine looks after this repository; run it there, or take it "
+            "over: kopia maintenance set --owner=me"
+        )
+    known = status_hint(job, status)
+    if known is None and job.program == "restomic" and status == 1 and step.startswith("check"):
+        return _DAMAGED
+    return known
+
+
+def status_hint(job: Job, status: int) -> str | None:
+    """Say what a client's exit status means outside of a backup, where that is known."""
+    # restic's 3 is about files that a backup could not read.
+    return None if status == 3 else backend_of(job.program).hint(status, "")
+
+
+# The commands
+
+
+def plan(job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[Step]:
+    """Return the steps that were asked for, in their order; raises Refusal.
+
+    The check comes first, so that nothing is thrown away in a damaged repository.
+    """
+    _refuse_what_the_client_lacks(job, wishes)
+    base = base_command(job)
+    steps = (
+        _kopia_steps(base, wishes)
+        if job.program == "kopiatomic"
+        else _restic_steps(job, base, wishes, environment)
+    )
+    if not steps:
+        ways = "--verify or --maintenance"
+        if job.program == "restomic":
+            ways = "--verify, --forget or --prune"
+        raise Refusal(f"--upkeep: say what is to be done: {ways}")
+    return steps
+
+
+def _refuse_what_the_client_lacks(job: Job, wishes: Wishes) -> None:
+    if job.program == "restomic" and wishes.maintenance:
+        raise Refusal("--maintenance is kopia's; restic has --forget and --prune")
+    if job.program == "kopiatomic" and (wishes.forget is not None or wishes.prune):
+        raise Refusal(
+            "--forget and --prune are restic's; kopia lets go of backups by its policies, "
+            "and of data by --maintenance"
+        )
+
+
+def _kopia_steps(base: Sequence[str], wishes: Wishes) -> list[Step]:
+    steps = []
+    if wishes.verify is not None:
+        percent = f"--verify-files-percent={wishes.verify:g}"
+        name = "snapshot verify" + _share(wishes.verify, "of the files")
+        steps.append(Step(name, (*base, "snapshot", "verify", percent)))
+    if wishes.maintenance:
+        steps.append(Step("full maintenance", (*base, "maintenance", "run", "--full")))
+    return steps
+
+
+def _restic_steps(
+    job: Job, base: Sequence[str], wishes: Wishes, environment: Mapping[str, str]
+) -> list[Step]:
+    steps = []
+    if wishes.verify is not None:
+        subset = [f"--read-data-subset={wishes.verify:g}%"] if wishes.verify else []
+        name = "check" + _share(wishes.verify, "of the data")
+        steps.append(Step(name, (*base, "check", *subset)))
+    if wishes.forget is not None:
+        words = _forget_words(job, wishes, environment)
+        name = "forget and prune" if wishes.prune else "forget"
+        steps.append(Step(name, (*base, "forget", *words)))
+    elif wishes.prune:
+        steps.append(Step("prune", (*base, "prune")))
+    return steps
+
+
+def _share(percent: float, of: str) -> str:
+    return f" with {percent:g} % {of}" if percent else ""
+
+
+def _forget_words(job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[str]:
+    words = list(wishes.forget or ())
+    check_forget(words)
+    if not has_option(words, "--host"):
+        words = ["--host", host_of(job, environment), *words]
+    if wishes.prune and "--prune" not in words:
+        words.append("--prune")
+    return words
+
+
+def check_forget(words: Sequence[str]) -> None:
+    """Refuse flags of restic forget with which it would not keep to a policy.
+
+    Without --keep flags there is nothing that it has to keep; with a snapshot's
+    name it forgets that one, whatever the policy says.
+    """
+    for word in words:
+        if word.split("=", 1)[0] in _DANGEROUS:
+            raise Refusal(f"--forget: {word} could leave no backup at all; leave it out")
+    takes_word = False
+    keeps = False
+    for word in words:
+        if takes_word:
+            takes_word = False
+        elif not word.startswith("-"):
+            raise Refusal(
+                f"--forget: '{word}' belongs to no option; give flags of restic forget only, "
+                "as in --forget '--keep-daily 7 --keep-weekly 5'"
+            )
+        else:
+            keep = word.startswith("--keep-") or word[:2] in _SHORT_KEEP
+            keeps = keeps or keep
+            bare = word in _SHORT_KEEP or (word.startswith("--keep-") and "=" not in word)
+            takes_word = bare or word in _FORGET_WORDS
+    if not keeps:
+        raise Refusal(
+            "--forget needs to know what to keep: without a --keep flag every backup could go; "
+            "for example --forget '--keep-daily 7 --keep-weekly 5'"
+        )
+
+
+def host_of(job: Job, environment: Mapping[str, str]) -> str:
+    """Return the host name under which restic stores this job's backups."""
+    given = option_value([*job.command, *job.options], "--host", "-H")
+    return given or environment.get("RESTIC_HOST") or os.uname().nodename
+
+
+def base_command(job: Job) -> list[str]:
+    """Return the words to which the client's other subcommands can be added.
+
+    They are those of the backup's command before its subcommand, and what it
+    says of the repository after that. Raises Refusal where that cannot be told.
+    """
+    parts = backend_of(job.program)
+    words = parts.command(job)
+    first = parts.subcommand[0]
+    if job.plain or first not in words[1:]:
+        wanted = " ".join((os.path.basename(words[0]), *parts.subcommand))
+        raise Refusal(
+            f"the command '{words[0]}' does not name its subcommand, so {parts.name} cannot be "
+            f"asked for anything but a backup; let it end in 'exec {parts.name} \"$@\"' and "
+            f"call it as in -c \"{wanted}\""
+        )
+    index = words.index(first, 1)
+    return [*words[:index], *repository_words(job.program, [*words[index + 1 :], *job.options])]
+
+
+def repository_words(program: str, options: Sequence[str]) -> list[str]:
+    """Return those of a backup's options that say which repository and how to reach it."""
+    with_word, switches = _REPOSITORY_WORDS[program], _REPOSITORY_SWITCHES[program]
+    words: list[str] = []
+    for index, word in enumerate(options):
+        name, equals, _ = word.partition("=")
+        joined = not word.startswith("--") and len(word) > 2 and word[:2] in with_word
+        if word in switches or joined or (equals and name in with_word):
+            words.append(word)
+        elif name in with_word:
+            words += options[index : index + 2]
+    return words
+
+
+# The report
+
+
+def as_dict(account: Account) -> dict[str, object]:
+    """Return an account as plain data, for --json and the history."""
+    return {
+        "kind": account.kind,
+        "program": account.program,
+        "job": account.job,
+        "outcome": account.outcome,
+        "status": account.status,
+        "began": stamp(account.began),
+        "ended": stamp(account.ended),
+        "seconds": round(account.ended - account.began, 3),
+        "steps": [
+            {
+                "name": step.name,
+                "outcome": step.outcome,
+                "status": step.status,
+                "seconds": round(step.seconds, 3),
+            }
+            for step in account.steps
+        ],
+        "problems": account.problems,
+        "notes": account.notes,
+    }
+
+
+def stamp(seconds: float) -> str:
+    """Return a moment as the history has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+
+
+def headline(account: Account, what: str) -> str:
+    """Return the first line of a report: whether all is well."""
+    job = "" if account.job == "default" else f" (job {account.job})"
+    took = report.duration(account.ended - account.began)
+    return f"{account.program}{job}: {what} {_OUTCOMES[account.outcome]}, {took}"
+
+
+_OUTCOMES = {"success": "succeeded", "failed": "FAILED", "interrupted": "was INTERRUPTED"}
+
+
+def as_text(account: Account) -> str:
+    """Return the account of an upkeep run for a person."""
+    lines = [headline(account, "upkeep")]
+    lines += [f"  ! {printable(problem)}" for problem in account.problems]
+    lines += ["", *report.table([(step.name, _how(step)) for step in account.steps])]
+    return "\n".join(lines) + "\n"
+
+
+def _how(step: Done) -> str:
+    if step.status is None:
+        return step.outcome
+    took = report.duration(step.seconds)
+    status = "" if step.status == 0 else f" ({describe_status(step.status)})"
+    return f"{step.outcome}{status}, {took}"
+
+
+def percent_of(text: str) -> float:
+    """Return a percentage that was given as an option's text; raises Refusal."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise Refusal(f"--verify {text}: a number from 0 to 100 is wanted, in percent")
+    return value

@@ -104,7 +104,10 @@ class Kopia(Backend):
 
     def arguments(self, job: Job, plan: Plan, captured: bool) -> list[str]:
         words = [*job.command, *job.options]
-        return ["--json"] if captured and not has_option(words, "--json", "--no-json") else []
+        if not captured or has_option(words, "--json", "--no-json", "--no-progress"):
+            return []
+        # Its last line of progress says what was uploaded, which its JSON does not.
+        return ["--json", "--progress"]
 
     def repository(self, job: Job, environment: Mapping[str, str], home: str) -> str | None:
         words = [*job.command, *job.options]
@@ -122,14 +125,15 @@ class Kopia(Backend):
             return None
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
-        manifests = _json_values(decode(output))
-        stats = [each["stats"] for each in manifests if isinstance(each.get("stats"), dict)]
-        if not stats:
-            return Figures()
+        manifests = [each for each in _json_values(decode(output)) if "rootEntry" in each]
+        sums = [_member(each, "rootEntry", "summ") for each in manifests]
+        done = _KOPIA_DONE.findall(decode(messages))
+        amounts = [_bytes(number, unit) for _, number, unit in done]
         return Figures(
-            files=_total(stats, "fileCount"),
-            new_or_changed=_total(stats, "nonCachedFiles"),
-            size=_total(stats, "totalSize"),
+            files=_total(sums, "files") if sums else None,
+            size=_total(sums, "size") if sums else None,
+            new_or_changed=sum(int(count) for count, _, _ in done) if done else None,
+            added=sum(each or 0 for each in amounts) if done else None,
             snapshots=tuple(str(each["id"]) for each in manifests if "id" in each),
         )
 
@@ -308,8 +312,20 @@ def _json_values(text: str) -> list[dict[str, object]]:
     return values
 
 
-def _total(stats: Sequence[object], name: str) -> int:
-    return sum(int(each.get(name) or 0) for each in stats if isinstance(each, dict))
+# The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ... uploaded 9 B".
+_KOPIA_DONE = re.compile(r" \* \d+ hashing, (\d+) hashed .*? uploaded ([\d.]+) (\w+)")
+
+
+def _member(data: Mapping[str, object], *names: str) -> object:
+    value: object = data
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _total(sums: Sequence[object], name: str) -> int:
+    values = [_member(each, name) for each in sums if isinstance(each, Mapping)]
+    return sum(value for value in values if isinstance(value, int))
 
 
 def _restic_json(summary: Mapping[str, object]) -> Figures:
@@ -327,7 +343,11 @@ def _restic_json(summary: Mapping[str, object]) -> Figures:
     )
 
 
-_UNITS = {"B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40, "PiB": 50}
+_UNITS = {
+    "B": 1,
+    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGTP", 1)},
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGTP", 1)},
+}
 
 
 def _restic_text(text: str) -> Figures:
@@ -349,4 +369,4 @@ def _restic_text(text: str) -> Figures:
 
 
 def _bytes(number: str, unit: str) -> int | None:
-    return round(float(number) * 2 ** _UNITS[unit]) if unit in _UNITS else None
+    return round(float(number) * _UNITS[unit]) if unit in _UNITS else None

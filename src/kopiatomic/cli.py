@@ -31,6 +31,9 @@ LONG = {
     "plain": "--plain",
     "json": "--json",
     "status": "--status",
+    "check": "--check",
+    "max-age=": "--max-age",
+    "expect=": "--expect",
     "sweep": "--sweep",
     "verbose": "--verbose",
     "periodic": "--periodic",
@@ -53,6 +56,7 @@ PERIODIC_TROUBLE = 3
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
        {program} --status | --sweep [-j job]
+       {program} --check [--max-age hours] [--expect program/job] ...
        {program} --upkeep | --drill N [-ceoj as for the backup] ...
 
 Back up ZFS datasets with {client}, all files from one moment in time: snapshot
@@ -96,7 +100,13 @@ Between backups, of the same -c, -o, -e and -j:
 Else:
   -n, --dry-run           say what would be done, and do nothing
       --json              the report as JSON on standard output
-      --status            past runs and what is left of them
+      --status            each job's newest good backup and last seven nights,
+                          and what is left over from runs that died
+      --check             only what endangers the backups, of all jobs of both
+                          programs; exit status 1 if there is anything:
+      --max-age HOURS       a good backup older than this is too old (48)
+      --expect PROGRAM/JOB  this job must be fresh, not all that ever ran; may be
+                            given more than once
       --sweep             remove what a run that was killed has left behind
       --verbose           show every command
       --periodic          report and exit as periodic(8) scripts do
@@ -155,8 +165,10 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
         return 0
     job = job_from(program, options, targets)
     door = Door(trace=_tracer(job) if "--verbose" in switches else None)
-    if "--status" in switches:
-        raise Refusal("--status is not there yet")
+    if _looks(switches, job):
+        if "--check" in switches:
+            return _check(job, door, options)
+        return _status(job, door, job.name if "-j" in switches else None, "--json" in switches)
     if "--sweep" in switches:
         return _sweep(job, door)
     if _between_backups(switches, job):
@@ -389,6 +401,53 @@ def _tell(job: "Job", account: "Account") -> int:
     for problem in account.problems:
         print(f"{job.program}: {printable(problem)}", file=sys.stderr)
     return account.status
+
+
+def _looks(switches: "set[str]", job: "Job") -> bool:
+    """Say whether --status or --check is asked for; raises Refusal if that is unclear."""
+    from kopiatomic.refusal import Refusal
+
+    asked = sorted(switches & {"--status", "--check"})
+    for name in ("--max-age", "--expect"):
+        if name in switches and "--check" not in switches:
+            raise Refusal(f"{name} goes with --check")
+    if len(asked) == 2:
+        raise Refusal("--status and --check are two things: ask for one after the other")
+    if asked and (job.targets or job.everything):
+        raise Refusal(f"{asked[0]} is about the jobs: name no dataset or path")
+    if "--check" in asked and "-j" in switches:
+        raise Refusal("--check looks at all jobs; --expect names those that must be fresh")
+    return bool(asked)
+
+
+def _status(job: "Job", door: "Door", name: "str | None", as_json: bool) -> int:
+    import time
+
+    from kopiatomic import preflight, report, status
+    from kopiatomic.refusal import EX_OSERR
+
+    preflight.need_root(job)
+    account = status.look(door, job.program, name, time.time())
+    _print(report.as_json(status.as_dict(account)) if as_json else status.as_text(account))
+    if account.trouble is None:
+        return 0
+    print(f"{job.program}: {account.trouble}", file=sys.stderr)
+    return EX_OSERR
+
+
+def _check(job: "Job", door: "Door", options: "Sequence[tuple[str, str]]") -> int:
+    import time
+
+    from kopiatomic import check, preflight, report
+
+    expect = [check.expected(value) for name, value in options if name == "--expect"]
+    values = dict(options)
+    max_age = check.hours(values["--max-age"]) if "--max-age" in values else check.MAX_AGE
+    preflight.need_root(job)
+    found = check.findings(check.look(door, expect, max_age), time.time())
+    _print(report.as_json(check.as_dict(found)) if "--json" in values else check.as_text(found))
+    trouble = PERIODIC_TROUBLE if "--periodic" in values else 1
+    return trouble if found else 0
 
 
 def _sweep(job: "Job", door: "Door") -> int:

@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from kopiatomic.command import Door
+from kopiatomic.command import Door, decode, encode
 
 # Between passing a signal on and ending the program by force, in seconds.
 GRACE = 20.0
@@ -112,27 +112,38 @@ class Signals:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a client or hook ended: status (negative: a signal), seconds, last output."""
+    """How a client or hook ended: status (negative: a signal) and seconds.
+
+    ``output`` and ``messages`` are the ends of what it wrote to standard output
+    and standard error, ``said`` of both as they came; empty where the program
+    wrote to the terminal.
+    """
 
     status: int
     seconds: float
     output: bytes = b""
     messages: bytes = b""
+    said: bytes = b""
+
+
+def as_it_is(text: str) -> str:
+    """Return a text unchanged."""
+    return text
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Where output goes: ``output`` and ``messages`` are descriptors of ours.
+    """Where output goes: ``output`` and ``messages`` are descriptors of ours, or None.
 
-    ``capture`` says whether the program's output passes through us, to be read
-    for the report. On a terminal it does not, and the program sees the terminal.
-    ``hide_output`` keeps what it writes to standard output to ourselves.
+    ``capture`` says whether the program's output passes through us, line by
+    line, to be read for the report, and to have secrets taken out by ``hide``.
+    On a terminal it does not, and the program sees the terminal.
     """
 
-    output: int = 1
-    messages: int = 2
+    output: int | None = 1
+    messages: int | None = 2
     capture: bool = True
-    hide_output: bool = False
+    hide: Callable[[str], str] = as_it_is
 
 
 def on_terminal() -> bool:
@@ -164,16 +175,18 @@ def run(
     sys.stderr.flush()
     child = door.start(argv, environment=environment, **options)
     signals.watch(child, shares_terminal)
+    said = bytearray()
+    output = _Lines(streams.output, streams.hide, said)
+    messages = _Lines(streams.messages, streams.hide, said)
     try:
-        if child.stdout is None or child.stderr is None:
-            output = messages = b""
-            while not _ended(child, 0.5):
-                signals.enforce()
-        else:
-            output, messages = _pump(child, child.stdout, child.stderr, signals, streams)
+        if child.stdout is not None and child.stderr is not None:
+            _pump(child, {child.stdout: output, child.stderr: messages}, signals)
+        while not _ended(child, 0.2):
+            signals.enforce()
     finally:
         signals.unwatch()
-    return Ended(child.returncode, time.monotonic() - began, output, messages)
+    seconds = time.monotonic() - began
+    return Ended(child.returncode, seconds, bytes(output.tail), bytes(messages.tail), bytes(said))
 
 
 def _ended(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
@@ -184,24 +197,49 @@ def _ended(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
     return True
 
 
+class _Lines:
+    """Carries one stream on, line by line, and keeps the end of it.
+
+    Of a line that was written over with carriage returns only the last state counts.
+    """
+
+    def __init__(self, target: int | None, hide: Callable[[str], str], said: bytearray) -> None:
+        self.tail = bytearray()
+        self._target = target
+        self._hide = hide
+        self._said = said
+        self._partial = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take what came; nothing at the end of the stream."""
+        _append(self.tail, data)
+        lines = (self._partial + data).split(b"\n")
+        self._partial = b"" if not data else lines.pop()[-TAIL:]
+        for line in lines:
+            if data or line:
+                self._pass_on(line)
+
+    def _pass_on(self, line: bytes) -> None:
+        last = line.rstrip(b"\r").rpartition(b"\r")[2].rstrip(b" ")
+        shown = encode(self._hide(decode(last))) + b"\n"
+        _append(self._said, shown)
+        _write(self._target, shown)
+
+
+def _append(tail: bytearray, data: bytes) -> None:
+    tail += data
+    del tail[:-TAIL]
+
+
 def _pump(
-    child: "subprocess.Popen[bytes]",
-    out: IO[bytes],
-    err: IO[bytes],
-    signals: Signals,
-    streams: Streams,
-) -> tuple[bytes, bytes]:
-    """Carry output on until the program has ended; return the tails of both streams.
+    child: "subprocess.Popen[bytes]", streams: Mapping[IO[bytes], _Lines], signals: Signals
+) -> None:
+    """Carry output on until the program has ended.
 
     It does not wait for the end of the streams: a process that the program left
     behind may keep them open for ever.
     """
-    kept = {out.fileno(): b"", err.fileno(): b""}
-    target = {
-        out.fileno(): None if streams.hide_output else streams.output,
-        err.fileno(): streams.messages,
-    }
-    reading = set(kept)
+    reading = dict(streams)
     ended = False
     while reading and not ended:
         ended = child.poll() is not None
@@ -209,18 +247,16 @@ def _pump(
             ready = select.select(list(reading), [], [], 0 if ended else 0.2)[0]
             if not ready:
                 break
-            for descriptor in ready:
-                data = os.read(descriptor, 65536)
-                if not data:
-                    reading.discard(descriptor)
-                kept[descriptor] = (kept[descriptor] + data)[-TAIL:]
-                _write(target[descriptor], data)
+            for stream in ready:
+                data = os.read(stream.fileno(), 65536)
+                if data:
+                    reading[stream].feed(data)
+                else:
+                    del reading[stream]
         signals.enforce()
-    while not _ended(child, 0.2):
-        signals.enforce()
-    out.close()
-    err.close()
-    return tuple(kept.values())  # type: ignore[return-value]
+    for stream, lines in streams.items():
+        lines.feed(b"")
+        stream.close()
 
 
 def _write(descriptor: int | None, data: bytes) -> None:

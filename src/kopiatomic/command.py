@@ -8,10 +8,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
 
 # Root's programs are looked up here, whatever PATH the caller came with.
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
@@ -54,9 +52,9 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Door:
-    """Starts programs; with ``trace``, writes each command line there first."""
+    """Starts programs; with ``trace``, tells it each command line first."""
 
-    trace: IO[str] | None = None
+    trace: Callable[[str], None] | None = None
 
     def run(
         self,
@@ -113,7 +111,7 @@ class Door:
     def show(self, argv: Sequence[str]) -> None:
         """Write a command line to the trace, if there is one."""
         if self.trace is not None:
-            print(f"+ {quote(argv, limit=40)}", file=self.trace, flush=True)
+            self.trace(f"+ {quote(argv, limit=40)}")
 
 
 def _give_up(process: "subprocess.Popen[bytes]") -> None:
@@ -203,8 +201,3 @@ def chunks(words: Sequence[str], limit: int = ARGUMENT_BYTES) -> list[list[str]]
 def argument_bytes(words: Sequence[str]) -> int:
     """Return what ``words`` take of execve(2)'s space: text, its NUL, and a pointer."""
     return sum(len(encode(word)) + 9 for word in words)
-
-
-def standard_error() -> IO[str]:
-    """Return where traces go."""
-    return sys.stderr

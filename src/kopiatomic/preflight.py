@@ -112,8 +112,11 @@ def _module_missing(door: Door, name: str) -> bool:
 
 
 def split_words(text: str, option: str) -> tuple[str, ...]:
-    """Split an option's text into words as a shell would; raises Refusal."""
+    """Split an option's text into words as a shell would; raises Refusal.
+
+    The text may hold a password, so it is not in the message.
+    """
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
-        raise Refusal(f"{option}: {str(error).lower()} in {text!r}") from error
+        raise Refusal(f"{option}: {str(error).lower()}; mind its quotes") from error

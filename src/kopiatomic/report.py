@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from kopiatomic.backend import Figures
@@ -11,6 +11,9 @@ from kopiatomic.command import describe_status, printable, quote
 from kopiatomic.plan import Plan
 from kopiatomic.view import mount_command
 from kopiatomic.zfs import by_pool, fits, snapshot_command
+
+# How much of a client's words a mail carries.
+MAIL_LINES = 40
 
 OUTCOMES = {
     "success": "succeeded",
@@ -25,13 +28,16 @@ class Report:
     """The account of one run; run.py fills it in as it goes.
 
     Times are seconds as time(3) has them. ``captured_at`` holds for each pool
-    when its snapshots had been made; ``status`` is the exit status of the run.
+    when its snapshots had been made; ``said`` is the end of the client's output;
+    ``status`` is the exit status of the run.
     """
 
     program: str
     job: str
     run: str
     began: float
+    env_file: str | None = None
+    command: tuple[str, ...] = ()
     ended: float = 0.0
     outcome: str = "success"
     status: int = 0
@@ -41,6 +47,7 @@ class Report:
     client_status: int | None = None
     client_seconds: float = 0.0
     figures: Figures = field(default_factory=Figures)
+    said: str = ""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
@@ -50,6 +57,18 @@ class Report:
         self.problems.append(message)
         if self.status == 0:
             self.status, self.outcome = status, outcome
+
+    def conceal(self, hide: Callable[[str], str]) -> None:
+        """Take secrets out of whatever came from outside."""
+        self.said = hide(self.said)
+        for texts in (self.client, self.problems, self.notes, self.swept):
+            texts[:] = map(hide, texts)
+        self.command = tuple(map(hide, self.command))
+
+    @property
+    def noteworthy(self) -> bool:
+        """Whether a good run has something to tell that is not so every night."""
+        return bool(self.notes or self.swept or (self.plan and self.plan.left_out))
 
     @property
     def moment(self) -> float | None:
@@ -66,6 +85,8 @@ def as_dict(report: Report) -> dict[str, object]:
         "program": report.program,
         "job": report.job,
         "run": report.run,
+        "env_file": report.env_file,
+        "command": list(report.command),
         "outcome": report.outcome,
         "status": report.status,
         "began": _iso(report.began),
@@ -141,6 +162,18 @@ def as_text(report: Report) -> str:
     lines += _list("Note:", report.notes)
     lines += _list("Taken down from an earlier run that did not end in order:", report.swept)
     return "\n".join(lines) + "\n"
+
+
+def as_mail(report: Report) -> str:
+    """Return a report for periodic(8)'s mail: with what the client said, if that matters."""
+    text = as_text(report)
+    if report.problems and report.said.strip():
+        lines = report.said.rstrip("\n").split("\n")
+        shown = lines[-MAIL_LINES:]
+        of = f" (its last {MAIL_LINES} lines)" if len(lines) > MAIL_LINES else ""
+        name = os.path.basename(report.client[0]) if report.client else "the command"
+        text += f"\nWhat {name} said{of}:\n" + "".join(f"  {printable(line)}\n" for line in shown)
+    return text
 
 
 def _headline(report: Report) -> str:

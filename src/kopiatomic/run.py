@@ -5,10 +5,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import backend, client, mounts, parent, preflight, state, view, zfs
+from kopiatomic import backend, client, mounts, parent, preflight, redact, state, view, zfs
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
-from kopiatomic.command import CommandFailed, Door, describe_status, printable
+from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable
 from kopiatomic.job import Job
+from kopiatomic.machine import Mount
 from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.refusal import (
     EX_CANTCREAT,
@@ -53,13 +54,17 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
     """
     environment = backend.client_environment(job, inherited, None)
     needs = refuse_early(job, door, environment)
+    hide = redact.redactor(environment, [*job.command, *job.options], needs.program)
+    streams = replace(streams, hide=hide)
     place = Place(job.program, job.name)
     names = name_run(place)
     with state.lock(place), Signals() as signals:
-        report = Report(job.program, job.name, names.run, began=time.time())
+        report = Report(
+            job.program, job.name, names.run, time.time(), job.env_file, job.command
+        )
         work = Work(job, door, signals, streams, environment, report)
-        sweep(place, door, report)
-        plan = report.plan = draw_plan(job, door, names, needs)
+        table = sweep(place, door, report)
+        plan = report.plan = draw_plan(job, door, names, needs, table)
         report.notes += plan.notes
         try:
             prepare(work, place, plan)
@@ -78,6 +83,7 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
             take_down(work, place, names)
             call_anyway(work, "-q", job.after)
             report.ended = time.time()
+            report.conceal(hide)
             remember(place, report)
     return report
 
@@ -112,11 +118,16 @@ def name_run(place: Place) -> Names:
     )
 
 
-def draw_plan(job: Job, door: Door, names: Names, needs: Needs) -> Plan:
-    """Look at the machine once and plan the run; raises Refusal."""
+def draw_plan(
+    job: Job, door: Door, names: Names, needs: Needs, table: list[Mount] | None = None
+) -> Plan:
+    """Look at the machine once and plan the run; raises Refusal.
+
+    ``table`` is the mount table, where somebody has read it already.
+    """
     try:
         datasets = preflight.list_datasets(door, zfs.list_datasets)
-        table = mounts.table(door)
+        table = mounts.table(door) if table is None else table
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
     resolved = replace(job, targets=preflight.targets(job))
@@ -126,16 +137,21 @@ def draw_plan(job: Job, door: Door, names: Names, needs: Needs) -> Plan:
     return plan
 
 
-def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) -> None:
+def sweep(
+    place: Place, door: Door, report: Report, thoroughly: bool = False
+) -> list[Mount] | None:
     """Take down what an earlier run of the job left behind: its mounts, then its snapshots.
+
+    Returns the mount table if nothing had to be unmounted, so that it need not be read again.
 
     Snapshots are looked for only if a run is known not to have ended, or
     ``thoroughly``. Raises Refusal if a mount cannot be removed.
     """
     try:
-        old = view.mounted_below(mounts.table(door), place.directory)
+        table = mounts.table(door)
+        old = view.mounted_below(table, place.directory)
         if not (old or thoroughly or state.is_unfinished(place)):
-            return
+            return table
         outcome = view.take_down(door, old)
         if outcome.left:
             raise Refusal(
@@ -155,6 +171,7 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
     report.notes += [_stays(each) for each in left]
     if not left:
         state.finish(place)
+    return None if old else table
 
 
 def _stays(left: zfs.Left) -> str:
@@ -217,7 +234,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
     work.signals.check()
     streams = work.streams
     if "--json" in words and job.program == "kopiatomic":
-        streams = replace(streams, hide_output=True)
+        streams = replace(streams, output=None)
     try:
         ended = client.run(
             work.door, view.chroot_command(plan.names, words), environment, work.signals, streams
@@ -225,6 +242,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
     except CommandFailed as error:
         raise Failed(str(error), EX_UNAVAILABLE) from error
     report.client_status, report.client_seconds = ended.status, ended.seconds
+    report.said += decode(ended.said if streams.output is not None else ended.messages)
     report.figures = backend.backend_of(job.program).figures(ended.output, ended.messages)
     work.signals.check()
     judge(job, report, ended)
@@ -277,6 +295,7 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
         )
     except CommandFailed as error:
         raise Failed(f"the command of {option}: {error.reason}", EX_UNAVAILABLE) from error
+    report.said += decode(ended.said)
     if ended.status != 0:
         work.signals.check()
         reason = describe_status(ended.status)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from kopiatomic import mounts
 from kopiatomic.command import CommandFailed, Door, chunks, failure, printable
-from kopiatomic.machine import join, lies_in
+from kopiatomic.machine import Mount, join, lies_in
 from kopiatomic.plan import Names, Plan, ViewMount
 
 # nmount(2) of a network file system that hangs must not hang the backup.
@@ -194,10 +194,9 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def mounted_below(table: Iterable[object], directory: str) -> list[str]:
+def mounted_below(table: Iterable[Mount], directory: str) -> list[str]:
     """Return the mount points in a mount table that lie in ``directory``, in its order."""
-    points = (getattr(mount, "point", "") for mount in table)
-    return [point for point in points if lies_in(point, directory)]
+    return [mount.point for mount in table if lies_in(mount.point, directory)]
 
 
 def remove_directories(names: Names) -> list[str]:

@@ -53,7 +53,7 @@ class TestClientCommand:
         job = Job("kopiatomic", options=("--tags=a:b",))
         assert backend.client_command(job, plan_for(simple(), "tank"), MOMENT, None, True) == [
             "kopia", "snapshot", "create", "--start-time", "2026-11-23 05:04:01 UTC", "--json",
-            "--tags=a:b", "/data",
+            "--progress", "--tags=a:b", "/data",
         ]  # fmt: skip
 
     def test_restic(self, monkeypatch):
@@ -164,10 +164,18 @@ class TestFigures:
         said = b'{"message_type":"status"}\n' + line
         assert Restic().figures(said, b"") == Figures(6, 3, 4, 7, 5, ("abc",))
 
-    def test_kopias_json_for_several_sources(self):
-        one = b'{\n  "id": "a",\n  "stats": {"fileCount": 1, "nonCachedFiles": 1, "totalSize": 5}\n}\n'
+    def test_kopias_json_and_last_lines_of_progress(self):
+        one = (
+            b'{"id":"a","rootEntry":{"name":"x","obj":"k1","summ":{"size":5,"files":1}},"x":[{}]}\n'
+        )
         two = one.replace(b'"a"', b'"b"')
-        assert Kopia().figures(one + two, b"") == Figures(2, 2, None, 10, None, ("a", "b"))
+        said = (
+            b"Snapshotting root@h:/x ...\n\r | 1 hashing, 0 hashed (0 B), 0 cached (0 B), uploaded 0 B"
+            b"\r * 0 hashing, 1 hashed (5 B), 0 cached (0 B), uploaded 1.5 KB, estimating...\n"
+            b"\r * 0 hashing, 2 hashed (5 B), 1 cached (9 B), uploaded 20 B, estimating...\n"
+        )
+        figures = Kopia().figures(one + two, said)
+        assert figures == Figures(2, 3, None, 10, 1520, ("a", "b"))
 
     @pytest.mark.parametrize("text", [b"", b"{" * 10000, b"\n{" * 10000, b"\xff\xfe{}", b"{}\n[]"])
     def test_nonsense_gives_no_figures(self, text):

@@ -27,8 +27,18 @@ class TestOutput:
         assert capfd.readouterr() == ("out\n", "err\n")
 
     def test_can_be_kept_to_ourselves(self, capfd):
-        assert run("print('json')", hide_output=True).output == b"json\n"
+        assert run("print('json')", output=None).output == b"json\n"
         assert capfd.readouterr().out == ""
+
+    def test_secrets_are_hidden_on_the_way(self, capfd):
+        ended = run("print('pass' + 'word')", hide=lambda text: text.replace("password", "*"))
+        assert capfd.readouterr().out == "*\n"
+        assert ended.said == b"*\n"
+
+    def test_of_a_line_written_over_the_last_state_is_shown(self, capfd):
+        code = r"import sys; sys.stdout.write('\r1 %\r50 %\r100 % \r\nnext\nno newline')"
+        assert run(code).said == b"100 %\nnext\nno newline\n"
+        assert capfd.readouterr().out == "100 %\nnext\nno newline\n"
 
     def test_only_the_tail_of_very_much_is_kept(self):
         null = os.open(os.devnull, os.O_WRONLY)

@@ -101,12 +101,12 @@ Else:
   -n, --dry-run           say what would be done, and do nothing
       --json              the report as JSON on standard output
       --status            each job's newest good backup and last seven nights,
-                          and what is left over from runs that died
+                          and what runs that died have left behind
       --check             only what endangers the backups, of all jobs of both
                           programs; exit status 1 if there is anything:
       --max-age HOURS       a good backup older than this is too old (48)
-      --expect PROGRAM/JOB  this job must be fresh, not all that ever ran; may be
-                            given more than once
+      --expect PROGRAM/JOB  a job that must be fresh, not all that ever ran; may
+                            be given more than once
       --sweep             remove what a run that was killed has left behind
       --verbose           show every command
       --periodic          report and exit as periodic(8) scripts do

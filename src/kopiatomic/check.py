@@ -1,0 +1,458 @@
+"""What endangers the backups: stale jobs, bare datasets, leftovers, open secrets.
+
+``look`` gathers what there is to know of the machine; ``findings`` judges it and
+touches nothing. No text here ever holds a secret: of a file that has one, the
+path and the name of the variable are told.
+"""
+
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kopiatomic import mounts, state, status, zfs
+from kopiatomic.command import CommandFailed, Door, find, printable, quote
+from kopiatomic.machine import Dataset, Mount, ancestors, visible_mounts
+from kopiatomic.refusal import Refusal
+from kopiatomic.report import OUTCOMES
+from kopiatomic.state import Place
+from kopiatomic.status import PROGRAMS, TOLERANCE, Leftover, Past, Run, age, described, when
+
+HOUR = 3600.0
+MAX_AGE = 48.0
+
+# A job that nobody expects speaks for its datasets this long: a monthly one does.
+STILL_COUNTS = 40 * status.DAY
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+# How many names one finding tells.
+NAMED = 10
+
+# A script is searched for secrets as far as this, in bytes.
+SCRIPT_BYTES = 1 << 20
+
+_ASSIGNMENT = re.compile(
+    r"(?<![\w$])(?:setenv\s+(?P<csh>\w+)\s+|(?P<sh>\w+)=)(?P<value>\S*)", re.ASCII
+)
+_SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN", re.I)
+_NO_SECRET_NAME = re.compile(r"(FILE|COMMAND|CMD|PATH)$", re.I)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One danger: ``text`` says what is wrong, ``remedy`` what to do about it."""
+
+    kind: str  # unseen, never, stale, clock, uncovered, leftover or exposed
+    job: str | None  # program/job
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A file or directory that a backup relies on, as stat(2) shows it.
+
+    ``role`` is ``env file``, ``program``, ``state directory`` or ``directory``, which
+    leads to ``serves``. ``secret`` is the name of a variable whose value stands
+    in the file for all to read.
+    """
+
+    role: str
+    path: str
+    uid: int
+    mode: int
+    job: str | None = None
+    serves: str = ""
+    secret: str | None = None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What there is to know of a machine; ``unseen`` says what could not be looked at.
+
+    ``expected`` are the jobs that must be fresh, None for all that ever ran;
+    ``max_age`` is in hours.
+    """
+
+    pasts: tuple[Past, ...] = ()
+    expected: tuple[Place, ...] | None = None
+    max_age: float = MAX_AGE
+    datasets: tuple[Dataset, ...] = ()
+    table: tuple[Mount, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    things: tuple[Thing, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+
+# What was asked for
+
+
+def hours(text: str) -> float:
+    """Return the value of --max-age; raises Refusal."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise Refusal(f"--max-age {text}: give a number of hours, such as 48")
+    return value
+
+
+def expected(text: str) -> Place:
+    """Return the job that --expect names; raises Refusal."""
+    program, slash, job = text.partition("/")
+    if not slash or program not in PROGRAMS:
+        raise Refusal(f"--expect {text}: write PROGRAM/JOB, such as restomic/default")
+    return Place(program, state.check_job_name(job))
+
+
+# Gathering
+
+
+def look(door: Door, expect: Sequence[Place], max_age: float) -> Sight:
+    """Return what there is to know; what cannot be looked at is told in ``unseen``."""
+    unseen = []
+    pasts: list[Past] = []
+    datasets: list[Dataset] = []
+    table: list[Mount] = []
+    leftovers: list[Leftover] = []
+    try:
+        pasts = status.read_pasts()
+    except Refusal as error:
+        unseen.append(str(error))
+    try:
+        table = mounts.table(door)
+        datasets = zfs.list_datasets(door)
+        leftovers = status.find_leftovers(door)
+    except (CommandFailed, Refusal) as error:
+        unseen.append(f"cannot look at the datasets: {error}")
+    return Sight(
+        pasts=tuple(pasts),
+        expected=tuple(dict.fromkeys(expect)) or None,
+        max_age=max_age,
+        datasets=tuple(datasets),
+        table=tuple(table),
+        leftovers=tuple(leftovers),
+        things=tuple(find_things(pasts)),
+        unseen=tuple(unseen),
+    )
+
+
+def find_things(pasts: Iterable[Past]) -> list[Thing]:
+    """Return the files that jobs rely on, our state, and the directories that lead there."""
+    found: dict[str, Thing] = {}
+    for role, path, job in [*_state_paths(), *_job_paths(pasts)]:
+        if path in found or not os.path.isabs(path):
+            continue
+        leading = [each for hop in _hops(path) for each in ancestors(hop)[1:]]
+        thing = _thing(role, path, job)
+        if thing is None:
+            continue
+        found[path] = thing
+        for directory in leading:
+            above = _thing("directory", directory, job, serves=path)
+            if above is not None:
+                found.setdefault(directory, above)
+    return list(found.values())
+
+
+def _state_paths() -> list[tuple[str, str, str | None]]:
+    roots = [Place(program, "").root for program in PROGRAMS]
+    return [("state directory", path, None) for path in (state.STATE_DIRECTORY, *roots)]
+
+
+def _job_paths(pasts: Iterable[Past]) -> list[tuple[str, str, str | None]]:
+    """Return each job's env file and program, as its newest run that knows them had them."""
+    paths: list[tuple[str, str, str | None]] = []
+    for past in pasts:
+        if past.runs and past.runs[-1].env_file is not None:
+            paths.append(("env file", past.runs[-1].env_file, past.label))
+        word = next((run.program for run in reversed(past.runs) if run.program), None)
+        path = find(word) if word and "/" not in word else word
+        if path:
+            paths.append(("program", path, past.label))
+    return paths
+
+
+def _hops(path: str) -> list[str]:
+    """Return ``path`` and what it leads to by symbolic links, one after the other."""
+    hops = [os.path.normpath(path)]
+    while os.path.islink(hops[-1]) and len(hops) < 32:
+        target = os.path.join(os.path.dirname(hops[-1]), os.readlink(hops[-1]))
+        hops.append(os.path.normpath(target))
+    real = os.path.realpath(path)
+    return hops if real in hops else [*hops, real]
+
+
+def _thing(role: str, path: str, job: str | None, serves: str = "") -> Thing | None:
+    """Return a file or directory as it is, or None if it is not there."""
+    try:
+        found = os.stat(path)
+        secret = _open_secret(path, found) if role == "program" else None
+    except (OSError, ValueError):
+        return None
+    return Thing(role, path, found.st_uid, found.st_mode, job, serves, secret)
+
+
+def _open_secret(path: str, found: os.stat_result) -> str | None:
+    """Return the variable whose value stands in a script that everybody can read, if any."""
+    if not stat.S_ISREG(found.st_mode) or not found.st_mode & stat.S_IROTH:
+        return None
+    above = ancestors(os.path.realpath(path))[1:]
+    if not all(os.stat(directory).st_mode & stat.S_IXOTH for directory in above):
+        return None
+    with open(path, "rb") as file:
+        text = file.read(SCRIPT_BYTES).decode("utf-8", "replace")
+    return secret_in(text) if text.startswith("#!") else None
+
+
+def secret_in(script: str) -> str | None:
+    """Return the name of the first variable that a script gives a secret to, or None.
+
+    A value that the script gets from elsewhere (a command, another variable) is
+    none, nor is the name of a file or a command.
+    """
+    for line in script.split("\n"):
+        if line.lstrip().startswith("#"):
+            continue
+        for match in _ASSIGNMENT.finditer(line):
+            name = match["csh"] or match["sh"]
+            named = _SECRET_NAME.search(name) and not _NO_SECRET_NAME.search(name)
+            if named and _is_literal(match["value"]):
+                return name
+    return None
+
+
+def _is_literal(value: str) -> bool:
+    """Say whether a shell word, as it is written, is a value by itself."""
+    if value.startswith(("'", "$'")):
+        return value.lstrip("$") not in ("'", "''", "'';")
+    bare = value.strip("\";&|)")
+    return bool(bare) and not bare.startswith(("$", "`"))
+
+
+# Judging
+
+
+def findings(sight: Sight, now: float) -> list[Finding]:
+    """Return what endangers the backups, the worst first; ``now`` is as time(3) has it."""
+    return [
+        *(Finding("unseen", None, each, "mend this: it hides dangers") for each in sight.unseen),
+        *_stale(sight, now),
+        *_uncovered(sight, now),
+        *_left_over(sight.leftovers),
+        *_exposed(sight.things),
+    ]
+
+
+def dated_success(past: Past, now: float) -> Run | None:
+    """Return the newest run that succeeded at a moment which is not in the future.
+
+    The newest by the order of the history, which no clock can change.
+    """
+    for run in reversed(past.runs):
+        if run.outcome == "success" and run.when is not None and run.when <= now + TOLERANCE:
+            return run
+    return None
+
+
+def _stale(sight: Sight, now: float) -> list[Finding]:
+    known = {past.place: past for past in sight.pasts}
+    places = list(known) if sight.expected is None else list(sight.expected)
+    if not places:
+        return [_nothing_ran()]
+    found: list[Finding] = []
+    for place in places:
+        past = known.get(place, Past(place))
+        found += _wrong_clock(past, now)
+        run = dated_success(past, now)
+        if run is None:
+            found.append(_never(past, now))
+        elif now - (run.when or 0.0) > sight.max_age * HOUR:
+            found.append(_too_old(past, run, now, sight))
+    return found
+
+
+def _nothing_ran() -> Finding:
+    return Finding(
+        "never", None, "no backup has ever been made here, neither by kopiatomic nor by restomic",
+        "enable a job in periodic.conf(5), or run one by hand; see restomic(8), kopiatomic(8)",
+    )  # fmt: skip
+
+
+def _wrong_clock(past: Past, now: float) -> list[Finding]:
+    run = past.success
+    if run is None or run.when is None or run.when <= now + TOLERANCE:
+        return []
+    text = (
+        f"{past.label}: its newest good backup is dated {when(run.when)}, in the future, "
+        "so its age is not known"
+    )
+    return [Finding("clock", past.label, text, "look at the clock: date(1), ntpd(8)")]
+
+
+def _never(past: Past, now: float) -> Finding:
+    text = f"{past.label}: " + ("no good backup yet" if past.runs else "it has never run")
+    if past.success is not None:
+        text = f"{past.label}: no good backup whose date can be trusted"
+    return Finding("never", past.label, text + _circumstances(past, now), _what_to_do(past, None))
+
+
+def _too_old(past: Past, run: Run, now: float, sight: Sight) -> Finding:
+    text = (
+        f"{past.label}: no good backup since {when(run.when)}, {age(now - (run.when or now))} ago; "
+        f"{sight.max_age:g} h are allowed"
+    )
+    gone = past.place.history if sight.expected is None else None
+    return Finding(
+        "stale", past.label, text + _circumstances(past, now), _what_to_do(past, gone)
+    )
+
+
+def _circumstances(past: Past, now: float) -> str:
+    """Say what the newest run came to, if to no good, and since when one runs."""
+    text = ""
+    if past.runs and past.runs[-1].outcome != "success":
+        last = past.runs[-1]
+        why = f": {printable(last.problems[0])}" if last.problems else ""
+        text = f"; the newest run ({when(last.start)}) {OUTCOMES[last.outcome]}{why}"
+    if past.running:
+        text += f"; it runs {status.running_since(past, now)}"
+    return text
+
+
+def _what_to_do(past: Past, history: str | None) -> str:
+    """Say what to do about a stale job; ``history`` is the file that makes it expected."""
+    program, job = past.place.program, past.place.job
+    if past.running:
+        return f"if it hangs, end it; then look at: {program} --status -j {job}"
+    if past.runs and past.runs[-1].outcome != "success":
+        return f"mend that and run it again; more is told by: {program} --status -j {job}"
+    advice = "nothing started it: is it still enabled in periodic.conf(5), was the machine off?"
+    if history is not None:
+        advice += f" If there is no such job any more: {quote(['rm', history])}"
+    return advice
+
+
+def _uncovered(sight: Sight, now: float) -> list[Finding]:
+    """Find the datasets with files that are in no backup, though nobody wanted that."""
+    runs = [run for run in (_speaks(past, sight, now) for past in sight.pasts) if run is not None]
+    if not runs:
+        # No job has a good backup, which is told already.
+        return []
+    seen = {name for run in runs for name in (*run.captured, *run.excluded)}
+    mounted = {mount.special for mount in visible_mounts(sight.table) if mount.type == "zfs"}
+    bare = [
+        each.name
+        for each in sight.datasets
+        if each.name in mounted and each.name not in seen
+        and not each.jailed and each.backup != "off"
+    ]  # fmt: skip
+    if not bare:
+        return []
+    many = "1 dataset is" if len(bare) == 1 else f"{len(bare)} datasets are"
+    return [
+        Finding(
+            "uncovered", None, f"{many} in no job's newest good backup: {_some(bare)}",
+            "add it to a job, or if it needs no backup (nor what is below it): "
+            f"zfs set {zfs.BACKUP_PROPERTY}=off DATASET",
+        )
+    ]  # fmt: skip
+
+
+def _speaks(past: Past, sight: Sight, now: float) -> Run | None:
+    """Return the run that says what a job covers; None if it has none, or is long retired."""
+    run = past.success
+    if run is None or sight.expected is None or past.place in sight.expected:
+        return run
+    return run if run.when is not None and now - run.when < STILL_COUNTS else None
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(printable, names[:NAMED]))
+    return f"{shown} and {len(names) - NAMED} more" if len(names) > NAMED else shown
+
+
+def _left_over(leftovers: Sequence[Leftover]) -> list[Finding]:
+    found = []
+    for place in dict.fromkeys(each.place for each in leftovers):
+        label = f"{place.program}/{place.job}"
+        own = described([each for each in leftovers if each.place == place])
+        text = f"{label}: left behind by a run that died: {'; '.join(own)}"
+        remedy = f"to remove it: {place.program} --sweep -j {place.job}"
+        found.append(Finding("leftover", label, text, remedy))
+    return found
+
+
+def _exposed(things: Sequence[Thing]) -> list[Finding]:
+    return [Finding("exposed", thing.job, *each) for thing in things for each in _exposures(thing)]
+
+
+def _exposures(thing: Thing) -> list[tuple[str, str]]:
+    """Say what others can do to a file or directory, each time with what to do about it."""
+    if thing.role == "directory":
+        return _exposed_directory(thing)
+    path = printable(thing.path)
+    if thing.role == "program":
+        return _exposed_program(thing, path)
+    what = f"the {thing.role} {path}"
+    found = []
+    if thing.uid != 0:
+        found.append((f"{what} does not belong to root", _command("chown", "root", thing.path)))
+    if thing.mode & 0o077:
+        mode = "700" if stat.S_ISDIR(thing.mode) else "600"
+        found.append((f"others can get at {what}", _command("chmod", mode, thing.path)))
+    return found
+
+
+def _exposed_program(thing: Thing, path: str) -> list[tuple[str, str]]:
+    found = []
+    if thing.uid != 0:
+        found.append(
+            (f"root runs {path}, which is not root's own", _command("chown", "root", thing.path))
+        )
+    if thing.mode & _OTHERS_WRITE:
+        found.append(
+            (f"root runs {path}, which others can write", _command("chmod", "go-w", thing.path))
+        )
+    if thing.secret is not None:
+        remedy = f"{quote(['chmod', '700', thing.path])}, or put it into an env file (-e)"
+        found.append((f"others can read {path}, and the {thing.secret} in it", remedy))
+    return found
+
+
+def _exposed_directory(thing: Thing) -> list[tuple[str, str]]:
+    """Judge a directory: who can write it can put something else where it leads."""
+    path, serves = printable(thing.path), printable(thing.serves)
+    text = f"{path} can be written by others, who could replace {serves}"
+    elsewhere = f"move {serves} to a directory that only root can write"
+    if thing.uid != 0:
+        return [(f"{path} is not root's own, so others could replace {serves}", elsewhere)]
+    if thing.mode & _OTHERS_WRITE and not thing.mode & stat.S_ISVTX:
+        return [(text, f"{quote(['chmod', 'go-w', thing.path])}, or {elsewhere}")]
+    return []
+
+
+def _command(*words: str) -> str:
+    return f"look at what is in it, then: {quote(words)}"
+
+
+# What is printed
+
+
+def as_text(found: Sequence[Finding]) -> str:
+    """Return the findings for a person: nothing if there are none."""
+    return "".join(f"{each.text}\n    {each.remedy}\n" for each in found)
+
+
+def as_dict(found: Sequence[Finding]) -> dict[str, object]:
+    """Return the findings as plain data, for --json."""
+    return {
+        "findings": [
+            {"kind": each.kind, "job": each.job, "text": f"{each.text}; {each.remedy}"}
+            for each in found
+        ]
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sandbox.launch import execute
 from sandbox.standin import options, warn
 from sandbox.state import State
 
@@ -51,14 +52,8 @@ def chroot(arguments: list[str]) -> int:
 
 
 def _execute(name: str, command: list[str]) -> int:
-    import _signal
-
-    # Python ignores it for itself; the program must find it as usual.
-    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
-    try:
-        os.execvp(command[0], command)
-    except OSError as error:
-        warn(f"{name}: {command[0]}: {error.strerror}")
+    error = execute(command)
+    warn(f"{name}: {command[0]}: {error.strerror}")
     return 1
 
 

@@ -11,7 +11,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from sandbox import kernel  # noqa: E402
+from sandbox import kernel
+from sandbox.launch import execute
 
 
 def main() -> None:
@@ -30,18 +31,13 @@ def main() -> None:
     os.close(int(report))
     try:
         _become(root, session, user, cwd)
-        os.execvpe(argv[0], argv, dict(os.environ))
+        raise execute(argv)
     except OSError as error:
         os.write(2, f"sandbox: {argv[0]}: {error.strerror}\n".encode())
         os._exit(126 if error.errno == 13 else 127)
 
 
 def _become(root: int, session: str, user: str, cwd: str) -> None:
-    import _signal
-
-    # Python ignores these for itself; the program must find them as usual.
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
-    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     os.fchdir(root)
     os.chroot(".")
     os.chdir(cwd)

@@ -11,10 +11,10 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from sandbox import kernel, rootfs  # noqa: E402
-from sandbox.datasets import World  # noqa: E402
-from sandbox.mounts import Mount, Table, plain  # noqa: E402
-from sandbox.state import INSIDE, PROC, State, new_guid  # noqa: E402
+from sandbox import kernel, rootfs
+from sandbox.datasets import World
+from sandbox.mounts import Mount, Table, plain
+from sandbox.state import INSIDE, PROC, State, new_guid
 
 FLAGS_UFS = frozenset({"local", "noatime", "soft-updates"})
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +41,7 @@ class Host:
         self._holder: subprocess.Popen[str] | None = None
         self._init = 0
         self._loop = -1
+        self._started: weakref.WeakSet[subprocess.Popen[Any]] = weakref.WeakSet()
 
     # -- life --------------------------------------------------------------------------------
 
@@ -108,11 +110,22 @@ class Host:
             os.kill(self._init, number)
         except ProcessLookupError:
             pass
-        self._holder.wait(timeout=30)
+        self._wait_for_holder()
         if self._holder.stdout:
             self._holder.stdout.close()
         self._holder = None
         self._wait_for_loop()
+
+    def _wait_for_holder(self) -> None:
+        """Init can only end when all others are gone, for which their parent, us, must wait."""
+        assert self._holder
+        deadline = time.monotonic() + 30
+        while self._holder.poll() is None:
+            for process in list(self._started):
+                process.poll()
+            if time.monotonic() > deadline:
+                raise RuntimeError("the sandbox host does not end")
+            time.sleep(0.002)
 
     def _wait_for_loop(self) -> None:
         """The kernel lets go of a dead namespace's mounts a moment after its last process."""
@@ -126,7 +139,7 @@ class Host:
             except OSError:
                 return
             time.sleep(0.003)
-        raise RuntimeError(f"loop{self._loop} still holds {image}: is a process left behind?")
+        raise RuntimeError(f"loop{self._loop} still holds {image}: is a file of it still open?")
 
     def __enter__(self) -> Host:
         return self
@@ -172,7 +185,7 @@ class Host:
         reader, writer = os.pipe()
         session = "session" if start_new_session else "group" if new_group else "-"
         command = [sys.executable, "-I", "-S", str(PACKAGE / "enter.py"), str(self._init),
-                   str(writer), session, user or "", cwd, *map(os.fspath, argv)]
+                   str(writer), session, user or "", cwd, *(os.fspath(word) for word in argv)]
         try:
             process: subprocess.Popen[Any] = subprocess.Popen(
                 command, env={**ENVIRONMENT, **(env or {})}, stdin=stdin, stdout=stdout,
@@ -186,10 +199,11 @@ class Host:
             process.returncode = 70
             raise RuntimeError("could not enter the sandbox host; see the messages above")
         process.pid = int(answer)
+        self._started.add(process)
         return process
 
     def run(self, argv: Sequence[str | os.PathLike[str]], *, env: dict[str, str] | None = None,
-            input: str | bytes | None = None, cwd: str = "/",  # noqa: A002
+            input: str | bytes | None = None, cwd: str = "/",
             timeout: float = 120, user: str | None = None, text: bool = True,
             check: bool = False, stderr_to_stdout: bool = False
             ) -> subprocess.CompletedProcess[Any]:

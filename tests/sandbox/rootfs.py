@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 COMPAT = "/compat/linux"
 
@@ -28,8 +29,6 @@ USR_BIN = (
     " tee touch tr true truncate tty uname uniq uptime wc who whoami xargs xz yes"
 ).split()
 SBIN = "chown mknod".split()
-# Programs a backup needs, where a test machine happens to have them.
-LOCAL_BIN = "restic kopia".split()
 LIBRARIES = ("lib", "lib32", "lib64", "libx32", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32",
              "usr/share/zoneinfo", "usr/share/perl", "usr/share/perl5", "etc/ssl",
              "etc/ld.so.cache", "etc/localtime")
@@ -78,14 +77,13 @@ def build(root: str, config: dict[str, str]) -> None:
     for directory, names in (("bin", BIN), ("usr/bin", USR_BIN), ("usr/sbin", SBIN)):
         for name in names:
             _link_program(root, directory, name)
-    for name in LOCAL_BIN:
-        _link_program(root, "usr/local/bin", name)
     for name in LIBRARIES:
         if os.path.lexists(f"/{name}"):
             os.makedirs(os.path.dirname(f"{root}/{name}"), exist_ok=True)
             os.symlink(f"{COMPAT}/{name}", f"{root}/{name}")
     _python(root, config)
     install_standins(root, config)
+    shutil.copytree(f"{config['package']}/etc", f"{root}/etc", dirs_exist_ok=True)
 
 
 def _link_program(root: str, directory: str, name: str) -> None:
@@ -115,8 +113,8 @@ def _python(root: str, config: dict[str, str]) -> None:
 
 PLACES = {
     "sbin": "zfs zpool mount mount_nullfs umount kldstat kldload sysctl",
-    "usr/sbin": "chroot jail",
-    "usr/bin": "fstat su",
+    "usr/sbin": "chroot jail periodic sendmail",
+    "usr/bin": "fstat mail su",
     "bin": "hostname freebsd-version",
 }
 

@@ -11,13 +11,14 @@ MODULES = {
     "zfs": "zfs", "zpool": "zpool", "mount": "mount", "mount_nullfs": "mount",
     "umount": "umount", "chroot": "small", "kldstat": "small", "kldload": "small",
     "sysctl": "small", "jail": "small", "su": "small", "hostname": "small",
-    "freebsd-version": "small", "fstat": "fstat",
+    "freebsd-version": "small", "fstat": "fstat", "periodic": "periodic", "mail": "mail",
+    "sendmail": "mail",
 }
 
 
 def start(name: str) -> None:
     """Run the stand-in of that name with the arguments of this process."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
 
     # As for any other program: `mount | head` must not end in a traceback.
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)

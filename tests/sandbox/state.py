@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+# The C module itself: `sqlite3` would import datetime, which costs each stand-in 6 ms.
+import _sqlite3
 import fcntl
 import os
 import time
-
-# The C module itself: `sqlite3` would import datetime, which costs each stand-in 6 ms.
-import _sqlite3
 
 from sandbox.store import Store, open_store
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from sandbox.cmd_zfs import Usage
-from sandbox.datasets import (ALIASES, CHOICES, INHERITED, OWN, READ_ONLY, Dataset, MountError,
-                              World)
+from sandbox.datasets import ALIASES, CHOICES, INHERITED, OWN, READ_ONLY, Dataset, MountError, World
 from sandbox.standin import options, warn
 from sandbox.state import State, new_guid, now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SETTABLE = {*INHERITED, *OWN, "mountpoint", "volsize", "encryption", "keyformat", "keylocation"}
 
@@ -168,7 +171,7 @@ def _set(world: World, arguments: list[str]) -> int:
     return 0
 
 
-def _change(world: World, what: Dataset, props: dict[str, str | None], mount: bool) -> int:
+def _change(world: World, what: Dataset, props: Mapping[str, str | None], mount: bool) -> int:
     """Change properties (None: inherit), moving mounts as far as they depend on them."""
     tree = [d for d in world.below(what.name) if d.kind == "filesystem"]
     moving = bool({"mountpoint", "canmount"} & set(props)) and mount

@@ -6,8 +6,7 @@ import os
 import sys
 
 from sandbox.cmd_zfs import Usage
-from sandbox.datasets import (ALIASES, INHERITED, NUMERIC, OWN, READ_ONLY, Dataset, Snapshot,
-                              World)
+from sandbox.datasets import ALIASES, INHERITED, NUMERIC, OWN, READ_ONLY, Dataset, Snapshot, World
 from sandbox.standin import options, split_commas, warn
 from sandbox.state import State
 
@@ -188,10 +187,11 @@ def friendly(name: str, value: str) -> str:
     if value == "0":
         return "none" if name in ("quota", "reservation") else "0B"
     size = float(value)
-    for unit in "BKMGT":
-        if size < 1024:
-            break
+    units = iter("BKMGTP")
+    unit = next(units)
+    while size >= 1024:
         size /= 1024
+        unit = next(units)
     if unit == "B" or size == int(size):
         return f"{int(size)}{unit}"
     return f"{size:.2f}{unit}" if size < 10 else f"{size:.1f}{unit}" if size < 100 \

@@ -41,9 +41,9 @@ def _snapshot(world: World, command: str, arguments: list[str]) -> int:
             raise Usage(f"cannot open '{name}': dataset does not exist")
         for dataset in world.below(name) if "r" in given else [world.datasets[name]]:
             wanted[f"{dataset.name}@{short}"] = (dataset, short)
-    error = _why_not(world, wanted, props)
-    if error:
-        warn(error)
+    refusal = _why_not(world, wanted, props)
+    if refusal:
+        warn(refusal)
         if len(wanted) > 1:
             warn("no snapshots were created")
         return 1

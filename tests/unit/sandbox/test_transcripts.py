@@ -1,0 +1,83 @@
+"""What FreeBSD answered, word for word, is what the stand-ins answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sandbox.host import Host
+
+DATA = Path(__file__).resolve().parents[2] / "sandbox" / "transcripts"
+LONG = "a" * 300
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of a recording; answer is None for a preparation."""
+
+    section: str
+    command: str
+    answer: str | None
+    status: int
+
+
+def read(path: Path) -> list[Step]:
+    """The steps of a recording."""
+    text = path.read_text().replace("<300 a>", LONG)
+    steps: list[Step] = []
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        title, _, body = section.partition("\n")
+        for found in re.finditer(r"^([#!]) (.*)\n((?:(?![#!] ).*\n)*)", body, flags=re.M):
+            kind, command, answer = found.groups()
+            exit_line = re.search(r"^\[exit (\d+)\]\n", answer, flags=re.M)
+            if exit_line:
+                answer = answer[: exit_line.start()]
+            status = int(exit_line[1]) if exit_line else 0
+            steps.append(Step(title, command, None if kind == "!" else answer.rstrip("\n"), status))
+    return steps
+
+
+def normal(text: str) -> str:
+    """Without what differs from machine to machine and from moment to moment."""
+    text = re.sub(r"(?m)^/dev/vtbd1.*\n?", "", text)
+    text = re.sub(r"\b[0-9a-f]{16}\b", "FSID", text)
+    text = re.sub(r'(count"?[: ]+)\d+', r"\1N", text)
+    text = re.sub(r"\b[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{5} \d{4}", "DATE", text)
+    text = re.sub(r"(?m)(^|\t)\d{5,}(?=\t|$)", r"\1N", text)
+    # Transaction groups: only which are the same matters.
+    groups: dict[str, str] = {}
+
+    def group(found: re.Match[str]) -> str:
+        return found[1] + groups.setdefault(found[2], f"T{len(groups) + 1}")
+
+    return re.sub(r"(?m)(\t)([1-9]\d{0,3})(?=\t|$)", group, text).rstrip("\n")
+
+
+def differences(host: Host, steps: list[Step]) -> Iterator[str]:
+    """Where the sandbox answers differently."""
+    for step in steps:
+        word, _, pool = step.command.partition(" ")
+        if step.answer is None and word in ("full", "roomy"):
+            host.pool(pool, full=word == "full")
+            continue
+        result = host.shell(step.command, stderr_to_stdout=True)
+        if step.answer is None:
+            assert result.returncode == 0, (step, result.stdout)
+        elif (normal(result.stdout), result.returncode) != (normal(step.answer), step.status):
+            yield (f"[{step.section}]\n# {step.command}\n-- FreeBSD [exit {step.status}]\n"
+                   f"{normal(step.answer)}\n-- sandbox [exit {result.returncode}]\n"
+                   f"{normal(result.stdout)}\n")
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_stand_ins_answer_as_freebsd_did(name: str, tmp_path: Path) -> None:
+    steps = read(DATA / f"{name}.txt")
+    assert len([step for step in steps if step.answer is not None]) > 60
+    with Host.create(tmp_path / "host") as host:
+        wrong = list(differences(host, steps))
+        assert host.violations() == []
+    assert not wrong, "\n" + "\n".join(wrong)

@@ -70,7 +70,8 @@ def _list(types: list[str], json: bool, verbose: bool, fstab: bool) -> int:
     else:
         mounts = [m for m in mounts if verbose or not m.hidden]
         if json:
-            text = '{"mount": {"mounted": [' + ", ".join(_json(m, verbose) for m in mounts) + "]}}\n"
+            lines = ", ".join(_json(m, verbose) for m in mounts)
+            text = f'{{"mount": {{"mounted": [{lines}]}}}}\n'
         else:
             text = "".join(_line(m, verbose) for m in mounts)
     sys.stdout.flush()

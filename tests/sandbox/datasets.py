@@ -336,7 +336,7 @@ class World:
     def forget(self, what: Dataset) -> None:
         """Remove a dataset that is not mounted, with its snapshots."""
         snapshots = [(what.id, s.id) for s in self.snapshots.get(what.name, [])]
-        self.drop([s for s in self.snapshots.get(what.name, [])])
+        self.drop(self.snapshots.get(what.name, []))
         self.state.run("delete from props where dataset = ?", what.id)
         self.state.run("delete from datasets where id = ?", what.id)
         if what.kind == "filesystem":

@@ -10,6 +10,7 @@ in DIR (made if missing), runs COMMAND in it and shuts it down.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +41,7 @@ class Host:
         self._holder: subprocess.Popen[str] | None = None
         self._init = 0
         self._loop = -1
-        self._started: weakref.WeakSet[subprocess.Popen[Any]] = weakref.WeakSet()
+        self._started: list[subprocess.Popen[Any]] = []
 
     # -- life --------------------------------------------------------------------------------
 
@@ -106,10 +106,8 @@ class Host:
     def _stop(self, number: int) -> None:
         if not self._holder:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self._init, number)
-        except ProcessLookupError:
-            pass
         self._wait_for_holder()
         if self._holder.stdout:
             self._holder.stdout.close()
@@ -121,7 +119,7 @@ class Host:
         assert self._holder
         deadline = time.monotonic() + 30
         while self._holder.poll() is None:
-            for process in list(self._started):
+            for process in self._started:
                 process.poll()
             if time.monotonic() > deadline:
                 raise RuntimeError("the sandbox host does not end")
@@ -199,7 +197,7 @@ class Host:
             process.returncode = 70
             raise RuntimeError("could not enter the sandbox host; see the messages above")
         process.pid = int(answer)
-        self._started.add(process)
+        self._started = [*(p for p in self._started if p.returncode is None), process]
         return process
 
     def run(self, argv: Sequence[str | os.PathLike[str]], *, env: dict[str, str] | None = None,

@@ -296,7 +296,7 @@ def _unload_key(world: World, arguments: list[str]) -> int:
 
 
 def _keys(world: World, arguments: list[str], locked: int) -> int:
-    given, words = _options(arguments, "arn", "L")
+    _, words = _options(arguments, "arn", "L")
     names = words or [d.name for d in world.datasets.values() if d.encroot == d.id]
     for name in names:
         what = world.datasets.get(name)

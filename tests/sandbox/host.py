@@ -132,7 +132,8 @@ class Host:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
-                if backing.read_text().strip() != image:
+                # The path is as the machine sees it, so it begins with /compat/linux.
+                if image not in backing.read_text():
                     return
             except OSError:
                 return

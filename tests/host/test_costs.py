@@ -1,0 +1,96 @@
+"""What a run costs: processes started, and the time that --version takes."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from host.conftest import clean
+from machine import CHECKOUT, Machine, shell
+
+pytestmark = pytest.mark.linux
+
+
+def spent(machine: Machine, *words: str) -> Counter[str]:
+    """Run a job and return how often which of the system's programs was started."""
+    machine.host.forget_commands()
+    result = machine.run(["/usr/local/bin/restomic", "--plain", "-c", "true", *words], timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    names = Counter()
+    for argv in machine.host.commands():
+        verb = argv[1] if argv[0].endswith("zfs") else ""
+        names[" ".join(filter(None, (argv[0].rpartition("/")[2], verb)))] += 1
+    clean(machine)
+    return names
+
+
+def test_processes(machine: Machine):
+    for name in ["ktb", "ktc"]:
+        machine.make_pool(name)
+    machine.host.create_datasets([f"{pool}/d{n}" for pool in ("kta", "ktb") for n in range(30)])
+    names = spent(machine, "-r", "kta", "ktb", "ktc")
+    mounts = 63 + 3  # every dataset, /, /dev and /compat/linux
+    assert names["zfs list"] == 1
+    assert names["zfs snapshot"] == 3
+    # One that destroys for each pool; where that is -r, one that only asks comes before it.
+    assert names["zfs destroy"] == 3 + 2
+    assert names["umount"] == 1
+    assert names["mount_nullfs"] + names["mount"] == mounts + 1  # and one look at the table
+    assert names["sysctl"] == names["chroot"] == 1
+    assert sum(names.values()) == mounts + 1 + 1 + 3 + 5 + 1 + 1 + 1
+
+
+def test_one_dataset(machine: Machine):
+    shell(machine, "zfs create kta/a")
+    names = spent(machine, "kta/a")
+    assert names["zfs snapshot"] == names["zfs destroy"] == names["zfs list"] == 1
+
+
+def test_three_thousand_datasets_are_one_moment(machine: Machine):
+    """More names than a command line takes go through a channel program, in one group."""
+    above = "kta/" + "p" * 80 + "/" + "q" * 60
+    shell(machine, f"zfs create -p -o canmount=off {above}")
+    machine.host.create_datasets([f"{above}/d{number:04}" for number in range(3000)])
+    code = """
+import sys
+from kopiatomic import zfs
+from kopiatomic.command import Door, argument_bytes
+door = Door()
+names = [f"{each.name}@one" for each in zfs.list_datasets(door) if each.name.startswith("kta/p")]
+assert argument_bytes(names) > 524288
+zfs.snapshot(door, names, "restomic:default:1")
+assert zfs.own_snapshots(door, "restomic:default:") == sorted(names)
+print(len(names), *set(door.run(["zfs", "list", "-Hp", "-t", "snapshot", "-o", "createtxg"]).stdout.split()))
+assert zfs.destroy(door, names) == []
+assert zfs.own_snapshots(door, "restomic:default:") == []
+"""
+    result = machine.run(["/usr/local/bin/python3", "-I", "-c", code], timeout=300)
+    assert result.returncode == 0, result.stderr
+    count, *groups = result.stdout.split()
+    assert int(count) >= 3000
+    assert len(groups) == 1
+
+
+def median_seconds(argv: list[str]) -> float:
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def test_version_takes_at_most_twice_what_python_takes():
+    code = (
+        f"import sys; sys.path.insert(0, {str(CHECKOUT / 'src')!r}); sys.argv = ['x', '--version'];"
+        "from kopiatomic.cli import kopiatomic; sys.exit(kopiatomic())"
+    )
+    nothing = median_seconds([sys.executable, "-c", "pass"])
+    assert median_seconds([sys.executable, "-I", "-c", code]) <= 2 * nothing
+
+

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-# The C module itself: `sqlite3` would import datetime, which costs each stand-in 6 ms.
-import _sqlite3
 import fcntl
 import os
 import time
@@ -47,6 +45,9 @@ class State:
     """The state of a host, locked for as long as this object is open."""
 
     def __init__(self, base: str = INSIDE) -> None:
+        # The C module itself: `sqlite3` would import datetime, which costs each stand-in 6 ms.
+        import _sqlite3
+
         self.base = base
         self.may_write = os.geteuid() == 0
         path = f"{base}/lock"

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kopiatomic import mounts, state, status, zfs
@@ -147,12 +148,11 @@ def find_things(pasts: Iterable[Past]) -> list[Thing]:
     for role, path, job in [*_state_paths(), *_job_paths(pasts)]:
         if path in found or not os.path.isabs(path):
             continue
-        leading = [each for hop in _hops(path) for each in ancestors(hop)[1:]]
         thing = _thing(role, path, job)
         if thing is None:
             continue
         found[path] = thing
-        for directory in leading:
+        for directory in (each for hop in _hops(path) for each in ancestors(hop)[1:]):
             above = _thing("directory", directory, job, serves=path)
             if above is not None:
                 found.setdefault(directory, above)
@@ -180,9 +180,10 @@ def _job_paths(pasts: Iterable[Past]) -> list[tuple[str, str, str | None]]:
 def _hops(path: str) -> list[str]:
     """Return ``path`` and what it leads to by symbolic links, one after the other."""
     hops = [os.path.normpath(path)]
-    while os.path.islink(hops[-1]) and len(hops) < 32:
-        target = os.path.join(os.path.dirname(hops[-1]), os.readlink(hops[-1]))
-        hops.append(os.path.normpath(target))
+    with suppress(OSError):
+        while os.path.islink(hops[-1]) and len(hops) < 32:
+            target = os.path.join(os.path.dirname(hops[-1]), os.readlink(hops[-1]))
+            hops.append(os.path.normpath(target))
     real = os.path.realpath(path)
     return hops if real in hops else [*hops, real]
 
@@ -270,7 +271,7 @@ def _stale(sight: Sight, now: float) -> list[Finding]:
         found += _wrong_clock(past, now)
         run = dated_success(past, now)
         if run is None:
-            found.append(_never(past, now))
+            found.append(_never(past, now, sight))
         elif now - (run.when or 0.0) > sight.max_age * HOUR:
             found.append(_too_old(past, run, now, sight))
     return found
@@ -294,11 +295,12 @@ def _wrong_clock(past: Past, now: float) -> list[Finding]:
     return [Finding("clock", past.label, text, "look at the clock: date(1), ntpd(8)")]
 
 
-def _never(past: Past, now: float) -> Finding:
+def _never(past: Past, now: float, sight: Sight) -> Finding:
     text = f"{past.label}: " + ("no good backup yet" if past.runs else "it has never run")
     if past.success is not None:
         text = f"{past.label}: no good backup whose date can be trusted"
-    return Finding("never", past.label, text + _circumstances(past, now), _what_to_do(past, None))
+    remedy = _what_to_do(past, sight.expected is None)
+    return Finding("never", past.label, text + _circumstances(past, now), remedy)
 
 
 def _too_old(past: Past, run: Run, now: float, sight: Sight) -> Finding:
@@ -306,10 +308,8 @@ def _too_old(past: Past, run: Run, now: float, sight: Sight) -> Finding:
         f"{past.label}: no good backup since {when(run.when)}, {age(now - (run.when or now))} ago; "
         f"{sight.max_age:g} h are allowed"
     )
-    gone = past.place.history if sight.expected is None else None
-    return Finding(
-        "stale", past.label, text + _circumstances(past, now), _what_to_do(past, gone)
-    )
+    remedy = _what_to_do(past, sight.expected is None)
+    return Finding("stale", past.label, text + _circumstances(past, now), remedy)
 
 
 def _circumstances(past: Past, now: float) -> str:
@@ -324,16 +324,17 @@ def _circumstances(past: Past, now: float) -> str:
     return text
 
 
-def _what_to_do(past: Past, history: str | None) -> str:
-    """Say what to do about a stale job; ``history`` is the file that makes it expected."""
-    program, job = past.place.program, past.place.job
+def _what_to_do(past: Past, forgettable: bool) -> str:
+    """Say what to do about a stale job; ``forgettable`` if only its history makes it expected."""
+    look = f"{past.place.program} --status -j {past.place.job}"
     if past.running:
-        return f"if it hangs, end it; then look at: {program} --status -j {job}"
+        return f"wait for it; if it hangs, end it and look at: {look}"
     if past.runs and past.runs[-1].outcome != "success":
-        return f"mend that and run it again; more is told by: {program} --status -j {job}"
-    advice = "nothing started it: is it still enabled in periodic.conf(5), was the machine off?"
-    if history is not None:
-        advice += f" If there is no such job any more: {quote(['rm', history])}"
+        advice = f"mend that and run it again; more is told by: {look}"
+    else:
+        advice = "nothing started it: is it enabled in periodic.conf(5), was the machine off?"
+    if forgettable and past.runs:
+        advice += f" If there is no such job any more: {quote(['rm', past.place.history])}"
     return advice
 
 

@@ -26,7 +26,7 @@ TOLERANCE = 600.0
 DAY = 86400
 NIGHTS = 7
 MARKS = {"success": "+", "incomplete": "~", "failed": "x", "none": "."}
-LEGEND = "nights: the last seven, oldest first; + good  ~ incomplete  x failed  . none (yet)"
+LEGEND = "nights, oldest first: + good   ~ incomplete   x failed   . none (yet)"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""--status and --check on a machine: after a good night, a bad one, and a run that died."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+import pytest
+from machine import Machine, shell
+
+pytestmark = pytest.mark.linux
+
+RESTOMIC = "/usr/local/bin/restomic"
+KOPIATOMIC = "/usr/local/bin/kopiatomic"
+MARK = "org.kopiatomic:run=restomic:default:abc"
+
+
+def backup(machine: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+    return machine.run([RESTOMIC, "--plain", *words])
+
+
+def status(machine: Machine, *words: str, program: str = RESTOMIC) -> str:
+    """Return what --status prints; it must go well."""
+    result = machine.run([program, "--status", *words])
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def check(machine: Machine, *words: str) -> list[tuple[str, str | None, str]]:
+    """Return the findings; both programs and both forms must agree on whether there are any."""
+    result = machine.run([RESTOMIC, "--check", "--json", *words])
+    found = json.loads(result.stdout)["findings"]
+    assert (result.returncode, result.stderr) == (1 if found else 0, "")
+    plain = machine.run([KOPIATOMIC, "--check", *words])
+    assert plain.returncode == result.returncode
+    assert len(plain.stdout.splitlines()) == 2 * len(found)
+    return [(each["kind"], each["job"], each["text"]) for each in found]
+
+
+def row(text: str, job: str) -> list[str]:
+    """Return the words of a job's row."""
+    (found,) = [line.split() for line in text.splitlines() if line.startswith(f"{job} ")]
+    return found
+
+
+def test_before_the_first_backup(machine: Machine) -> None:
+    assert "has made no backup on this machine yet" in status(machine)
+    assert [(kind, job) for kind, job, _ in check(machine)] == [("never", None)]
+
+
+def test_after_a_good_night_there_is_nothing_to_tell(filled: Machine) -> None:
+    assert backup(filled, "-c", "true", "-r", "kta").returncode == 0
+    assert check(filled) == []
+    assert check(filled, "--expect", "restomic/default", "--max-age", "1") == []
+    words = row(status(filled), "default")
+    assert words[3:6] == ["just", "now", "5"]
+    assert words[-1] == "......+"
+    assert "has made no backup" in status(filled, program=KOPIATOMIC)
+
+
+def test_after_a_bad_night(filled: Machine) -> None:
+    backup(filled, "-c", "true", "-r", "kta")
+    assert backup(filled, "-j", "offsite", "-c", "false", "kta/src").returncode == 1
+    text = status(filled)
+    assert row(text, "offsite")[1] == "never"
+    assert row(text, "offsite")[-1] == "......x"
+    assert "false: exit status 1" in text.split("Newest failure:")[1]
+    ((kind, job, told),) = check(filled)
+    assert (kind, job) == ("never", "restomic/offsite")
+    assert "false: exit status 1" in told
+    assert check(filled, "--expect", "restomic/default") == []
+    assert [line.split()[0] for line in status(filled, "-j", "default").splitlines()[3:4]] == [
+        "default"
+    ]
+
+
+def test_a_dataset_that_no_job_covers_until_it_is_excused(filled: Machine) -> None:
+    backup(filled, "-c", "true", "-r", "-x", "kta/src", "kta")
+    assert check(filled) == []
+    shell(filled, "zfs create kta/new; zfs create -o canmount=off kta/container")
+    ((kind, job, told),) = check(filled)
+    assert (kind, job) == ("uncovered", None)
+    assert "newest good backup: kta/new;" in told
+    shell(filled, "zfs set org.kopiatomic:backup=off kta/new")
+    assert check(filled) == []
+
+
+def test_what_a_dead_run_left_until_it_is_swept(filled: Machine) -> None:
+    backup(filled, "-c", "true", "-r", "kta")
+    shell(
+        filled,
+        f"zfs snapshot -o {MARK} kta/src@restomic-x kta/home@restomic-x; zfs snapshot kta@mine;"
+        "mkdir -p /var/run/restomic/default/view;"
+        "mount_nullfs /kt/kta/src /var/run/restomic/default/view",
+    )
+    ((kind, job, told),) = check(filled)
+    assert (kind, job) == ("leftover", "restomic/default")
+    assert "2 snapshots, such as kta/home@restomic-x" in told
+    assert "mount /var/run/restomic/default/view" in told
+    assert "mine" not in told
+    left = status(filled).split("Left behind by runs that died:\n")[1]
+    command = left.split("to remove it: ")[1].split()
+    shell(filled, " ".join(command))
+    assert check(filled) == []
+    assert "Left behind" not in status(filled)
+
+
+def test_a_run_under_way_is_told_and_leaves_nothing_behind(filled: Machine) -> None:
+    backup(filled, "-c", "true", "-r", "kta")
+    filled.path("/wait").write_text("")
+    client = 'sh -c "touch /begun; while test -e /wait; do sleep 0.05; done"'
+    run = filled.popen([RESTOMIC, "--plain", "-c", client, "-r", "kta"], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not filled.path("/begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "/var/run/restomic/default/view" in filled.run(["mount", "-v"]).stdout
+        text = status(filled)
+        assert "Running now:\n  default, since 2" in text
+        assert "Left behind" not in text
+        assert check(filled) == []
+    finally:
+        filled.path("/wait").unlink()
+        assert run.wait(timeout=60) == 0
+    assert "Running now" not in status(filled)
+
+
+def test_a_wrapper_that_others_can_write_or_read_secrets_in(filled: Machine) -> None:
+    wrapper = filled.path("/usr/local/bin/true-x")
+    wrapper.write_text("#!/bin/sh\nexport RESTIC_PASSWORD=hunter2\nexec true\n")
+    wrapper.chmod(0o775)
+    backup(filled, "-c", "true-x", "-r", "kta")
+    found = check(filled)
+    assert [(kind, job) for kind, job, _ in found] == [("exposed", "restomic/default")] * 2
+    assert "chmod go-w /usr/local/bin/true-x" in found[0][2]
+    assert "RESTIC_PASSWORD" in found[1][2]
+    assert "hunter2" not in str(found)
+    wrapper.chmod(0o700)
+    assert check(filled) == []
+
+
+def test_an_env_file_and_a_state_that_others_can_read(filled: Machine) -> None:
+    env_file = filled.path("/usr/local/etc/restic.env")
+    env_file.write_text("RESTIC_PASSWORD=hunter2\n")
+    env_file.chmod(0o600)
+    backup(filled, "-e", "/usr/local/etc/restic.env", "-c", "true", "-r", "kta")
+    assert check(filled) == []
+    env_file.chmod(0o644)
+    shell(filled, "chmod 755 /var/db/kopiatomic /usr/local/etc; chmod 777 /usr/local/etc")
+    texts = [text for kind, _, text in check(filled) if kind == "exposed"]
+    assert len(texts) == 3
+    assert any("chmod 700 /var/db/kopiatomic" in text for text in texts)
+    assert any("chmod 600 /usr/local/etc/restic.env" in text for text in texts)
+    assert any("chmod go-w /usr/local/etc, or move" in text for text in texts)
+    assert "hunter2" not in str(texts)
+
+
+def test_damage_does_not_hide_a_good_backup(filled: Machine) -> None:
+    backup(filled, "-c", "true", "-r", "kta")
+    history = filled.path("/var/db/kopiatomic/restomic.default.history")
+    history.write_bytes(b'\xff\n{"outcome": 7, "captured": [3]}\n' + history.read_bytes() + b"{")
+    assert check(filled) == []
+    assert row(status(filled), "default")[-1] == "......+"

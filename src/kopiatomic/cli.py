@@ -355,6 +355,7 @@ def _upkeep(job: "Job", door: "Door", values: "dict[str, str]") -> int:
 
     from kopiatomic import client, preflight, report, upkeep
     from kopiatomic.command import quote
+    from kopiatomic.redact import redactor
 
     verify, forget = values.get("--verify"), values.get("--forget")
     wishes = upkeep.Wishes(
@@ -365,7 +366,8 @@ def _upkeep(job: "Job", door: "Door", values: "dict[str, str]") -> int:
     )
     if "-n" in values:
         steps = upkeep.plan(job, wishes, os.environ)
-        _print("Would run:\n" + "".join(f"  {quote(step.argv)}\n" for step in steps))
+        hide = redactor(os.environ, [*job.command, *job.options])
+        _print(hide("Would run:\n" + "".join(f"  {quote(step.argv)}\n" for step in steps)))
         return 0
     as_json = "--json" in values
     capture = as_json or not client.on_terminal()

@@ -16,7 +16,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from kopiatomic.client import Interrupted, Signals
 from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable
 from kopiatomic.job import Job
 from kopiatomic.machine import join, nearest
+from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.state import Place
 from kopiatomic.upkeep import Account, Done
@@ -106,6 +107,12 @@ class Drill(Account):
     size_limit: int = SIZE_LIMIT
     tallies: list[Tally] = field(default_factory=list)
 
+    def conceal(self, hide: Callable[[str], str]) -> None:
+        """Take secrets out of all that is told."""
+        super().conceal(hide)
+        for tally in self.tallies:
+            tally.problems[:] = map(hide, tally.problems)
+
 
 class ClientFailed(Exception):
     """The client could not do what it was asked; the message says what it said."""
@@ -122,8 +129,9 @@ def run(job: Job, door: Door, inherited: Mapping[str, str], wishes: Wishes) -> D
     """
     preflight.need_root(job)
     base = upkeep.base_command(job)
-    preflight.client_program(job)
+    program = preflight.client_program(job)
     environment = backend.client_environment(job, inherited, None)
+    hide = redactor(environment, [*job.command, *job.options], program)
     place = Place(job.program, job.name)
     with state.lock(place), Signals() as signals:
         account = Drill(
@@ -148,7 +156,7 @@ def run(job: Job, door: Door, inherited: Mapping[str, str], wishes: Wishes) -> D
         except Exception as error:
             account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
         finally:
-            upkeep.close(place, account)
+            upkeep.close(place, account, hide)
     return account
 
 

@@ -6,14 +6,15 @@ job's backup, and under the job's lock: a backup and its upkeep never overlap.
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from kopiatomic import backend, client, preflight, report, state
 from kopiatomic.backend import backend_of, has_option, option_value
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
 from kopiatomic.command import CommandFailed, Door, describe_status, printable
 from kopiatomic.job import Job
+from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.state import Place
 
@@ -107,6 +108,11 @@ class Account:
         if self.status == 0:
             self.status, self.outcome = status, outcome
 
+    def conceal(self, hide: Callable[[str], str]) -> None:
+        """Take secrets out of all that is told."""
+        for texts in (self.problems, self.notes):
+            texts[:] = map(hide, texts)
+
 
 def run(
     job: Job, door: Door, streams: Streams, inherited: Mapping[str, str], wishes: Wishes
@@ -119,7 +125,9 @@ def run(
     preflight.need_root(job)
     environment = backend.client_environment(job, inherited, None)
     steps = plan(job, wishes, environment)
-    preflight.client_program(job)
+    program = preflight.client_program(job)
+    hide = redactor(environment, [*job.command, *job.options], program)
+    streams = replace(streams, hide=hide)
     place = Place(job.program, job.name)
     with state.lock(place), Signals() as signals:
         account = Account("upkeep", job.program, job.name, began=time.time())
@@ -142,13 +150,14 @@ def run(
         except Exception as error:
             account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
         finally:
-            close(place, account)
+            close(place, account, hide)
     return account
 
 
-def close(place: Place, account: Account) -> None:
-    """End an account and enter it into the job's history of upkeep."""
+def close(place: Place, account: Account, hide: Callable[[str], str]) -> None:
+    """End an account and enter it, without secrets, into the job's history of upkeep."""
     account.ended = time.time()
+    account.conceal(hide)
     try:
         state.remember_upkeep(place, as_dict(account))
     except (OSError, Refusal) as error:

@@ -7,6 +7,12 @@ import os
 import stat
 from pathlib import Path
 
+# What kopia does not keep of a tree, of a live one neither: fifos, hard links, the times of
+# symbolic links, and the times of directories, which it takes from the newest file within.
+KEPT_BY_KOPIA = {
+    "fifos": False, "hard_links": False, "symlink_times": False, "directory_times": False,
+}  # fmt: skip
+
 NIGHT = 1_600_000_000_123_456_789
 
 

@@ -24,7 +24,8 @@ class Figures:
     """What the client says it did, as numbers; None where it did not say.
 
     ``added`` is in bytes as they were before compression, where the client
-    tells; ``snapshots`` are the names of the backups it made.
+    tells; ``files`` are with symbolic links for kopia, without for restic;
+    ``snapshots`` are the names of the backups it made.
     """
 
     files: int | None = None
@@ -106,7 +107,7 @@ class Kopia(Backend):
         words = [*job.command, *job.options]
         if not captured or has_option(words, "--json", "--no-json", "--no-progress"):
             return []
-        # Its last line of progress says what was uploaded, which its JSON does not.
+        # Its last line of progress says how many files it read, which its JSON does not.
         return ["--json", "--progress"]
 
     def repository(self, job: Job, environment: Mapping[str, str], home: str) -> str | None:
@@ -128,12 +129,11 @@ class Kopia(Backend):
         manifests = [each for each in _json_values(decode(output)) if "rootEntry" in each]
         sums = [_member(each, "rootEntry", "summ") for each in manifests]
         done = _KOPIA_DONE.findall(decode(messages))
-        amounts = [_bytes(number, unit) for _, number, unit in done]
+        # What it calls hashed are files and symbolic links; what it uploads it tells too early.
         return Figures(
-            files=_total(sums, "files") if sums else None,
+            files=_total(sums, "files") + _total(sums, "symlinks") if sums else None,
             size=_total(sums, "size") if sums else None,
-            new_or_changed=sum(int(count) for count, _, _ in done) if done else None,
-            added=sum(each or 0 for each in amounts) if done else None,
+            new_or_changed=sum(map(int, done)) if done else None,
             snapshots=tuple(str(each["id"]) for each in manifests if "id" in each),
         )
 
@@ -312,8 +312,8 @@ def _json_values(text: str) -> list[dict[str, object]]:
     return values
 
 
-# The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ... uploaded 9 B".
-_KOPIA_DONE = re.compile(r" \* \d+ hashing, (\d+) hashed .*? uploaded ([\d.]+) (\w+)")
+# The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ...".
+_KOPIA_DONE = re.compile(r" \* \d+ hashing, (\d+) hashed ")
 
 
 def _member(data: Mapping[str, object], *names: str) -> object:

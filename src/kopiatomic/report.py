@@ -15,6 +15,9 @@ from kopiatomic.zfs import by_pool, fits, snapshot_command
 # How much of a client's words a mail carries.
 MAIL_LINES = 40
 
+# How many backups a report names.
+MOST_NAMES = 3
+
 OUTCOMES = {
     "success": "succeeded",
     "incomplete": "is INCOMPLETE",
@@ -215,7 +218,10 @@ def _client(report: Report) -> list[str]:
     how = "" if report.client_status == 0 else f", {describe_status(report.client_status or 0)}"
     told = f": {', '.join(facts)}" if facts else ""
     lines = [f"{name} ran {duration(report.client_seconds)}{how}{told}"]
-    lines += [f"  backup {each[:16]}" for each in figures.snapshots]
+    if 0 < len(figures.snapshots) <= MOST_NAMES:
+        lines.append(f"  saved as {', '.join(each[:16] for each in figures.snapshots)}")
+    elif figures.snapshots:
+        lines.append(f"  saved as {len(figures.snapshots)} backups, one for each path")
     return lines
 
 

@@ -53,7 +53,7 @@ def test_one_dataset(machine: Machine):
 
 def test_three_thousand_datasets_are_one_moment(machine: Machine):
     """More names than a command line takes go through a channel program, in one group."""
-    above = "kta/" + "p" * 80 + "/" + "q" * 60
+    above = "kta/" + "p" * 80 + "/" + "q" * 80
     shell(machine, f"zfs create -p -o canmount=off {above}")
     machine.host.create_datasets([f"{above}/d{number:04}" for number in range(3000)])
     code = """

@@ -13,10 +13,6 @@ from machine import Machine, shell
 
 pytestmark = pytest.mark.kopia
 
-# What kopia does not keep of a tree, of a live one neither: fifos, hard links, the times of
-# symbolic links, and the times of directories, which it takes from the newest file within.
-KEPT = {"fifos": False, "hard_links": False, "symlink_times": False, "directory_times": False}
-
 
 def kopiatomic(kopia: Repository, *words: str, status: int = 0, **variables: str) -> str:
     """Run kopiatomic, expect a status, expect it to be clean afterwards; return its output."""
@@ -97,12 +93,12 @@ def test_another_selection_reads_nothing_again(filled: Machine, kopia: Repositor
 
 def test_what_is_restored_is_the_moment_and_not_the_change(filled: Machine, kopia: Repository):
     home = filled.path(f"{TOP}/home")
-    expected = tree.picture(home, **KEPT)
+    expected = tree.picture(home, **tree.KEPT_BY_KOPIA)
     change = f"echo changed > {TOP}/home/docs/letter.txt; rm {TOP}/home/big; touch {TOP}/home/new"
     kopiatomic(kopia, "-r", "kta/home", "-s", change)
     assert not (home / "big").exists()
     kopia("restore", root(snapshots(kopia)[0]), f"{kopia.directory}/out")
-    assert tree.picture(filled.path(f"{kopia.directory}/out"), **KEPT) == expected
+    assert tree.picture(filled.path(f"{kopia.directory}/out"), **tree.KEPT_BY_KOPIA) == expected
 
 
 def test_a_policy_on_live_paths_excludes(filled: Machine, kopia: Repository):

@@ -6,10 +6,10 @@ import json
 import os
 
 import pytest
+from machine import Machine, shell
 
 from host.conftest import TOP, Repository
 from host.test_upkeep import call, damage, noise
-from machine import Machine, shell
 
 NAMES = [
     "sp ace", "new\nline", "gl*b?[a]", "-rf", "quote\"'\\back", "tab\t", "\x01", "$(id)", "ümläut",
@@ -35,22 +35,20 @@ def drilled(repository: Repository, count: int, *words: str, status: int = 0) ->
 
 def hostile(machine: Machine) -> None:
     """Put files with hostile names into directories with hostile names."""
-    for directory in ("", "/-d *", "/new\nline"):
+    for directory in ("", "/-d *", "/[new]\nline"):
         top = machine.path(f"{TOP}/src{directory}")
         top.mkdir(exist_ok=True)
         for name in NAMES:
-            if not (top / name).is_dir():
-                (top / name).write_text(f"{directory} {name}")
+            (top / name).write_text(f"{directory} {name}")
 
 
 def test_hostile_names_come_back(repository: Repository):
     machine = repository.machine
-    shell(machine, f"mkdir '{TOP}/src/x'")
     hostile(machine)
     call(repository, "kta/src")
     account = drilled(repository, 100)
     (source,) = account["sources"]
-    assert source["chosen"] >= 3 * len(NAMES) - 1
+    assert source["chosen"] == 3 * len(NAMES) + 1
     assert (source["identical"], source["restored"]) == (source["chosen"], source["chosen"])
     assert account["outcome"] == "success"
     assert account["problems"] == []
@@ -93,6 +91,7 @@ def test_a_deleted_file_still_comes_back(repository: Repository):
     assert (source["restored"], len(source["changed_since"])) == (1, 1)
 
 
+@pytest.mark.freebsd  # the sandbox shows .zfs to mount_nullfs only
 def test_a_change_is_bridged_by_a_zfs_snapshot(repository: Repository):
     machine = repository.machine
     shell(machine, "zfs snapshot kta/src@hourly")

@@ -7,9 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
+from machine import Machine, shell
 
 from host.conftest import TOP, Repository, clean
-from machine import Machine, shell
 
 
 def wrapped(repository: Repository) -> str:

@@ -71,15 +71,23 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """A job that must have a good backup of at most ``max_age`` hours."""
+
+    place: Place
+    max_age: float = MAX_AGE
+
+
+@dataclass(frozen=True)
 class Sight:
     """What there is to know of a machine; ``unseen`` says what could not be looked at.
 
-    ``expected`` are the jobs that must be fresh, None for all that ever ran;
-    ``max_age`` is in hours.
+    ``expected`` are the jobs that must be fresh; None means all that ever ran,
+    with a good backup of at most ``max_age`` hours.
     """
 
     pasts: tuple[Past, ...] = ()
-    expected: tuple[Place, ...] | None = None
+    expected: tuple[Expected, ...] | None = None
     max_age: float = MAX_AGE
     datasets: tuple[Dataset, ...] = ()
     table: tuple[Mount, ...] = ()
@@ -110,10 +118,27 @@ def expected(text: str) -> Place:
     return Place(program, state.check_job_name(job))
 
 
+def wishes(options: Iterable[tuple[str, str]]) -> tuple[list[Expected], float]:
+    """Return the expected jobs, and the age for all jobs if none is; raises Refusal.
+
+    A --max-age holds for the --expect after it; one that has none before it
+    takes the last of all.
+    """
+    places: list[tuple[Place, float | None]] = []
+    latest = None
+    for name, value in options:
+        if name == "--max-age":
+            latest = hours(value)
+        elif name == "--expect":
+            places.append((expected(value), latest))
+    last = MAX_AGE if latest is None else latest
+    return [Expected(place, last if limit is None else limit) for place, limit in places], last
+
+
 # Gathering
 
 
-def look(door: Door, expect: Sequence[Place], max_age: float) -> Sight:
+def look(door: Door, expect: Sequence[Expected], max_age: float) -> Sight:
     """Return what there is to know; what cannot be looked at is told in ``unseen``."""
     unseen = []
     pasts: list[Past] = []
@@ -262,18 +287,20 @@ def dated_success(past: Past, now: float) -> Run | None:
 
 def _stale(sight: Sight, now: float) -> list[Finding]:
     known = {past.place: past for past in sight.pasts}
-    places = list(known) if sight.expected is None else list(sight.expected)
-    if not places:
+    jobs = sight.expected
+    if jobs is None:
+        jobs = tuple(Expected(place, sight.max_age) for place in known)
+    if not jobs:
         return [_nothing_ran()]
     found: list[Finding] = []
-    for place in places:
-        past = known.get(place, Past(place))
+    for job in jobs:
+        past = known.get(job.place, Past(job.place))
         found += _wrong_clock(past, now)
         run = dated_success(past, now)
         if run is None:
-            found.append(_never(past, now, sight))
-        elif now - (run.when or 0.0) > sight.max_age * HOUR:
-            found.append(_too_old(past, run, now, sight))
+            found.append(_never(past, now, sight.expected is None))
+        elif now - (run.when or 0.0) > job.max_age * HOUR:
+            found.append(_too_old(past, run, now, job.max_age, sight.expected is None))
     return found
 
 
@@ -295,20 +322,20 @@ def _wrong_clock(past: Past, now: float) -> list[Finding]:
     return [Finding("clock", past.label, text, "look at the clock: date(1), ntpd(8)")]
 
 
-def _never(past: Past, now: float, sight: Sight) -> Finding:
+def _never(past: Past, now: float, forgettable: bool) -> Finding:
     text = f"{past.label}: " + ("no good backup yet" if past.runs else "it has never run")
     if past.success is not None:
         text = f"{past.label}: no good backup whose date can be trusted"
-    remedy = _what_to_do(past, sight.expected is None)
+    remedy = _what_to_do(past, forgettable)
     return Finding("never", past.label, text + _circumstances(past, now), remedy)
 
 
-def _too_old(past: Past, run: Run, now: float, sight: Sight) -> Finding:
+def _too_old(past: Past, run: Run, now: float, max_age: float, forgettable: bool) -> Finding:
     text = (
         f"{past.label}: no good backup since {when(run.when)}, {age(now - (run.when or now))} ago; "
-        f"{sight.max_age:g} h are allowed"
+        f"{max_age:g} h are allowed"
     )
-    remedy = _what_to_do(past, sight.expected is None)
+    remedy = _what_to_do(past, forgettable)
     return Finding("stale", past.label, text + _circumstances(past, now), remedy)
 
 
@@ -367,7 +394,9 @@ def _uncovered(sight: Sight, now: float) -> list[Finding]:
 def _speaks(past: Past, sight: Sight, now: float) -> Run | None:
     """Return the run that says what a job covers; None if it has none, or is long retired."""
     run = past.success
-    if run is None or sight.expected is None or past.place in sight.expected:
+    if run is None or sight.expected is None:
+        return run
+    if any(past.place == each.place for each in sight.expected):
         return run
     return run if run.when is not None and now - run.when < STILL_COUNTS else None
 

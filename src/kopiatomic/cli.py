@@ -104,7 +104,8 @@ Else:
                           and what runs that died have left behind
       --check             only what endangers the backups, of all jobs of both
                           programs; exit status 1 if there is anything:
-      --max-age HOURS       a good backup older than this is too old (48)
+      --max-age HOURS       a good backup older than this is too old (48); holds
+                            for the jobs that are named after it
       --expect PROGRAM/JOB  a job that must be fresh, not all that ever ran; may
                             be given more than once
       --sweep             remove what a run that was killed has left behind
@@ -168,7 +169,7 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     if _looks(switches, job):
         if "--check" in switches:
             return _check(job, door, options)
-        return _status(job, door, job.name if "-j" in switches else None, "--json" in switches)
+        return _status(job, door, switches)
     if "--sweep" in switches:
         return _sweep(job, door)
     if _between_backups(switches, job):
@@ -422,19 +423,21 @@ def _looks(switches: "set[str]", job: "Job") -> bool:
     return bool(asked)
 
 
-def _status(job: "Job", door: "Door", name: "str | None", as_json: bool) -> int:
+def _status(job: "Job", door: "Door", switches: "set[str]") -> int:
     import time
 
     from kopiatomic import preflight, report, status
     from kopiatomic.refusal import EX_OSERR
 
     preflight.need_root(job)
+    name = job.name if "-j" in switches else None
     account = status.look(door, job.program, name, time.time())
+    as_json, periodic = "--json" in switches, "--periodic" in switches
     _print(report.as_json(status.as_dict(account)) if as_json else status.as_text(account))
     if account.trouble is None:
         return 0
-    print(f"{job.program}: {account.trouble}", file=sys.stderr)
-    return EX_OSERR
+    print(f"{job.program}: {account.trouble}", file=sys.stdout if periodic else sys.stderr)
+    return PERIODIC_TROUBLE if periodic else EX_OSERR
 
 
 def _check(job: "Job", door: "Door", options: "Sequence[tuple[str, str]]") -> int:
@@ -442,9 +445,8 @@ def _check(job: "Job", door: "Door", options: "Sequence[tuple[str, str]]") -> in
 
     from kopiatomic import check, preflight, report
 
-    expect = [check.expected(value) for name, value in options if name == "--expect"]
+    expect, max_age = check.wishes(options)
     values = dict(options)
-    max_age = check.hours(values["--max-age"]) if "--max-age" in values else check.MAX_AGE
     preflight.need_root(job)
     found = check.findings(check.look(door, expect, max_age), time.time())
     _print(report.as_json(check.as_dict(found)) if "--json" in values else check.as_text(found))

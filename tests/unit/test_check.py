@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from kopiatomic import check, cli, state
-from kopiatomic.check import MAX_AGE, Sight, Thing
+from kopiatomic import check, cli, state, status
+from kopiatomic.check import MAX_AGE, Expected, Sight, Thing
 from kopiatomic.command import Door
 from kopiatomic.machine import Mount
 from kopiatomic.refusal import EX_NOPERM, EX_USAGE, Refusal
@@ -74,14 +74,20 @@ class TestStale:
         assert "(50 h 0 min)" in found.text
 
     def test_an_expected_job_that_is_not_known(self):
-        found = find(past(run(HOUR)), expected=(PLACE, OTHER))
+        found = find(past(run(HOUR)), expected=(Expected(PLACE), Expected(OTHER)))
         assert [(each.kind, each.job) for each in found] == [("never", "kopiatomic/offsite")]
         assert "never run" in found[0].text
 
     def test_one_that_is_not_expected_may_be_old(self):
         old = past(run(99 * DAY), place=OTHER)
-        assert find(past(run(HOUR)), old, expected=(PLACE,)) == []
+        assert find(past(run(HOUR)), old, expected=(Expected(PLACE),)) == []
         assert kinds(find(past(run(HOUR)), old)) == ["stale"]
+
+    def test_each_expected_job_has_its_own_limit(self):
+        old = [past(run(60 * HOUR)), past(run(60 * HOUR), place=OTHER)]
+        (found,) = find(*old, expected=(Expected(PLACE, 24.0), Expected(OTHER, 192.0)))
+        assert found.job == "restomic/default"
+        assert "24 h are allowed" in found.text
 
     def test_no_job_at_all(self):
         (found,) = find()
@@ -170,8 +176,9 @@ class TestUncovered:
         for age, told in ((31 * DAY, []), (99 * DAY, ["uncovered"])):
             monthly = past(run(age, captured=("zroot/home/ben",)), place=OTHER)
             found = find(
-                rest, monthly, expected=(PLACE,), datasets=tuple(datasets), table=tuple(table)
-            )
+                rest, monthly, expected=(Expected(PLACE),),
+                datasets=tuple(datasets), table=tuple(table),
+            )  # fmt: skip
             assert kinds(found) == told
 
 
@@ -358,9 +365,9 @@ class TestLook:
         fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t-\n")
         fp.register(MARKED, stdout="")
         state.remember(PLACE, {"outcome": "success", "moment": "2026-11-23T00:00:00+0000"})
-        sight = check.look(Door(), [PLACE, PLACE], MAX_AGE)
+        sight = check.look(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
         assert sight.unseen == ()
-        assert sight.expected == (PLACE,)
+        assert sight.expected == (Expected(PLACE),)
         told = check.findings(sight, NOW)
         assert [each.text for each in told if each.kind != "exposed"] == [
             "1 dataset is in no job's newest good backup: t"
@@ -390,6 +397,20 @@ class TestCommandLine:
         assert check.expected("kopiatomic/offsite") == OTHER
 
     @pytest.mark.parametrize(
+        ("words", "ages", "all_others"),
+        [
+            ("", [], 48), ("M36", [], 36), ("E", [48], 48), ("M36 E E", [36, 36], 36),
+            ("M36 E M200 E M30", [36, 200], 30), ("E M36", [36], 36),
+        ],
+    )  # fmt: skip
+    def test_an_age_holds_for_the_jobs_after_it(self, words, ages, all_others):
+        options = [
+            ("--max-age", word[1:]) if word[0] == "M" else ("--expect", "kopiatomic/offsite")
+            for word in words.split()
+        ]
+        assert check.wishes(options) == ([Expected(OTHER, age) for age in ages], all_others)
+
+    @pytest.mark.parametrize(
         "arguments",
         [
             ["--status", "t"], ["--check", "-a"], ["--check", "--status"], ["--check", "-j", "x"],
@@ -399,6 +420,16 @@ class TestCommandLine:
     def test_what_does_not_go_together(self, capsys, arguments):
         assert cli.main("restomic", arguments) == EX_USAGE
         assert capsys.readouterr().out == ""
+
+    @pytest.mark.parametrize(("options", "code"), [([], 71), (["--periodic"], 3)])
+    def test_a_status_that_could_not_see_all(self, capfd, monkeypatch, options, code):
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        account = status.Account("restomic", None, "box", NOW, (), trouble="no zfs")
+        monkeypatch.setattr(status, "look", lambda *_: account)
+        assert cli.main("restomic", ["--status", *options]) == code
+        out, err = capfd.readouterr()
+        assert "has made no backup" in out
+        assert "restomic: no zfs" in (out if options else err)
 
     @pytest.mark.parametrize("option", ["--status", "--check"])
     def test_root_only(self, capsys, monkeypatch, option):

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -99,11 +100,11 @@ class Kopia(Backend):
     time_option: str = "--start-time"
 
     def moment(self, seconds: float) -> str:
-        import time
-
+        """In universal time, which kopia takes together with the zone."""
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
     def arguments(self, job: Job, plan: Plan, captured: bool) -> list[str]:
+        """Return what makes kopia tell its results."""
         words = [*job.command, *job.options]
         if not captured or has_option(words, "--json", "--no-json", "--no-progress"):
             return []
@@ -111,6 +112,7 @@ class Kopia(Backend):
         return ["--json", "--progress"]
 
     def repository(self, job: Job, environment: Mapping[str, str], home: str) -> str | None:
+        """Return the directory in kopia's own configuration file, if that is a local one."""
         words = [*job.command, *job.options]
         config = option_value(words, "--config-file") or environment.get("KOPIA_CONFIG_PATH")
         if config is None and _is_plain(job, self.name):
@@ -126,6 +128,7 @@ class Kopia(Backend):
             return None
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
+        """Read the JSON on standard output and the last lines of progress."""
         manifests = [each for each in _json_values(decode(output)) if "rootEntry" in each]
         sums = [_member(each, "rootEntry", "summ") for each in manifests]
         done = _KOPIA_DONE.findall(decode(messages))
@@ -150,21 +153,23 @@ class Restic(Backend):
     feature: str = field(default="device-id-for-hardlinks")
 
     def moment(self, seconds: float) -> str:
-        import time
-
+        """In local time, which is restic's."""
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
     def arguments(self, job: Job, plan: Plan, captured: bool) -> list[str]:
+        """Return the excludes that keep out what is not frozen."""
         patterns = (f"{_restic_literal(place)}/*" for place in plan.thawed)
         return [word for pattern in patterns for word in ("--exclude", pattern)]
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """Add the feature to what the user has set."""
         features = inherited.get("RESTIC_FEATURES", "")
         if self.feature in features:
             return {}
         return {"RESTIC_FEATURES": ",".join(filter(None, (features, f"{self.feature}=true")))}
 
     def repository(self, job: Job, environment: Mapping[str, str], home: str) -> str | None:
+        """Return the directory that an option or variable names, if that is a local one."""
         words = [*job.command, *job.options]
         named = option_value(words, "--repo", "-r")
         if named is None and _is_plain(job, self.name):
@@ -175,6 +180,7 @@ class Restic(Backend):
         return path if path.startswith("/") else None
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
+        """Read the summary, which is text or, with --json, a line of JSON."""
         text = decode(output)
         summaries = [
             each for each in _json_values(text) if each.get("message_type") == "summary"
@@ -182,6 +188,7 @@ class Restic(Backend):
         return _restic_json(summaries[-1]) if summaries else _restic_text(text)
 
     def hint(self, status: int, text: str) -> str | None:
+        """Explain restic's exit statuses."""
         if f'unknown feature flag "{self.feature}"' in text:
             return (
                 f"this restic no longer knows {self.feature}; "

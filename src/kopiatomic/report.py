@@ -169,14 +169,20 @@ def as_text(report: Report) -> str:
 
 def as_mail(report: Report) -> str:
     """Return a report for periodic(8)'s mail: with what the client said, if that matters."""
-    text = as_text(report)
-    if report.problems and report.said.strip():
-        lines = report.said.rstrip("\n").split("\n")
-        shown = lines[-MAIL_LINES:]
-        of = f" (its last {MAIL_LINES} lines)" if len(lines) > MAIL_LINES else ""
-        name = os.path.basename(report.client[0]) if report.client else "the command"
-        text += f"\nWhat {name} said{of}:\n" + "".join(f"  {printable(line)}\n" for line in shown)
-    return text
+    if not report.problems:
+        return as_text(report)
+    name = os.path.basename(report.client[0]) if report.client else "the command"
+    return as_text(report) + what_was_said(name, report.said)
+
+
+def what_was_said(name: str, said: str) -> str:
+    """Return the end of what a program printed, indented below a title; nothing for nothing."""
+    lines = said.rstrip("\n").split("\n")
+    if lines == [""]:
+        return ""
+    of = f" (its last {MAIL_LINES} lines)" if len(lines) > MAIL_LINES else ""
+    shown = "".join(f"  {printable(line)}\n" for line in lines[-MAIL_LINES:])
+    return f"\nWhat {name} said{of}:\n{shown}"
 
 
 def _headline(report: Report) -> str:

@@ -128,12 +128,18 @@ def _still_runs(place: Place, descriptor: int) -> str:
 
 
 def is_locked(place: Place) -> bool:
-    """Say whether a run of the job is under way."""
+    """Say whether a run of the job is under way.
+
+    An empty lock file is nobody's. It is left alone, because to try its lock
+    would for a moment be in the way of a run that begins.
+    """
     try:
         descriptor = os.open(place.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
+        if os.fstat(descriptor).st_size == 0:
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -195,7 +201,7 @@ def _entries(path: str) -> list[dict[str, object]]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             entries.append(entry)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from kopiatomic import backend, client, preflight, report, state
 from kopiatomic.backend import backend_of, has_option, option_value
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
-from kopiatomic.command import CommandFailed, Door, describe_status, printable
+from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
@@ -54,7 +54,7 @@ _FORGET_WORDS = (
 _DANGEROUS = ("--unsafe-allow-remove-all",)
 
 _DAMAGED = (
-    "it may be damaged: keep all copies, prune nothing, and read restic's chapter "
+    "the repository may be damaged: keep all copies, prune nothing, and read restic's chapter "
     "Troubleshooting before anything else"
 )
 
@@ -101,6 +101,7 @@ class Account:
     steps: list[Done] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    said: str = ""  # the end of what the client printed
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
         """Add a problem; the first one decides about the outcome and the exit status."""
@@ -139,6 +140,7 @@ def run(
                     break
                 ended = client.run(door, step.argv, environment, signals, streams)
                 done.status, done.seconds = ended.status, ended.seconds
+                account.said = decode(ended.said)
                 done.outcome = "ok" if ended.status == 0 else "failed"
                 signals.check()
                 _judge(job, account, done, ended)

@@ -698,7 +698,8 @@ def as_text(drill: Drill) -> str:
         lines += [f"  {line}" for line in _told(tally, drill)]
     if drill.notes:
         lines += ["", "Note:", *(f"  {printable(note)}" for note in drill.notes)]
-    lines += ["", f"The files were chosen at random; --seed {drill.seed} chooses them again."]
+    again = f"--seed {drill.seed} chooses the same again, until the next backup"
+    lines += ["", f"The files were chosen at random; {again}."]
     return "\n".join(lines) + "\n"
 
 

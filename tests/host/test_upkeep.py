@@ -109,7 +109,7 @@ class TestRestic:
         assert len((state / "restomic.default.history").read_text().splitlines()) == 1
 
     def test_a_wrong_password_is_explained(self, filled: Machine, restic: Repository):
-        restic.environment["RESTIC_PASSWORD"] = "wrong"
+        restic.environment["RESTIC_PASSWORD"] = "battery staple"
         _, err = call(restic, "--upkeep", "--verify", "0", status=12)
         assert "password is wrong" in err
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import clients
+import nights
 import tree
 from machine import BASE, FreeBSD, Machine, Sandbox, shell
 
@@ -55,6 +56,8 @@ def main() -> int:
             )
             if available(client)
         ]
+    if sys.platform.startswith("linux") and available("restic"):
+        mornings()
     print()
     rule("Done: what was restored is the moment of the snapshot" if all(right) else "WRONG")
     return 0 if right and all(right) else 1
@@ -186,6 +189,24 @@ def restore(machine: Machine, client: str, store: dict[str, str], path: str, out
         return f"{out}{path}"
     machine.run(["kopia", "restore", path, out], env=store, check=True)
     return out
+
+
+def mornings() -> None:
+    """Show the mails of a good night and of a bad one, as the scripts for periodic(8) send them."""
+    with tempfile.TemporaryDirectory(prefix="kopiatomic-demo-") as directory:
+        machine = Sandbox(Path(directory) / "host")
+        try:
+            nights.prepare(machine)
+            print()
+            rule("/etc/periodic.conf")
+            show(nights.PERIODIC_CONF)
+            for title, night in (("good", nights.good_night), ("bad", nights.bad_night)):
+                for mail in night(machine):
+                    print()
+                    rule(f"The morning after a {title} night")
+                    show(nights.body(mail))
+        finally:
+            machine.close()
 
 
 def rule(title: str) -> None:

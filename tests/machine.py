@@ -77,6 +77,21 @@ class Sandbox:
             if path is not None:
                 (root / "usr/local/bin" / name).symlink_to(f"/compat/linux{path}")
 
+    def install_periodic(self) -> None:
+        """Put the scripts for periodic(8) where the port puts them."""
+        renderer = [sys.executable, str(CHECKOUT / "periodic/render.py")]
+        where = ["--destdir", str(self.host.root), "--prefix", "/usr/local"]
+        subprocess.run([*renderer, *where], check=True)
+
+    def periodic(self, period: str = "daily") -> list[str]:
+        """Let a night pass; return the mails to root that it sent, oldest first."""
+        mailbox = self.path("/var/mail/root")
+        mailbox.unlink(missing_ok=True)
+        result = self.run(["periodic", period], timeout=300)
+        assert result.returncode == 0, result.stderr
+        text = mailbox.read_text() if mailbox.exists() else ""
+        return [f"From {mail}" for mail in ("\n" + text).split("\nFrom ")[1:]]
+
     def run(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
         timeout: float = 120,

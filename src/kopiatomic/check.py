@@ -358,8 +358,10 @@ def _what_to_do(past: Past, forgettable: bool) -> str:
         return f"wait for it; if it hangs, end it and look at: {look}"
     if past.runs and past.runs[-1].outcome != "success":
         advice = f"mend that and run it again; more is told by: {look}"
-    else:
+    elif past.runs:
         advice = "nothing started it: is it enabled in periodic.conf(5), was the machine off?"
+    else:
+        advice = "if it is new, its first run comes after this check; if not, look why nothing started it"
     if forgettable and past.runs:
         advice += f" If there is no such job any more: {quote(['rm', past.place.history])}"
     return advice

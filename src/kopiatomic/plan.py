@@ -230,7 +230,7 @@ def _select(
             continue
         reason = _reason_against(dataset, points, names)
         if dataset.name in excluded:
-            reason = f"excluded by -x {excluded[dataset.name]}"
+            reason = f"excluded by {excluded[dataset.name]}"
         elif dataset.backup == "off" and not named:
             reason = f"its property {BACKUP_PROPERTY} is off"
         if reason is None:

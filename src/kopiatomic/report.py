@@ -54,6 +54,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)  # snapshots of earlier runs that stay
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
         """Add a problem; the first one decides about the outcome and the exit status."""
@@ -213,7 +214,7 @@ def _client(report: Report) -> list[str]:
     figures = report.figures
     facts = []
     if figures.files is not None:
-        facts.append(f"{figures.files} files")
+        facts.append("1 file" if figures.files == 1 else f"{figures.files} files")
     if figures.size is not None:
         facts.append(size(figures.size))
     if figures.new_or_changed is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from kopiatomic import backend, client, mounts, parent, preflight, redact, state, view, zfs
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
-from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable
+from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable, quote
 from kopiatomic.job import Job
 from kopiatomic.machine import Mount
 from kopiatomic.plan import Names, Needs, Plan, make_plan
@@ -80,7 +80,10 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
         except Exception as error:
             report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
         finally:
-            take_down(work, place, names)
+            try:
+                take_down(work, place, names)
+            except Exception as error:
+                report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
             call_anyway(work, "-q", job.after)
             report.ended = time.time()
             report.conceal(hide)
@@ -156,7 +159,8 @@ def sweep(
         if outcome.left:
             raise Refusal(
                 f"{outcome.left[-1]}, left by an earlier run, cannot be unmounted "
-                f"({outcome.reason}); end what uses it, then: umount -f {outcome.left[-1]}",
+                f"({outcome.reason}); end what uses it, then: "
+                f"{quote(['umount', '-f', outcome.left[-1]])}",
                 EX_TEMPFAIL,
             )
         snapshots = zfs.own_snapshots(door, f"{place.program}:{place.job}:")
@@ -171,13 +175,14 @@ def sweep(
     report.notes += [_stays(each) for each in left]
     if not left:
         state.finish(place)
+    report.stuck = sorted(stuck)
     return None if old else table
 
 
 def _stays(left: zfs.Left) -> str:
     return (
         f"the snapshot {left.name} of an earlier run stays: {left.reason}; "
-        f"the next run tries again, or: zfs destroy '{left.name}'"
+        f"the next run tries again, or: {quote(['zfs', 'destroy', left.name])}"
     )
 
 
@@ -233,7 +238,8 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
     report.client = words
     work.signals.check()
     streams = work.streams
-    if "--json" in words and job.program == "kopiatomic":
+    for_us_alone = "--json" in words and job.program == "kopiatomic"
+    if for_us_alone:
         streams = replace(streams, output=None)
     try:
         ended = client.run(
@@ -242,7 +248,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
     except CommandFailed as error:
         raise Failed(str(error), EX_UNAVAILABLE) from error
     report.client_status, report.client_seconds = ended.status, ended.seconds
-    report.said += decode(ended.said if streams.output is not None else ended.messages)
+    report.said += decode(ended.messages if for_us_alone else ended.said)
     report.figures = backend.backend_of(job.program).figures(ended.output, ended.messages)
     work.signals.check()
     judge(job, report, ended)
@@ -339,7 +345,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
     for point in outcome.left:
         report.fail(
             f"{point} cannot be unmounted ({outcome.reason}); "
-            f"the next run tries again, or: umount -f '{point}'",
+            f"the next run tries again, or: {quote(['umount', '-f', point])}",
             EX_OSERR,
         )
     left = zfs.destroy(work.door, work.snapshots)
@@ -350,14 +356,14 @@ def take_down(work: Work, place: Place, names: Names) -> None:
     for each in left:
         report.fail(
             f"the snapshot {each.name} cannot be destroyed: {each.reason}; "
-            f"the next run tries again, or: zfs destroy '{each.name}'",
+            f"the next run tries again, or: {quote(['zfs', 'destroy', each.name])}",
             EX_OSERR,
         )
     if outcome.left:
         return
     for path in view.remove_directories(names):
         report.notes.append(f"{path} is not empty and stays")
-    if not left:
+    if not left and not report.stuck:
         state.finish(place)
 
 

@@ -270,7 +270,7 @@ def run_of(entry: dict[str, object]) -> Run:
         moment=_seconds(entry.get("moment")),
         seconds=_number(entry.get("seconds")),
         captured=_column(entry.get("captured"), "dataset"),
-        excluded=_column(entry.get("left_out"), "name", "excluded by -x"),
+        excluded=_column(entry.get("left_out"), "name", "excluded by "),
         added=_count(told.get("added")),
         new_or_changed=_count(told.get("new_or_changed")),
         problems=_texts(entry.get("problems")),

@@ -146,7 +146,7 @@ BACKUPS = {
     ),
     "live directories": (
         "daily_restomic_datasets=zroot\ndaily_restomic_live='/var/cache/restic /etc/*'",
-        ["--datasets", "zroot", "--live", "/var/cache/restic", "--live", "/etc/*"],
+        ["--datasets", "zroot", "--lives", "/var/cache/restic /etc/*"],
     ),
     "everything": (
         """

@@ -70,7 +70,7 @@ class TestReading:
         read = run(
             HOUR, problems=["p"], env_file="/e", command=["/w", "backup"],
             left_out=[
-                {"name": "t/x", "reason": "excluded by -x t/*"},
+                {"name": "t/x", "reason": "excluded by t/*"},
                 {"name": "t/y", "reason": "not mounted"},
             ],
         )  # fmt: skip

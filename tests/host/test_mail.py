@@ -1,0 +1,116 @@
+"""The morning mail, word for word, and that it keeps its secrets.
+
+KOPIATOMIC_GOLDEN=write writes the golden files anew: read them as the
+administrator would before you commit them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nights
+from machine import Sandbox, shell
+
+pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
+pytestmark = [pytest.mark.linux, pytest.mark.restic]
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Sandbox]:
+    """A machine on which one night has passed."""
+    made = Sandbox(tmp_path / "host")
+    try:
+        nights.prepare(made)
+        yield made
+    finally:
+        made.close()
+
+
+def compare(name: str, mails: list[str]) -> None:
+    """Hold mails against a golden file."""
+    text = "\n".join(nights.timeless(nights.body(mail)) for mail in mails)
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("KOPIATOMIC_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_a_good_night_and_a_bad_one(machine: Sandbox):
+    compare("good-night", nights.good_night(machine))
+    compare("bad-night", nights.bad_night(machine))
+
+
+def everything_kept(machine: Sandbox) -> str:
+    """Return all that the program has written to keep, and its mails."""
+    kept = [*machine.path("/var/db/kopiatomic").iterdir(), *machine.path("/var/log").glob("*")]
+    return "".join(path.read_text(errors="replace") for path in kept if path.is_file())
+
+
+LEAKS = {
+    "an env file": 'echo "cannot open $RESTIC_REPOSITORY with $RESTIC_PASSWORD" >&2; exit 1',
+    "a url": (
+        "export RESTIC_REPOSITORY=https://user:wr4pper-pw@h/; echo $RESTIC_REPOSITORY; exit 1"
+    ),
+    "a wrapper": "RESTIC_PASSWORD=wr4pper-pw; set -x; : $RESTIC_PASSWORD; exit 1",
+    "the arguments": 'echo "called as $0 $*"; ps -ef 2>/dev/null; exit 1',
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_no_secret_shows_when_the_client_fails_and_prints_it(machine: Sandbox, leak: str):
+    wrapper = machine.path("/usr/local/sbin/restic-leaky")
+    wrapper.write_text(f"#!/bin/sh\nps -ef > /tmp/ps 2>/dev/null\n{LEAKS[leak]}\n")
+    wrapper.chmod(0o700)
+    conf = machine.path("/etc/periodic.conf")
+    conf.write_text(conf.read_text() + 'daily_restomic_command="restic-leaky backup"\n')
+    mails = "".join(machine.periodic())
+    assert "the backup FAILED" in mails
+    processes = machine.path("/tmp/ps")
+    seen = mails + everything_kept(machine) + (processes.read_text() if processes.exists() else "")
+    assert nights.SECRET not in seen
+    assert "wr4pper-pw" not in seen
+    if leak != "the arguments":
+        assert "[hidden]" in mails
+
+
+def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Sandbox):
+    wrapper = machine.path("/usr/local/sbin/restic-slow")
+    wrapper.write_text("#!/bin/sh\necho > /tmp/slow; exec sleep 60\n")
+    wrapper.chmod(0o700)
+    run = machine.popen(
+        ["/usr/local/bin/restomic", "-j", "home", "--plain", "-c", "restic-slow", "kta/home"]
+    )
+    try:
+        shell(machine, "while [ ! -e /tmp/slow ]; do sleep 0.1; done")
+        daily = machine.periodic()[-1]
+    finally:
+        run.terminate()
+        run.wait(30)
+    assert "restomic (job home): NO BACKUP: job home of restomic still runs since 2" in daily
+    assert "restomic (job mail): the backup succeeded" in daily
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("daily_restomic_home_datasets=''", "daily_restomic_home_datasets is empty"),
+        ("daily_restomic_home_datasets=kta/hmoe", "no dataset is called 'kta/hmoe'"),
+        ("daily_restomic_home_command=/no/such", "the client '/no/such' is not installed"),
+        ("daily_restomic_profiles='home no-such'", "daily_restomic_profiles"),
+        ("daily_restomic_enable=Yse", 'daily_restomic_enable="Yse" is neither YES nor NO'),
+        ('daily_restomic_home_datasets="kta/\'home"', "no closing quotation"),
+    ],
+)
+def test_a_job_that_cannot_run_is_trouble_even_if_everything_else_is_hidden(
+    machine: Sandbox, lines: str, says: str
+):
+    conf = machine.path("/etc/periodic.conf")
+    quiet = "daily_show_success=NO\ndaily_show_info=NO\ndaily_show_badconfig=NO\n"
+    conf.write_text(conf.read_text() + quiet + lines + "\n")
+    assert says in machine.periodic()[-1]

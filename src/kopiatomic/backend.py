@@ -320,7 +320,11 @@ def _json_values(text: str) -> list[dict[str, object]]:
 
 
 # The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ...".
-_KOPIA_DONE = re.compile(r" \* \d+ hashing, (\d+) hashed ")
+_KOPIA_DONE = re.compile(r" \* \d+ hashing, ([0-9]{1,18}) hashed ")
+
+# A count, and an amount, as restic writes them; what else it could be is no number.
+_N = "([0-9]{1,18})"
+_DECIMAL = r"([0-9]{1,18}(?:\.[0-9]{1,9})?)"
 
 
 def _member(data: Mapping[str, object], *names: str) -> object:
@@ -331,14 +335,18 @@ def _member(data: Mapping[str, object], *names: str) -> object:
 
 
 def _total(sums: Sequence[object], name: str) -> int:
-    values = [_member(each, name) for each in sums if isinstance(each, Mapping)]
-    return sum(value for value in values if isinstance(value, int))
+    return sum(_count(_member(each, name)) for each in sums if isinstance(each, Mapping))
+
+
+def _count(value: object) -> int:
+    """Return a number that a client printed, 0 if it is none that can be true."""
+    number = value if isinstance(value, int) else 0
+    return number if 0 <= number < 2**63 else 0
 
 
 def _restic_json(summary: Mapping[str, object]) -> Figures:
     def number(name: str) -> int:
-        value = summary.get(name)
-        return value if isinstance(value, int) else 0
+        return _count(summary.get(name))
 
     return Figures(
         files=number("total_files_processed"),
@@ -359,10 +367,10 @@ _UNITS = {
 
 def _restic_text(text: str) -> Figures:
     """Read the lines with which restic closes a backup."""
-    files = re.search(r"^Files:\s+(\d+) new,\s+(\d+) changed,\s+(\d+) unmodified", text, re.M)
-    dirs = re.search(r"^Dirs:\s+(\d+) new,\s+(\d+) changed", text, re.M)
-    added = re.search(r"^Added to the repo\w*: ([\d.]+) (\w+)", text, re.M)
-    total = re.search(r"^processed \d+ files?, ([\d.]+) (\w+) in", text, re.M)
+    files = re.search(rf"^Files:\s+{_N} new,\s+{_N} changed,\s+{_N} unmodified", text, re.M)
+    dirs = re.search(rf"^Dirs:\s+{_N} new,\s+{_N} changed", text, re.M)
+    added = re.search(rf"^Added to the repo\w*: {_DECIMAL} (\w+)", text, re.M)
+    total = re.search(rf"^processed \d+ files?, {_DECIMAL} (\w+) in", text, re.M)
     saved = re.findall(r"^snapshot ([0-9a-f]{8,64}) saved", text, re.M)
     counts = [int(each) for each in files.groups()] if files else []
     return Figures(

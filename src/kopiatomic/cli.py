@@ -80,6 +80,9 @@ def main(program: str, arguments: "Sequence[str]") -> int:
         return _give_up(program, arguments, str(refusal), refusal.status)
     except CommandFailed as error:
         return _give_up(program, arguments, str(error), EX_OSERR)
+    except KeyboardInterrupt:
+        # Before or after a run, which catches signals itself: there is nothing to take down.
+        return _give_up(program, arguments, "interrupted by SIGINT", 130)
     except Exception as error:
         if "--verbose" in arguments:
             raise

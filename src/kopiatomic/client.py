@@ -23,6 +23,9 @@ GRACE = 20.0
 # How much of a program's last output is kept for the report, in bytes.
 TAIL = 256 * 1024
 
+# More than a pipe holds: what is read at most once its writer has ended, in bytes.
+PIPE = 1024 * 1024
+
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -237,22 +240,21 @@ def _pump(
     """Carry output on until the program has ended.
 
     It does not wait for the end of the streams: a process that the program left
-    behind may keep them open for ever.
+    behind may keep them open for ever, and write to them too.
     """
-    reading = dict(streams)
-    ended = False
-    while reading and not ended:
+    reading, rest = dict(streams), PIPE
+    while reading and rest > 0:
         ended = child.poll() is not None
-        while reading:
-            ready = select.select(list(reading), [], [], 0 if ended else 0.2)[0]
-            if not ready:
-                break
-            for stream in ready:
-                data = os.read(stream.fileno(), 65536)
-                if data:
-                    reading[stream].feed(data)
-                else:
-                    del reading[stream]
+        ready = select.select(list(reading), [], [], 0 if ended else 0.2)[0]
+        if ended and not ready:
+            break
+        for stream in ready:
+            data = os.read(stream.fileno(), 65536)
+            if data:
+                reading[stream].feed(data)
+            else:
+                del reading[stream]
+            rest -= len(data) if ended else 0
         signals.enforce()
     for stream, lines in streams.items():
         lines.feed(b"")

@@ -27,6 +27,9 @@ KILL_GRACE = 5.0
 # 512 kB. A command line is kept below this, which leaves room for the rest.
 ARGUMENT_BYTES = 400_000
 
+# How much of what a failing command said is looked at, and told of each line, in characters.
+MESSAGE, MESSAGE_LINE = 4000, 600
+
 
 @dataclass(frozen=True)
 class Result:
@@ -134,8 +137,9 @@ def find(program: str) -> str | None:
 
 def failure(result: Result) -> str:
     """Say in one line why a command failed: its own first words, or how it ended."""
-    lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
-    said = "; ".join(line.strip() for line in lines[:3])
+    # No message is this long; what is longer is garbage, of which the beginning will do.
+    text = result.stderr[:MESSAGE].strip() or result.stdout[:MESSAGE].strip()
+    said = "; ".join(line.strip()[:MESSAGE_LINE] for line in text.splitlines()[:3])
     how = describe_status(result.status)
     return f"{printable(said)} ({how})" if said else how
 

@@ -65,10 +65,12 @@ class Place:
 
 def check_job_name(name: str) -> str:
     """Return a job's name if it may be one; raises Refusal."""
-    if not _JOB_NAME.fullmatch(name):
+    # "a.lock" as a job's directory would be where the lock of job "a" is.
+    if not _JOB_NAME.fullmatch(name) or name.endswith(".lock"):
         raise Refusal(
             f"'{name}' cannot be a job's name; "
-            "use up to 32 letters, digits, '_', '-' and '.', a letter or digit first",
+            "use up to 32 letters, digits, '_', '-' and '.', a letter or digit first, "
+            "no .lock at the end",
             EX_USAGE,
         )
     return name
@@ -104,16 +106,22 @@ def lock(place: Place) -> Iterator[None]:
     """
     private_directory(place.root)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(place.lock, flags, 0o600)
+    try:
+        descriptor = os.open(place.lock, flags, 0o600)
+    except OSError as error:
+        raise Refusal(f"cannot lock {place.lock}: {error.strerror}", EX_CANTCREAT) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refusal(_still_runs(place, descriptor), EX_TEMPFAIL) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {int(time.time())}\n".encode(), 0)
+        # What is written there is for people; a full file system is no reason not to run.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {int(time.time())}\n".encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

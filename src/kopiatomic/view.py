@@ -11,6 +11,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kopiatomic import mounts
@@ -86,14 +87,14 @@ def build(door: Door, plan: Plan, made: list[str], say: Callable[[str], None]) -
     the client may not need it. Raises CommandFailed for any other.
     """
     for mount in plan.view:
+        # Noted first: a command that fails or is killed may have mounted it all the same.
+        made.append(join(plan.names.view, mount.point))
         try:
             door.run(mount_command(mount, plan.names), time_limit=MOUNT_TIME_LIMIT)
         except CommandFailed as error:
             if mount.kind != "live" or mount.point == "/" or mount.point in plan.thawed:
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
-            continue
-        made.append(join(plan.names.view, mount.point))
 
 
 def chroot_command(names: Names, client: Sequence[str]) -> list[str]:
@@ -206,8 +207,9 @@ def remove_directories(names: Names) -> list[str]:
     own TMPDIR goes if it is a plain file; anything else there stays and is told.
     """
     for entry in _entries(names.temporary):
-        if entry.is_file(follow_symlinks=False):
-            os.unlink(entry.path)
+        with suppress(OSError):
+            if entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
     for gap in _entries(names.gaps):
         _remove_empty_tree(gap.path)
     for path in (names.temporary, names.gaps, names.view, names.directory):

@@ -1,0 +1,74 @@
+"""What holds for the house as a whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "kopiatomic"
+TEMPLATES = SOURCE.parents[1] / "periodic"
+FILES = sorted(SOURCE.glob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, with the names taken from our own."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_nothing_is_ever_deleted_recursively(path: Path):
+    text = path.read_text()
+    assert not re.search(r"\brmtree\b|\bremovedirs\b|rm\s+-\w*[rR]|--recursive-delete", text)
+    assert "shutil" not in imports(path) or path.name in ("command.py", "drill.py")
+    assert "find" not in re.findall(r'"(find|rm|rsync|mv|xargs)"', text)
+
+
+def test_the_scripts_delete_nothing():
+    for path in TEMPLATES.rglob("*.j2"):
+        assert not re.search(r"^\s*(rm|rmdir|unlink|find)\b", path.read_text(), re.M), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_only_the_standard_library_is_needed(path: Path):
+    for name in imports(path):
+        top = name.partition(".")[0]
+        assert top == "kopiatomic" or top in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_programs_are_started_through_the_one_door(path: Path):
+    if path.name == "command.py":
+        return
+    text = path.read_text()
+    assert not re.search(r"os\.(system|popen|exec|spawn|posix_spawn)", text)
+    assert not re.search(r"subprocess\.(run|call|check_|Popen\()", text)
+    assert "shell=True" not in text
+
+
+def test_nobody_imports_the_front_door():
+    for path in FILES:
+        assert "kopiatomic.cli" not in imports(path), path.name
+        if path.name != "actions.py":
+            assert "kopiatomic.run" not in imports(path), path.name
+
+
+@pytest.mark.parametrize("name", ["plan", "machine", "job", "refusal"])
+def test_what_is_pure_knows_no_program_and_no_file(name: str):
+    touched = imports(SOURCE / f"{name}.py") & {"os", "subprocess", "kopiatomic.command"}
+    assert not touched
+
+
+def test_there_is_no_global_state():
+    for path in FILES:
+        assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Global)]

@@ -1,0 +1,133 @@
+"""The routine's commands, in their order, with nothing behind them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kopiatomic import client, run, state
+from kopiatomic.client import Ended, Streams
+from kopiatomic.command import Door
+from kopiatomic.job import Job
+
+LIST = (
+    "kta/a\tfilesystem\tyes\ton\toff\t-\t-\n"
+    "kta/b\tfilesystem\tyes\ton\toff\t-\t-\n"
+    "ktb\tfilesystem\tyes\ton\toff\t-\t-\n"
+)
+MOUNTED = [
+    ("/dev/vtbd0", "/", "ufs"), ("devfs", "/dev", "devfs"),
+    ("kta/a", "/a", "zfs"), ("kta/b", "/b", "zfs"), ("ktb", "/c", "zfs"),
+]  # fmt: skip
+TABLE = json.dumps(
+    {"mount": {"mounted": [{"special": s, "node": n, "fstype": t} for s, n, t in MOUNTED]}}
+)
+
+
+@pytest.fixture
+def world(fp, tmp_path, monkeypatch):
+    """A machine that consists of answers; returns the list of what was run by the user."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
+    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
+    monkeypatch.setattr(run.preflight, "need_root", lambda job: None)
+    monkeypatch.setattr(run.preflight, "client_program", lambda job: "/usr/local/bin/restic")
+    started = []
+
+    def fake(door, argv, environment, signals, streams):
+        started.append(list(argv))
+        fp.calls.append(list(argv))
+        return Ended(0, 0.1)
+
+    monkeypatch.setattr(client, "run", fake)
+    fp.keep_last_process(True)
+    fp.register(["sysctl", fp.any()], stdout="0\n")
+    fp.register(["zfs", "list", fp.any()], stdout=LIST)
+    fp.register(["mount", "-v", fp.any()], stdout=TABLE)
+    fp.register(["mount_nullfs", fp.any()])
+    fp.register(["umount", fp.any()])
+    fp.register(["restic", fp.any()], stdout="[]")
+    return started
+
+
+def issued(fp) -> list[str]:
+    """Return the commands without what differs in every run, shortened to what tells them apart."""
+    lines = []
+    for call in fp.calls:
+        words = [word.partition("@")[0] for word in call]
+        lines.append(" ".join(words[:3] if words[0] != "zfs" else words[:2]))
+    return lines
+
+
+
+
+def succeed(fp, *commands: tuple[str, ...]) -> None:
+    for command in commands:
+        fp.register([*command, fp.any()])
+
+
+SNAPSHOT, DESTROY, DEVFS = ("zfs", "snapshot"), ("zfs", "destroy"), ("mount", "-t")
+
+
+def test_order(world, fp):
+    succeed(fp, SNAPSHOT, DESTROY, DEVFS)
+    job = Job(
+        "restomic", targets=("kta/a", "ktb"), before="freeze", after_snapshot="thaw", after="tell"
+    )
+    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    assert report.problems == []
+    view = f"{state.RUN_ROOT}/restomic/default/view"
+    assert issued(fp) == [
+        "sysctl -n security.jail.jailed",
+        "mount -v --libxo",
+        "zfs list",
+        "/bin/sh -c freeze",
+        "zfs snapshot",
+        "zfs snapshot",
+        "/bin/sh -c thaw",
+        f"mount_nullfs / {view}",
+        "mount_nullfs -o ro",
+        f"mount_nullfs /b {view}/b",
+        "mount_nullfs -o ro",
+        "mount -t devfs",
+        "restic --no-lock snapshots",
+        f"chroot {view} restic",
+        f"umount {view}/dev {view}/c",
+        "zfs destroy",
+        "zfs destroy",
+        "/bin/sh -c tell",
+    ]
+
+
+def test_a_snapshot_that_fails_is_the_end_of_it(world, fp):
+    fp.register(
+        ["zfs", "snapshot", fp.any()], returncode=1, stderr="cannot create snapshots : out of space"
+    )
+    fp.register(["zfs", "destroy", fp.any()], returncode=1, stderr="could not find any snapshots to destroy")
+    job = Job("restomic", targets=("kta/a",), before="freeze", after_snapshot="thaw", after="tell")
+    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    assert report.status == 73
+    assert "out of space" in report.problems[0]
+    assert [argv[-1] for argv in world] == ["freeze", "thaw", "tell"]
+    assert not [line for line in issued(fp) if line.startswith(("mount_nullfs", "umount", "chroot"))]
+
+
+def test_a_mount_that_fails_takes_down_what_was_made(world, fp):
+    succeed(fp, SNAPSHOT, DESTROY)
+    fp.register(["mount", "-t", fp.any()], returncode=1, stderr="mount: /dev: Operation not permitted")
+    fp.register(["kldstat", fp.any()])
+    report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    assert report.status == 71
+    assert "cannot build the view" in report.problems[0]
+    assert world == []
+    assert issued(fp)[-2:] == [f"umount {state.RUN_ROOT}/restomic/default/view/dev "
+                               f"{state.RUN_ROOT}/restomic/default/view/c", "zfs destroy"]  # fmt: skip
+
+
+def test_only_snapshots_that_were_made_are_destroyed(world, fp):
+    succeed(fp, SNAPSHOT, DESTROY, DEVFS)
+    run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    made = next(call for call in fp.calls if call[:2] == ["zfs", "snapshot"])
+    gone = [call for call in fp.calls if call[:2] == ["zfs", "destroy"]]
+    assert [call[2] for call in gone] == made[4:]

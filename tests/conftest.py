@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import clients
 import pytest
@@ -29,3 +30,11 @@ def _hindrance(mark: str) -> str | None:
     if mark in ("restic", "kopia"):
         return clients.missing(mark)
     return None
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Put back the umask, which the programs narrow for themselves."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)

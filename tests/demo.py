@@ -96,8 +96,8 @@ def prepare(machine: Machine, top: str) -> None:
     users.chmod(0o755)
     where = "this machine" if isinstance(machine, FreeBSD) else "a sandbox on this machine"
     rule(f"A FreeBSD host ({where}): two pools, files of every kind")
-    told = machine.run(["zfs", "list", "-t", "filesystem,volume", "-o", "name,mounted,canmount,mountpoint"])
-    show(told.stdout)
+    columns = "name,mounted,canmount,mountpoint"
+    show(machine.run(["zfs", "list", "-t", "filesystem,volume", "-o", columns]).stdout)
 
 
 def available(client: str) -> bool:
@@ -170,8 +170,9 @@ def night(machine: Machine, top: str, program: str, client: str, store: dict[str
         print("  (kopia keeps no fifos, no hard links, and no times of links and directories.)")
     again = machine.run([f"/usr/local/bin/{program}", "--json", "ktb/data"], env=store, check=True)
     figures = json.loads(again.stdout)["client"]
-    print(f"  A second run over {top}/data read {figures['new_or_changed']} of {figures['files']} files.")
-    return changed and same and figures["new_or_changed"] == 0
+    read, files = figures["new_or_changed"], figures["files"]
+    print(f"  A second run over {top}/data read {read} of {files} files.")
+    return changed and same and read == 0
 
 
 def restore_letters(machine: Machine, top: str) -> None:

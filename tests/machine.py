@@ -126,7 +126,8 @@ class FreeBSD:
         for program in PROGRAMS:
             script = self.programs / program
             script.write_text(
-                f"#!{sys.executable} -I\nimport sys\nsys.path.insert(0, {str(CHECKOUT / 'src')!r})\n"
+                f"#!{sys.executable} -I\nimport sys\n"
+                f"sys.path.insert(0, {str(CHECKOUT / 'src')!r})\n"
                 f"from kopiatomic.cli import {program}\nsys.exit({program}())\n"
             )
             script.chmod(0o755)
@@ -144,8 +145,7 @@ class FreeBSD:
         environment = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **(env or {})}
         return subprocess.run(
             self._translated(argv), env=environment, check=check, timeout=timeout, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
+            stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True,
         )  # fmt: skip
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:

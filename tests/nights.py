@@ -32,7 +32,8 @@ def prepare(machine: Sandbox) -> None:
         machine,
         "zfs set mountpoint=none kta; zfs create -o mountpoint=/home kta/home;"
         "zfs create kta/home/ben; zfs create kta/home/cache; zfs create -V 16m kta/home/disk;"
-        "zfs create -o mountpoint=/var/mail/queue kta/mail; mkdir -p /backup /usr/local/etc/kopiatomic",
+        "zfs create -o mountpoint=/var/mail/queue kta/mail;"
+        "mkdir -p /backup /usr/local/etc/kopiatomic",
     )
     tree.fill(machine.path("/home"))
     tree.fill(machine.path("/home/ben"))

@@ -47,7 +47,8 @@ def fill(top: Path) -> None:
 
 
 def picture(top: Path, *, symlink_times: bool = True, fifos: bool = True,
-            hard_links: bool = True, directory_times: bool = True) -> dict[str, tuple[object, ...]]:  # fmt: skip
+            hard_links: bool = True, directory_times: bool = True,
+            ) -> dict[str, tuple[object, ...]]:  # fmt: skip
     """Return everything in a tree, by relative name, in a form that can be compared."""
     first_of: dict[tuple[int, int], str] = {}
     result: dict[str, tuple[object, ...]] = {}

@@ -361,7 +361,10 @@ def _what_to_do(past: Past, forgettable: bool) -> str:
     elif past.runs:
         advice = "nothing started it: is it enabled in periodic.conf(5), was the machine off?"
     else:
-        advice = "if it is new, its first run comes after this check; if not, look why nothing started it"
+        advice = (
+            "if it is new, its first run comes after this check; "
+            "if not, look why nothing started it"
+        )
     if forgettable and past.runs:
         advice += f" If there is no such job any more: {quote(['rm', past.place.history])}"
     return advice

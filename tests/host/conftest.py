@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 import tree
 from machine import BASE, FreeBSD, Machine, Sandbox, shell
 

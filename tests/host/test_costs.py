@@ -9,9 +9,9 @@ import time
 from collections import Counter
 
 import pytest
+from machine import CHECKOUT, Machine, shell
 
 from host.conftest import clean
-from machine import CHECKOUT, Machine, shell
 
 pytestmark = pytest.mark.linux
 
@@ -65,7 +65,8 @@ names = [f"{each.name}@one" for each in zfs.list_datasets(door) if each.name.sta
 assert argument_bytes(names) > 524288
 zfs.snapshot(door, names, "restomic:default:1")
 assert zfs.own_snapshots(door, "restomic:default:") == sorted(names)
-print(len(names), *set(door.run(["zfs", "list", "-Hp", "-t", "snapshot", "-o", "createtxg"]).stdout.split()))
+groups = door.run(["zfs", "list", "-Hp", "-t", "snapshot", "-o", "createtxg"]).stdout.split()
+print(len(names), *set(groups))
 assert zfs.destroy(door, names) == []
 assert zfs.own_snapshots(door, "restomic:default:") == []
 """

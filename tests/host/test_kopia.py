@@ -6,10 +6,10 @@ import json
 import time
 
 import pytest
-
 import tree
-from host.conftest import TOP, Repository, clean
 from machine import Machine, shell
+
+from host.conftest import TOP, Repository, clean
 
 pytestmark = pytest.mark.kopia
 

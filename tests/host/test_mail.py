@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import nights
+import pytest
 from machine import Sandbox, shell
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")

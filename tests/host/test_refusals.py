@@ -6,9 +6,9 @@ import json
 import subprocess
 
 import pytest
+from machine import Machine, shell
 
 from host.conftest import TOP, clean
-from machine import Machine, shell
 
 USAGE, NOINPUT, UNAVAILABLE, NOPERM, CONFIG = 64, 66, 69, 77, 78
 
@@ -47,7 +47,7 @@ CASES = [
     (["-c", "true", ""], NOINPUT, "no dataset is called ''"),
     (["-c", "no-such-client backup", "kta/src"], UNAVAILABLE, "'no-such-client' is not installed"),
     (["-c", "/kt/etc/notexec", "kta/src"], UNAVAILABLE, "/kt/etc/notexec is not executable"),
-    (["-c", "true", "-p", "/kt/etc/notexec", "kta/src"], UNAVAILABLE, "command of -p cannot be run"),
+    (["-c", "true", "-p", "/kt/etc/notexec", "kta/src"], UNAVAILABLE, "of -p cannot be run"),
     (["-c", "true", "-s", "/no/hook x", "kta/src"], UNAVAILABLE, "/no/hook does not exist"),
     (["-c", "true", "-q", "/no/hook", "kta/src"], UNAVAILABLE, "/no/hook does not exist"),
     (["-c", "true", "-e", "/kt/etc/open", "kta/src"], NOPERM, "chmod 600 /kt/etc/open"),
@@ -145,7 +145,8 @@ class TestKernel:
     def test_no_nullfs(self, odd: Machine):
         stub = odd.path("/sbin/mount_nullfs")
         stub.unlink()
-        stub.write_text('#!/bin/sh\necho "mount_nullfs: $2: Operation not supported by device" >&2\nexit 1\n')
+        says = "mount_nullfs: $2: Operation not supported by device"
+        stub.write_text(f'#!/bin/sh\necho "{says}" >&2\nexit 1\n')
         stub.chmod(0o755)
         odd.host.kernel(nullfs=False)
         result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/src"])

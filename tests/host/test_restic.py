@@ -7,12 +7,12 @@ import re
 import sys
 import time
 
-import pytest
-
 import clients
+import pytest
 import tree
-from host.conftest import TOP, Repository, clean
 from machine import Machine, shell
+
+from host.conftest import TOP, Repository, clean
 
 pytestmark = pytest.mark.restic
 
@@ -38,7 +38,9 @@ def changes(output: str) -> tuple[int, int, int, int, str]:
     files = re.search(r"^Files: +(\d+) new, +(\d+) changed", output, re.M)
     dirs = re.search(r"^Dirs: +(\d+) new, +(\d+) changed", output, re.M)
     added = re.search(r"^Added to the repo\w*: ([\d.]+ \w+)", output, re.M)
-    assert files and dirs and added, output
+    assert files, output
+    assert dirs
+    assert added
     return int(files[1]), int(files[2]), int(dirs[1]), int(dirs[2]), added[1]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from host.conftest import Repository, clean
 from machine import Sandbox, shell
 from sandbox import layouts
+
+from host.conftest import Repository, clean
 
 pytestmark = pytest.mark.linux
 

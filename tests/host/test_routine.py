@@ -9,10 +9,10 @@ import subprocess
 import time
 
 import pytest
-
 import tree
-from host.conftest import TOP, clean
 from machine import BASE, Machine, shell
+
+from host.conftest import TOP, clean
 
 SHOW = "/bin/ls -R"
 
@@ -85,7 +85,8 @@ class TestView:
         shell(filled, "zfs create -o mountpoint=/kt/both kta/one; echo 1 > /kt/both/one")
         shell(filled, "zfs create -o mountpoint=/kt/both kta/two; echo 2 > /kt/both/two")
         output = run(filled, "-c", SHOW, "-r", "kta")
-        assert "kta/one" in output and "another file system is mounted over it" in output
+        assert "kta/one" in output
+        assert "another file system is mounted over it" in output
         output = run(filled, "-c", SHOW, "kta/two")
         assert "two" in output
         run(filled, "-c", SHOW, "kta/one", status=66)
@@ -123,7 +124,8 @@ class TestHooks:
             filled, "-j", "night", "-c", client, "kta/src",
             "-p", f"echo before >> {log}; {tell}",
             "-s", f"echo snapshot $(zfs list -H -t snapshot -o name | grep -c restomic) >> {log}",
-            "-q", f"echo after $(zfs list -H -t snapshot -o name | grep -c restomic) >> {log}; {tell}",
+            "-q",
+            f"echo after $(zfs list -H -t snapshot -o name | grep -c restomic) >> {log}; {tell}",
         )  # fmt: skip
         assert filled.path(log).read_text().splitlines() == [
             "before", "restomic night success", "snapshot 1", "client", "after 0",

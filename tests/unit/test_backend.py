@@ -166,11 +166,12 @@ class TestFigures:
 
     def test_kopias_json_and_last_lines_of_progress(self):
         one = (
-            b'{"id":"a","rootEntry":{"name":"x","obj":"k1","summ":{"size":5,"files":1,"symlinks":1}},"x":[{}]}\n'
+            b'{"id":"a","rootEntry":{"name":"x","obj":"k1",'
+            b'"summ":{"size":5,"files":1,"symlinks":1}},"x":[{}]}\n'
         )
         two = one.replace(b'"a"', b'"b"')
         said = (
-            b"Snapshotting root@h:/x ...\n\r | 1 hashing, 0 hashed (0 B), 0 cached (0 B), uploaded 0 B"
+            b"Snapshotting root@h:/x ...\n\r | 1 hashing, 0 hashed (0 B), 0 cached (0 B)"
             b"\r * 0 hashing, 1 hashed (5 B), 0 cached (0 B), uploaded 1.5 KB, estimating...\n"
             b"\r * 0 hashing, 2 hashed (5 B), 1 cached (9 B), uploaded 20 B, estimating...\n"
         )
@@ -229,9 +230,10 @@ class TestParent:
 
         from kopiatomic.command import Door
 
+        host = os.uname().nodename
         fp.register(
             "restic-x -r /repo --no-lock snapshots --json",
-            stdout='[{"id":"9","time":"t","hostname":"%s","paths":["/home"]}]' % os.uname().nodename,
+            stdout=f'[{{"id":"9","time":"t","hostname":"{host}","paths":["/home"]}}]',
         )
         options = ("--exclude", "x", "-r", "/repo")
         job = Job("restomic", command=("restic-x", "backup"), options=options)

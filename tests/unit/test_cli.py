@@ -17,8 +17,10 @@ def job(*arguments):
 
 def test_short_and_long_forms_mean_the_same():
     short = job(
-        "-r", "-a", "-c", "restic-x backup", "-o", "--tag 'a b'", "-o", "-v", "-x", "*/tmp", "-x", "y",
-        "-p", "true", "-s", "false", "-q", "echo", "-j", "night", "-e", "/env", "--live", "/l", "t/a",
+        "-r", "-a", "-c", "restic-x backup", "-o", "--tag 'a b'", "-o", "-v", "-x", "*/tmp",
+        "-x", "y",
+        "-p", "true", "-s", "false", "-q", "echo", "-j", "night", "-e", "/env", "--live", "/l",
+        "t/a",
     )  # fmt: skip
     long = job(
         "t/a", "--recursive", "--all", "--command=restic-x backup", "--options=--tag 'a b'",

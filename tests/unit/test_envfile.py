@@ -47,7 +47,9 @@ def test_open_to_others(tmp_path, mode):
     assert caught.value.status == EX_NOPERM
 
 
-@pytest.mark.parametrize("line", ["hunter2", "=hunter2", "1A=hunter2", "A B=hunter2", "A\0=hunter2"])
+@pytest.mark.parametrize(
+    "line", ["hunter2", "=hunter2", "1A=hunter2", "A B=hunter2", "A\0=hunter2"]
+)
 def test_a_line_that_makes_no_sense_is_named_without_its_value(tmp_path, line):
     with pytest.raises(Refusal, match="line 2: not of the form NAME=VALUE") as caught:
         envfile.read(write(tmp_path, f"A=1\n{line}\n"), ME)

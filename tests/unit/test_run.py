@@ -60,8 +60,6 @@ def issued(fp) -> list[str]:
     return lines
 
 
-
-
 def succeed(fp, *commands: tuple[str, ...]) -> None:
     for command in commands:
         fp.register([*command, fp.any()])
@@ -104,25 +102,31 @@ def test_a_snapshot_that_fails_is_the_end_of_it(world, fp):
     fp.register(
         ["zfs", "snapshot", fp.any()], returncode=1, stderr="cannot create snapshots : out of space"
     )
-    fp.register(["zfs", "destroy", fp.any()], returncode=1, stderr="could not find any snapshots to destroy")
+    fp.register(
+        ["zfs", "destroy", fp.any()], returncode=1, stderr="could not find any snapshots to destroy"
+    )
     job = Job("restomic", targets=("kta/a",), before="freeze", after_snapshot="thaw", after="tell")
     report = run.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.status == 73
     assert "out of space" in report.problems[0]
     assert [argv[-1] for argv in world] == ["freeze", "thaw", "tell"]
-    assert not [line for line in issued(fp) if line.startswith(("mount_nullfs", "umount", "chroot"))]
+    assert not [
+        line for line in issued(fp) if line.startswith(("mount_nullfs", "umount", "chroot"))
+    ]
 
 
 def test_a_mount_that_fails_takes_down_what_was_made(world, fp):
     succeed(fp, SNAPSHOT, DESTROY)
-    fp.register(["mount", "-t", fp.any()], returncode=1, stderr="mount: /dev: Operation not permitted")
+    fp.register(
+        ["mount", "-t", fp.any()], returncode=1, stderr="mount: /dev: Operation not permitted"
+    )
     fp.register(["kldstat", fp.any()])
     report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
     assert report.status == 71
     assert "cannot build the view" in report.problems[0]
     assert world == []
-    assert issued(fp)[-2:] == [f"umount {state.RUN_ROOT}/restomic/default/view/dev "
-                               f"{state.RUN_ROOT}/restomic/default/view/c", "zfs destroy"]  # fmt: skip
+    view = f"{state.RUN_ROOT}/restomic/default/view"
+    assert issued(fp)[-2:] == [f"umount {view}/dev {view}/c", "zfs destroy"]
 
 
 def test_only_snapshots_that_were_made_are_destroyed(world, fp):

@@ -26,7 +26,7 @@ class TestLock:
             with pytest.raises(Refusal) as caught, state.lock(place):
                 pass
         assert caught.value.status == EX_TEMPFAIL
-        assert f"still runs since 2" in str(caught.value)
+        assert "still runs since 2" in str(caught.value)
         assert f"(process {os.getpid()})" in str(caught.value)
         assert not state.is_locked(place)
 

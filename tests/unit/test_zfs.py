@@ -124,7 +124,8 @@ class TestDestroy:
 
     def test_a_foreign_snapshot_of_the_same_name_is_spared(self, fp):
         fp.register(
-            "zfs destroy -nvp -r t@s", stdout="destroy\tt/a@s\ndestroy\tt/b@s\ndestroy\tt/theirs@s\n"
+            "zfs destroy -nvp -r t@s",
+            stdout="destroy\tt/a@s\ndestroy\tt/b@s\ndestroy\tt/theirs@s\n",
         )
         fp.register("zfs destroy t/a@s")
         fp.register("zfs destroy t/b@s")

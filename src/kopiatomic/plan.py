@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from kopiatomic.command import encode
 from kopiatomic.job import Job
 from kopiatomic.machine import Dataset, Mount, ancestors, join, lies_in, nearest, visible_mounts
 from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, Refusal
@@ -280,9 +279,14 @@ def _reason_against(dataset: Dataset, points: Mapping[str, str], names: Names) -
     if len(f"{dataset.name}@{names.snapshot}") > NAME_LIMIT:
         return f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
     source = _snapshot_directory(point, names)
-    if max(len(encode(source)), len(encode(join(names.view, point)))) > MOUNT_LIMIT:
+    if max(_length(source), _length(join(names.view, point))) > MOUNT_LIMIT:
         return f"its mount point is too long to be mounted again ({MOUNT_LIMIT} bytes)"
     return None
+
+
+def _length(path: str) -> int:
+    """Return the length of a path in bytes, of which some may be no text."""
+    return len(path.encode("utf-8", "surrogateescape"))
 
 
 def _why_not_seen(dataset: Dataset) -> str:

@@ -150,8 +150,8 @@ class Streams:
 
 
 def on_terminal() -> bool:
-    """Say whether a person watches: all three standard streams are a terminal."""
-    return all(os.isatty(descriptor) for descriptor in (0, 1, 2))
+    """Say whether a person watches: both output streams are a terminal."""
+    return os.isatty(1) and os.isatty(2)
 
 
 def run(

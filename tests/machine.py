@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import clients
-from sandbox.host import Host
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BASE = "/kt"
@@ -61,6 +60,9 @@ class Sandbox:
     is_sandbox = True
 
     def __init__(self, directory: Path, root_dataset: str = "") -> None:
+        # Not on FreeBSD: the sandbox host is made of Linux.
+        from sandbox.host import Host
+
         self.host = Host.create(directory, root_dataset=root_dataset)
         self.install()
 

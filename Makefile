@@ -1,0 +1,112 @@
+PORTNAME=	kopiatomic
+DISTVERSION=	0.1.0
+CATEGORIES=	sysutils python
+
+MAINTAINER=	ports@FreeBSD.org
+COMMENT=	Atomic backups of ZFS datasets with kopia or restic
+WWW=		https://github.com/kopiatomic/kopiatomic
+
+LICENSE=	BSD2CLAUSE
+LICENSE_FILE=	${WRKSRC}/LICENSE
+
+BUILD_DEPENDS=	${PYTHON_PKGNAMEPREFIX}Jinja2>0:devel/py-Jinja2@${PY_FLAVOR}
+TEST_DEPENDS=	${PYTHON_PKGNAMEPREFIX}hypothesis>0:devel/py-hypothesis@${PY_FLAVOR} \
+		${PYTHON_PKGNAMEPREFIX}pytest>0:devel/py-pytest@${PY_FLAVOR} \
+		${PYTHON_PKGNAMEPREFIX}pytest-subprocess>0:devel/py-pytest-subprocess@${PY_FLAVOR}
+
+USES=		python:3.11+ shebangfix
+USE_GITHUB=	yes
+SHEBANG_FILES=	files/executable.in
+
+NO_ARCH=	yes
+SUB_FILES=	pkg-message
+
+OPTIONS_DEFINE=		BASH FISH ZSH
+OPTIONS_DEFAULT=	BASH FISH KOPIA RESTIC ZSH
+OPTIONS_GROUP=		CLIENT
+OPTIONS_GROUP_CLIENT=	KOPIA RESTIC
+OPTIONS_SUB=		yes
+
+CLIENT_DESC=	Backup clients
+KOPIA_DESC=	Install kopia, which kopiatomic runs
+RESTIC_DESC=	Install restic, which restomic runs
+
+KOPIA_RUN_DEPENDS=	kopia:sysutils/kopia
+RESTIC_RUN_DEPENDS=	restic:sysutils/restic
+
+_PROGRAMS=	kopiatomic restomic
+_PERIODS=	daily monthly security weekly
+_SAMPLES=	kopia-myrepo restic-myrepo
+_SITELIBDIR=	${PYTHONPREFIX_SITELIBDIR}/${PORTNAME}
+
+# In a checkout of the sources, these are what is built.
+.sinclude "${.CURDIR}/files/checkout.mk"
+
+do-build:
+	@${MKDIR} ${WRKSRC}/build
+	${PYTHON_CMD} ${WRKSRC}/periodic/render.py --destdir ${WRKSRC}/build --prefix ${PREFIX}
+.for program in ${_PROGRAMS}
+	${SED} -e 's|%%PROGRAM%%|${program}|' \
+		-e 's|%%PYTHON_SITELIBDIR%%|${PYTHONPREFIX_SITELIBDIR}|' \
+		${WRKSRC}/files/executable.in > ${WRKSRC}/build/${program}
+	${SED} -e 's|/usr/local|${PREFIX}|g' \
+		${WRKSRC}/files/${program}.8 > ${WRKSRC}/build/${program}.8
+.endfor
+.for client in ${_SAMPLES}
+	${SED} -e 's|/usr/local|${PREFIX}|g' \
+		${WRKSRC}/files/${client}.sample > ${WRKSRC}/build/${client}.sample
+	${SED} -e 's|/usr/local|${PREFIX}|g' \
+		${WRKSRC}/files/${client}.env.sample > ${WRKSRC}/build/${client}.env.sample
+.endfor
+
+do-install:
+	@${MKDIR} ${STAGEDIR}${_SITELIBDIR}
+	${INSTALL_DATA} ${WRKSRC}/src/${PORTNAME}/*.py ${STAGEDIR}${_SITELIBDIR}
+.for program in ${_PROGRAMS}
+	${INSTALL_SCRIPT} ${WRKSRC}/build/${program} ${STAGEDIR}${PREFIX}/bin
+	${INSTALL_MAN} ${WRKSRC}/build/${program}.8 ${STAGEDIR}${PREFIX}/share/man/man8
+.endfor
+.for period in ${_PERIODS}
+	@${MKDIR} ${STAGEDIR}${PREFIX}/etc/periodic/${period}
+	${INSTALL_SCRIPT} ${WRKSRC}/build${PREFIX}/etc/periodic/${period}/* \
+		${STAGEDIR}${PREFIX}/etc/periodic/${period}
+.endfor
+	@${MKDIR} ${STAGEDIR}${ETCDIR}
+.for client in ${_SAMPLES}
+	${INSTALL} -m 0700 ${WRKSRC}/build/${client}.sample ${STAGEDIR}${ETCDIR}
+	${INSTALL} -m 0600 ${WRKSRC}/build/${client}.env.sample ${STAGEDIR}${ETCDIR}
+.endfor
+	${INSTALL} -d -m 0700 ${STAGEDIR}/var/db/${PORTNAME}
+
+do-install-BASH-on:
+	@${MKDIR} ${STAGEDIR}${PREFIX}/share/bash-completion/completions
+.for program in ${_PROGRAMS}
+	${INSTALL_DATA} ${WRKSRC}/files/completions/kopiatomic.bash \
+		${STAGEDIR}${PREFIX}/share/bash-completion/completions/${program}
+.endfor
+
+do-install-FISH-on:
+	@${MKDIR} ${STAGEDIR}${PREFIX}/share/fish/vendor_completions.d
+.for program in ${_PROGRAMS}
+	${INSTALL_DATA} ${WRKSRC}/files/completions/${program}.fish \
+		${STAGEDIR}${PREFIX}/share/fish/vendor_completions.d
+.endfor
+
+do-install-ZSH-on:
+	@${MKDIR} ${STAGEDIR}${PREFIX}/share/zsh/site-functions
+	${INSTALL_DATA} ${WRKSRC}/files/completions/_kopiatomic \
+		${STAGEDIR}${PREFIX}/share/zsh/site-functions
+
+# Everything gets the time of one source file, so that each build makes the same;
+# bytecode carries the time of what it was made from.
+post-install:
+	@${FIND} ${STAGEDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
+	@cd ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR} && ${PYTHON_CMD} -I -m compileall \
+		-q -o 0 -o 1 -d ${_SITELIBDIR} ${PORTNAME}
+	@${FIND} ${STAGEDIR}${_SITELIBDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
+
+do-test:
+	@cd ${TEST_WRKSRC} && ${SETENV} ${TEST_ENV} \
+		${PYTHON_CMD} -m pytest ${TEST_ARGS:NDESTDIR=*}
+
+.include <bsd.port.mk>

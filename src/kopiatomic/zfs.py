@@ -84,7 +84,9 @@ def lines_of(text: str) -> list[str]:
 
 def by_pool(names: Sequence[str]) -> dict[str, list[str]]:
     """Return the names sorted, grouped by the pool that each begins with."""
-    return {pool: list(group) for pool, group in groupby(sorted(names), _pool_of)}
+    # Sorted by pool first: "tank/a@1", "tank2@1" and "tank@1" is how plain sorting has them.
+    ordered = sorted(names, key=lambda name: (_pool_of(name), name))
+    return {pool: list(group) for pool, group in groupby(ordered, _pool_of)}
 
 
 def _pool_of(name: str) -> str:

@@ -194,7 +194,7 @@ def test_a_gap_is_bridged(filled: Machine, restic: Repository):
 
 
 def test_failure_passes_restics_status_on(filled: Machine, restic: Repository):
-    output = restomic(restic, "kta/src", status=12, RESTIC_PASSWORD="wrong")
+    output = restomic(restic, "kta/src", status=12, RESTIC_PASSWORD="not this one")
     assert "restomic: the backup FAILED" in output
     assert "the repository's password is wrong" in output
 

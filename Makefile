@@ -101,8 +101,8 @@ do-install-ZSH-on:
 # bytecode carries the time of what it was made from.
 post-install:
 	@${FIND} ${STAGEDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
-	@cd ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR} && ${PYTHON_CMD} -I -m compileall \
-		-q -o 0 -o 1 -d ${_SITELIBDIR} ${PORTNAME}
+	@cd ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR} && umask 022 && \
+		${PYTHON_CMD} -I -m compileall -q -o 0 -o 1 -d ${_SITELIBDIR} ${PORTNAME}
 	@${FIND} ${STAGEDIR}${_SITELIBDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
 
 do-test:

@@ -321,7 +321,7 @@ def readme_commands() -> list[str]:
     text = (CHECKOUT / "README.md").read_text()
     indented = "\n".join(re.findall(r"^ {4}(.*)$", text, re.M))
     prose = re.sub(r"^ {4}.*$", "", text, flags=re.M)
-    inline = re.findall(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`", prose)
+    inline = re.findall(rf"`((?:{'|'.join(PROGRAMS)})\s[^`]+)`", prose)
     return [*commands_in(indented), *(" ".join(each.split()) for each in inline)]
 
 
@@ -434,9 +434,16 @@ def test_the_lines_for_periodic_conf_work(text, host, scripts):
             assert ("the backup succeeded" in said) == enabled
 
 
-@pytest.mark.linux
+def test_the_lines_for_periodic_conf_in_the_readme_name_variables_that_exist(scripts):
+    known = set().union(*scripts.values())
+    text = (CHECKOUT / "README.md").read_text()
+    named = re.findall(r"^ {4}((?:daily|weekly|monthly|security)_\w+)=", text, re.M)
+    assert named
+    assert set(named) <= known
+
+
 @both
-def test_the_other_examples_are_valid_shell(program, host):
+def test_the_other_examples_are_valid_shell(program):
     for block in blocks(PAGES[program]):
         result = subprocess.run(
             ["/bin/sh", "-n"], input=block, capture_output=True, text=True, check=False

@@ -17,7 +17,7 @@ from kopiatomic.plan import Needs, Plan
 
 # Of the caller's environment the client gets all but what could make a
 # program that runs as root load something else.
-_NOT_INHERITED = re.compile(r"(LD_|PYTHON)|^(PATH|IFS|ENV|BASH_ENV|CDPATH|PS4)$")
+_NOT_INHERITED = re.compile(r"^(LD_|PYTHON)|^(PATH|IFS|ENV|BASH_ENV|CDPATH|PS4)$")
 
 
 @dataclass(frozen=True)

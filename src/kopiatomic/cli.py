@@ -100,8 +100,8 @@ def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int
     # periodic(8) mails standard output, and it must be plain which job is without a backup.
     named = arguments[arguments.index("-j") + 1 :][:1] if "-j" in arguments else []
     job = f" (job {named[0]})" if named and named[0] != "default" else ""
-    others = {"--upkeep": "upkeep", "--drill": "drill", "--status": "status", "--check": "check"}
-    what = next((word for option, word in others.items() if option in arguments), "backup")
+    others = ("--upkeep", "--drill", "--status", "--check", "--sweep")
+    what = next((option[2:] for option in others if option in arguments), "backup")
     print(f"{program}{job}: NO {what.upper()}: {printable(message)}")
     return PERIODIC_TROUBLE
 

@@ -63,8 +63,8 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
             job.program, job.name, names.run, time.time(), job.env_file, job.command
         )
         work = Work(job, door, signals, streams, environment, report)
-        table = sweep(place, door, report)
-        plan = report.plan = draw_plan(job, door, names, needs, table)
+        # Not kept by a name: with many datasets the mount table would be most of what we hold.
+        plan = report.plan = draw_plan(job, door, names, needs, sweep(place, door, report))
         report.notes += plan.notes
         try:
             prepare(work, place, plan)
@@ -291,10 +291,13 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
         "KOPIATOMIC_PROGRAM": report.program,
         "KOPIATOMIC_JOB": report.job,
         "KOPIATOMIC_RUN": report.run,
-        "KOPIATOMIC_OUTCOME": report.outcome,
-        "KOPIATOMIC_STATUS": str(report.status),
-        "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
     }
+    if option == "-q":
+        environment |= {
+            "KOPIATOMIC_OUTCOME": report.outcome,
+            "KOPIATOMIC_STATUS": str(report.status),
+            "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
+        }
     try:
         ended = client.run(
             work.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams

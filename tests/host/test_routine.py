@@ -128,7 +128,7 @@ class TestHooks:
             f"echo after $(zfs list -H -t snapshot -o name | grep -c restomic) >> {log}; {tell}",
         )  # fmt: skip
         assert filled.path(log).read_text().splitlines() == [
-            "before", "restomic night success", "snapshot 1", "client", "after 0",
+            "before", "restomic night", "snapshot 1", "client", "after 0",
             "restomic night success",
         ]  # fmt: skip
 

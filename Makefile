@@ -97,16 +97,18 @@ do-install-ZSH-on:
 	${INSTALL_DATA} ${WRKSRC}/files/completions/_kopiatomic \
 		${STAGEDIR}${PREFIX}/share/zsh/site-functions
 
-# Everything gets the time of one source file, so that each build makes the same;
-# bytecode carries the time of what it was made from.
+# Bytecode bears the time of its source, so that is the same in each build; what is
+# packed gets it as well.
 post-install:
-	@${FIND} ${STAGEDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
+	@${TOUCH} -r ${WRKSRC}/LICENSE ${STAGEDIR}${_SITELIBDIR}/*.py
 	@cd ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR} && umask 022 && \
 		${PYTHON_CMD} -I -m compileall -q -o 0 -o 1 -d ${_SITELIBDIR} ${PORTNAME}
-	@${FIND} ${STAGEDIR}${_SITELIBDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
 
 do-test:
 	@cd ${TEST_WRKSRC} && ${SETENV} ${TEST_ENV} \
 		${PYTHON_CMD} -m pytest ${TEST_ARGS:NDESTDIR=*}
+
+pre-package:
+	@${FIND} ${STAGEDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
 
 .include <bsd.port.mk>

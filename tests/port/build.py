@@ -50,17 +50,21 @@ class Entry:
 class Port:
     """A copy of the checkout to build the port in."""
 
-    def __init__(self, directory: Path, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, variables: Mapping[str, str] | None = None, like: Port | None = None
+    ) -> None:
         self.directory = directory
+        self.names: list[str] = like.names if like else files()
         self.variables = {
             "PYTHON_CMD": sys.executable,
             "PYTHON_VER": f"{sys.version_info[0]}.{sys.version_info[1]}",
             **(variables or {}),
         }
         directory.mkdir(parents=True, exist_ok=True)
-        for name in files():
+        for name in self.names:
+            source = (like.directory if like else CHECKOUT) / name
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, directory / name, follow_symlinks=False)
+            shutil.copy2(source, directory / name, follow_symlinks=False)
 
     @property
     def stage(self) -> Path:

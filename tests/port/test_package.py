@@ -20,7 +20,7 @@ from types import CodeType
 
 import pytest
 
-from port.build import CHECKOUT, SITE, Port, deinstall, install, needed
+from port.build import SITE, Port, deinstall, install, needed
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 
@@ -69,7 +69,7 @@ def test_it_lists_the_directories_that_are_made_empty(built: Port):
 @pytest.mark.parametrize("option", ["BASH", "FISH", "ZSH"])
 def test_it_follows_the_options(tmp_path: Path, option: str):
     port = Port(tmp_path, {"WITHOUT": option})
-    port.make("stage")
+    port.make("package")
     left_out = [each.path for each in port.plist(disabled=True)]
     assert left_out
     assert all(option.lower() in path for path in left_out)
@@ -77,7 +77,7 @@ def test_it_follows_the_options(tmp_path: Path, option: str):
 
 
 def test_every_module_is_in_it(built: Port):
-    modules = {path.name for path in (CHECKOUT / "src/kopiatomic").glob("*.py")}
+    modules = {path.name for path in (built.directory / "src/kopiatomic").glob("*.py")}
     assert {path.name for path in (built.stage / MODULE).glob("*.py")} == modules
 
 
@@ -124,14 +124,14 @@ def test_a_program_is_started_isolated_by_the_python_of_the_port(built: Port, pr
 
 def test_python_cmd_is_honoured(tmp_path: Path):
     port = Port(tmp_path)
-    port.make("stage")
+    port.make("package")
     text = (port.stage / "usr/local/bin/restomic").read_text()
     assert text.startswith(f"#!{sys.executable} -I\n")
 
 
 def test_neither_environment_nor_directory_of_the_caller_are_trusted(tmp_path: Path):
     port = Port(tmp_path / "port", {"PREFIX": str(tmp_path / "there")})
-    port.make("stage")
+    port.make("package")
     install(port, tmp_path / "root")
     (tmp_path / "root" / str(tmp_path)[1:] / "there").rename(tmp_path / "there")
     evil = tmp_path / "evil"
@@ -152,7 +152,7 @@ def test_neither_environment_nor_directory_of_the_caller_are_trusted(tmp_path: P
 
 def test_prefix_is_honoured(tmp_path: Path):
     port = Port(tmp_path, {"PREFIX": "/opt/backup", "LOCALBASE": "/usr/local"})
-    port.make("stage")
+    port.make("package")
     assert sorted(each.path for each in port.plist() if each.kind != "dir") == sorted(port.staged())
     top = port.stage / "opt/backup"
     script = (top / "etc/periodic/daily/800.restomic").read_text()
@@ -168,7 +168,7 @@ def test_prefix_is_honoured(tmp_path: Path):
 
 def test_a_stage_elsewhere(tmp_path: Path):
     port = Port(tmp_path / "port", {"STAGEDIR": str(tmp_path / "stage")})
-    port.make("stage")
+    port.make("package")
     assert (tmp_path / "stage/usr/local/bin/restomic").exists()
     assert not port.stage.exists()
 
@@ -177,10 +177,10 @@ def test_a_stage_elsewhere(tmp_path: Path):
 
 
 def test_building_again_gives_the_same(tmp_path: Path, built: Port):
-    again = Port(tmp_path / "some where else".replace(" ", "-"), dict(built.variables))
+    again = Port(tmp_path / "elsewhere", built.variables, built)
     before = os.umask(0o077)
     try:
-        again.make("stage", env={"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7"})
+        again.make("package", env={"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7"})
     finally:
         os.umask(before)
     one, two = picture(built.stage), picture(again.stage)
@@ -195,19 +195,19 @@ def test_building_again_gives_the_same(tmp_path: Path, built: Port):
 
 def test_staging_a_second_time_changes_nothing(tmp_path: Path):
     port = Port(tmp_path)
-    port.make("stage")
+    port.make("package")
     before = picture(port.stage)
     for cookie in ("build", "stage"):
         (port.directory / f"work/.{cookie}_done").unlink()
     shutil.rmtree(port.stage)
-    port.make("stage")
+    port.make("package")
     assert picture(port.stage) == before
 
 
 def test_the_checkout_is_left_alone(tmp_path: Path):
     port = Port(tmp_path)
     before = picture(tmp_path)
-    port.make("stage")
+    port.make("package")
     shutil.rmtree(tmp_path / "work")
     assert picture(tmp_path) == before
 
@@ -252,30 +252,31 @@ def ordinary() -> Iterator[tuple[Path, int, str, str]]:
 
 def test_an_ordinary_user_can_build_it(ordinary: tuple[Path, int, str, str], built: Port):
     directory, user, python, site = ordinary
-    port = Port(directory / "port", {**built.variables, "PYTHON_CMD": python})
+    port = Port(directory / "port", {**built.variables, "PYTHON_CMD": python}, built)
     for path in (port.directory, *port.directory.rglob("*")):
         os.chown(path, user, user, follow_symlinks=False)
-    port.make("stage", user=user, env={"PYTHONPATH": site})
+    port.make("package", user=user, env={"PYTHONPATH": site})
     assert {path.stat().st_uid for path in port.stage.rglob("*")} == {user}
     assert contents(port) == contents(built)
     assert sorted(port.staged()) == sorted(built.staged())
 
 
 def test_a_release_is_built_from_its_tarball(tmp_path: Path, built: Port):
-    source = Port(tmp_path / "source")
+    source = Port(tmp_path / "source", like=built)
     version = source.value("DISTVERSION")
     tarball = tmp_path / f"kopiatomic-kopiatomic-{version}_GH0.tar.gz"
     with tarfile.open(tarball, "w:gz") as archive:
         archive.add(source.directory, arcname=f"kopiatomic-{version}")
     # What a ports tree has.
-    port = Port(tmp_path / "sysutils/kopiatomic", {**built.variables, "DISTDIR": str(tmp_path)})
+    variables = {**built.variables, "DISTDIR": str(tmp_path)}
+    port = Port(tmp_path / "sysutils/kopiatomic", variables, built)
     for path in list(port.directory.iterdir()):
         if path.name not in ("Makefile", "pkg-descr", "pkg-plist", "files"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in list((port.directory / "files").iterdir()):
         if path.name != "pkg-message.in":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    port.make("stage")
+    port.make("package")
     assert contents(port) == contents(built)
     assert sorted(port.staged()) == sorted(built.staged())
 
@@ -304,7 +305,7 @@ def test_bytecode_is_of_the_very_files_installed(built: Port):
 def test_with_source_date_epoch_bytecode_does_not_depend_on_times(tmp_path: Path):
     # pkg then gives the files of the package that time.
     port = Port(tmp_path)
-    port.make("stage", env={"SOURCE_DATE_EPOCH": "1000000000"})
+    port.make("package", env={"SOURCE_DATE_EPOCH": "1000000000"})
     for path in bytecode(port):
         source = path.parents[1] / f"{path.name.split('.')[0]}.py"
         flags = struct.unpack("<L", path.read_bytes()[4:8])[0]

@@ -122,6 +122,7 @@ _configure: apply-slist pre-configure do-configure post-configure
 _build: pre-build do-build post-build
 _stage: stage-dir pre-install do-install ${_DO_INSTALL_OPTIONS} post-install \
 	${_POST_INSTALL_OPTIONS} post-stage compress-man
+package: stage pre-package
 test: stage pre-test do-test post-test
 clean:
 	@chmod -R u+w ${WRKDIR} 2>/dev/null; rm -rf ${WRKDIR}
@@ -154,7 +155,7 @@ compress-man:
 
 .for target in pre-extract post-extract pre-patch do-patch post-patch pre-configure \
 	do-configure post-configure pre-build do-build post-build pre-install do-install \
-	post-install post-stage pre-test do-test post-test ${_INSTALL_OPTIONS}
+	post-install post-stage pre-package pre-test do-test post-test ${_INSTALL_OPTIONS}
 .  if !target(${target})
 ${target}:
 .  endif

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A ZFS file system or volume, with the native properties that matter here."""
 
@@ -22,7 +22,7 @@ class Dataset:
         return self.name.split("/", 1)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mount:
     """One line of the mount table: what (``special``) is mounted where (``point``)."""
 

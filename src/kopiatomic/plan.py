@@ -72,7 +72,7 @@ class Needs:
     repository: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Captured:
     """A dataset that is in the backup, and where it is mounted."""
 
@@ -80,7 +80,7 @@ class Captured:
     point: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LeftOut:
     """A dataset or mount that is not in the backup, and why."""
 
@@ -88,7 +88,7 @@ class LeftOut:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ViewMount:
     """One mount of the view: ``source`` appears in it as ``point``.
 

@@ -181,5 +181,6 @@ def write_executables(directory: Path, python: str) -> None:
     text = (CHECKOUT / "files/executable.in").read_text()
     for program in PROGRAMS:
         script = directory / program
-        script.write_text(text.replace("%%PYTHON_CMD%%", python).replace("%%PROGRAM%%", program))
+        made = text.replace("/usr/local/bin/python3", python).replace("%%PROGRAM%%", program)
+        script.write_text(made.replace("%%PYTHON_SITELIBDIR%%", "/usr/local/lib/python3"))
         script.chmod(0o755)

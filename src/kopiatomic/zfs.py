@@ -182,8 +182,11 @@ def own_snapshots(door: Door, owner: str) -> list[str]:
     CommandFailed.
     """
     argv = ("zfs", "get", "-Hp", "-t", "snapshot", "-s", "local", "-o", "name,value", RUN_PROPERTY)
-    lines = (line.partition("\t") for line in lines_of(door.run(argv).stdout))
-    return sorted(name for name, _, value in lines if "@" in name and value.startswith(owner))
+    lines = [line.partition("\t") for line in lines_of(door.run(argv).stdout)]
+    known = {name: value for name, tab, value in lines if tab and "@" in name}
+    if lines and not known:
+        raise CommandFailed(argv, "printed something that is not a list of properties")
+    return sorted(name for name, value in known.items() if value.startswith(owner))
 
 
 def destroy_command(snapshots: Sequence[str]) -> list[str]:
@@ -231,10 +234,14 @@ def _destroy_together(door: Door, snapshots: Sequence[str]) -> list[Left]:
 def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:
     """Return the snapshots that ``zfs destroy -r`` would take, or None if it will not say."""
     result = _attempt(door, [*argv[:2], "-nvp", *argv[2:]])
-    if result is None or (result.status != 0 and not is_gone(result)):
+    if result is None:
         return None
-    lines = (line.partition("\t") for line in lines_of(result.stdout))
-    return {name for word, _, name in lines if word == "destroy"}
+    if result.status != 0:
+        return set() if is_gone(result) else None
+    lines = [line.partition("\t") for line in lines_of(result.stdout)]
+    if any(word not in ("destroy", "reclaim") for word, _, _ in lines):
+        return None
+    return {name for word, _, name in lines if word == "destroy"} or None
 
 
 def _destroy_singly(door: Door, snapshots: Sequence[str]) -> list[Left]:

@@ -1,0 +1,153 @@
+"""What a run costs of our own: whole runs with programs that cost nothing, by number of datasets.
+
+    python3 tests/faults/bench.py
+
+Each size has a process of its own. The programs are replaced by answers made beforehand, so
+that time and memory are kopiatomic's; how many would have been started is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
+SIZES = (1, 10, 100, 1000, 5000, 10000)
+
+# What a plan of 10,000 datasets may take, and what we may hold while the client runs.
+MOST_SECONDS, MOST_MEMORY, MOST_MEANWHILE = 1.0, 60.0, 20.0
+
+
+def megabytes(field: str) -> float:
+    """Return a figure of this process's memory, which Linux gives in kB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def measure(count: int) -> dict[str, float]:
+    """Do one run of so many datasets and return what it took."""
+    import time
+
+    from kopiatomic import client, command, plan, preflight, run, state
+    from kopiatomic.job import Job
+
+    names = [f"tank/group{number // 100:03}/data{number:05}" for number in range(count)]
+    listing = "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
+    entries = [{"special": "/dev/ada0p2", "node": "/", "fstype": "ufs"},
+               {"special": "devfs", "node": "/dev", "fstype": "devfs"}]  # fmt: skip
+    entries += [{"special": name, "node": f"/{name}", "fstype": "zfs"} for name in names]
+    table = json.dumps({"mount": {"mounted": entries}})
+    del names, entries
+    started = 0
+    meanwhile = 0.0
+
+    class Free(command.Door):
+        def run(self, argv, **options):
+            nonlocal started
+            started += 1
+            out = listing if argv[:2] == ("zfs", "list") else ""
+            if argv[0] == "mount" and "--libxo" in argv:
+                out = table
+            if "-nvp" in argv:
+                short = argv[-1].partition("@")[2]
+                out = "".join(f"destroy\t{line.split(chr(9))[0]}@{short}\n"
+                              for line in listing.splitlines())  # fmt: skip
+            if argv[:2] == ["zfs", "program"]:
+                out = json.dumps({"return": count})
+            return command.Result(tuple(argv), 0, out, "")
+
+    def run_client(*_: object) -> client.Ended:
+        nonlocal started, meanwhile
+        started += 1
+        meanwhile = megabytes("VmRSS")
+        return client.Ended(0, 0.0)
+
+    planned: list[float] = []
+    draw = run.draw_plan
+
+    def draw_plan(*words, **options):
+        began = time.process_time()
+        try:
+            return draw(*words, **options)
+        finally:
+            planned.append(time.process_time() - began)
+
+    with tempfile.TemporaryDirectory() as directory:
+        os.mkdir(f"{directory}/run")
+        state.RUN_ROOT, state.STATE_DIRECTORY = f"{directory}/run", f"{directory}/db"
+        plan.RUN_DIRECTORIES = (f"{directory}/run",)
+        preflight.need_root = lambda job: None
+        client.run, run.draw_plan = run_client, draw_plan
+        job = Job("restomic", everything=True, plain=True, command=("/bin/true",))
+        before = megabytes("VmRSS")
+        began = time.process_time()
+        report = run.run(job, Free(), client.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
+        seconds = time.process_time() - began
+    assert report.status == 0, report.problems
+    assert len(report.plan.captured) == count
+    # The answers are held by this script and not by what is measured.
+    held = (len(listing) + len(table)) / 1e6
+    return {"count": count, "started": started, "seconds": seconds, "plan": planned[0],
+            "peak": megabytes("VmHWM") - held, "meanwhile": meanwhile - held,
+            "before": before - held}  # fmt: skip
+
+
+def fit(points: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """Return slope, intercept and R squared of the straight line nearest to the points."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    start = mean_y - slope * mean_x
+    total = sum((y - mean_y) ** 2 for _, y in points)
+    off = sum((y - start - slope * x) ** 2 for x, y in points)
+    return slope, start, 1 - off / total if total else 1.0
+
+
+def main() -> int:
+    """Measure each size in a process of its own and print how it grows."""
+    if len(sys.argv) > 1:
+        sys.path.insert(0, str(SOURCE))
+        print(json.dumps(measure(int(sys.argv[1]))))
+        return 0
+    rows = []
+    print("datasets  processes  of our own  a dataset      plan      peak  during the backup")
+    for count in SIZES:
+        tries = []
+        for _ in range(3):
+            done = subprocess.run(
+                [sys.executable, "-I", __file__, str(count)], stdout=subprocess.PIPE, check=True
+            )
+            tries.append(json.loads(done.stdout))
+        row = min(tries, key=lambda each: each["seconds"])
+        rows.append(row)
+        print(f"{count:8} {row['started']:10.0f} {row['seconds'] * 1000:8.1f} ms"
+              f" {row['seconds'] / count * 1e6:7.0f} us {row['plan'] * 1000:6.0f} ms"
+              f" {row['peak']:6.1f} MB {row['meanwhile']:6.1f} MB")  # fmt: skip
+    print()
+    for key, name, unit, scale in (
+        ("started", "processes", "", 1.0), ("seconds", "time", " us", 1e6), ("peak", "peak", " kB", 1e3),
+    ):  # fmt: skip
+        slope, start, straight = fit([(row["count"], row[key] * scale) for row in rows])
+        print(f"{name}: {start:.0f}{unit} + {slope:.3g}{unit} a dataset, R^2 = {straight:.4f}")
+    last = rows[-1]
+    wrong = []
+    if last["plan"] > MOST_SECONDS or last["seconds"] - last["plan"] > 60:
+        wrong.append(f"a plan of {last['count']} took {last['plan']:.2f} s")
+    if last["peak"] > MOST_MEMORY:
+        wrong.append(f"a run of {last['count']} took {last['peak']:.0f} MB")
+    for row in rows:
+        if row["meanwhile"] > MOST_MEANWHILE and row["count"] <= 1000:
+            wrong.append(f"{row['meanwhile']:.0f} MB during a backup of {row['count']}")
+    print("\n".join(f"TOO MUCH: {each}" for each in wrong) or "all within what is asked")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Every command of a run fails at every call, in every way that was ever seen, and in others."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from faults.conftest import enter, sample
+from faults.injector import ANSWERS, PLACE, WRAPPED, Case, Injected, failures
+
+pytestmark = [pytest.mark.linux, pytest.mark.slow]
+
+QUICK = f"{PLACE}/quick"
+
+@pytest.fixture(scope="module")
+def steps(injected: Injected) -> list[str]:
+    """Every call of an undisturbed run, in which the client leaves something running."""
+    injected.plan(0)
+    case = injected.attempt(QUICK)
+    assert case.status == 0, case.output
+    assert not injected.check_clean()
+    return case.calls
+
+
+def judge(injected: Injected, case: Case, step: str, way: str) -> tuple[str, list[str]]:
+    """Return the outcome of a failure and what is wrong about it."""
+    wrong = []
+    if case.status is None or case.status < 0:
+        wrong.append(f"it ended with {case.status}")
+    if "Traceback" in case.output or "internal error, please" in case.output:
+        wrong.append("it does not know what happened")
+    if len(case.output) > 20000:
+        wrong.append(f"it said {len(case.output)} characters")
+    if case.seconds > 30:
+        wrong.append(f"it took {case.seconds:.0f} s")
+    problems = [line for line in case.output.splitlines() if line.startswith("restomic: ")]
+    left = injected.left_over()
+    if case.status == 0:
+        if not injected.backup_is_right():
+            wrong.append("it says success, and there is no right backup")
+        if left:
+            wrong.append(f"it says success, and leaves {left}")
+        return "went on", wrong + injected.check_clean()
+    if not (problems or "FAILED" in case.output):
+        wrong.append("it failed and does not say why")
+    if not tells(case, step):
+        wrong.append("it does not name the command")
+    if not left:
+        return "failed, clean", wrong + injected.check_clean()
+    # What is left must be told with the command that removes it, and the next sweep gets it.
+    for each in left:
+        kind, _, name = each.partition(" ")
+        # A command may well be told for the top of it, or for a snapshot that a mount keeps.
+        if kind in ("snapshot", "mount") and name not in case.output:
+            wrong.append(f"{each} is left and not told")
+    return "failed, told", wrong
+
+
+def tells(case: Case, step: str) -> bool:
+    """Say whether the output names what failed, by the command or by what it does."""
+    words = {
+        "hook p": "-p", "hook s": "-s", "hook q": "-q", "zfs snapshot": "no snapshot of",
+        "chroot": "client", "umount": "unmounted", "zfs destroy": "destroyed",
+    }  # fmt: skip
+    word = next((told for start, told in words.items() if step.startswith(start)), "")
+    return (word and word in case.output) or step.split()[0] in case.output
+
+
+def ways_for(step: str) -> list[str]:
+    program = step.split()[0]
+    key = step if step in ANSWERS else program
+    key = next((each for each in ANSWERS if step.startswith(each)), key)
+    answers = [f"{key.replace(' ', '-')}-{n}" for n in range(len(ANSWERS.get(key, ())))]
+    # What acts and exits with 0 has acted, whatever it prints; what answers may answer anything.
+    acts = not re.match(r"sysctl|mount -v|zfs (list|get)|fstat|kldstat", step)
+    return [*answers, *(way for way in failures() if way not in (LIES if acts else TRUE))]
+
+
+LIES = ("garbage", "100MB-out")
+TRUE = ("100MB-and-done",)
+WAYS = sorted({*failures()})
+
+
+def try_one(injected: Injected, step: str, number: int, way: str) -> list[str]:
+    injected.plan(number, way)
+    case = injected.attempt(QUICK)
+    outcome, wrong = judge(injected, case, step, way)
+    if "told" in outcome:
+        wrong += injected.sweep()
+    elif wrong:
+        injected.sweep()
+    wrong += [f"afterwards: {each}" for each in injected.check_clean()]
+    column = way if way in WAYS else f"answer {way[-1]}"
+    enter("fail", f"{number:2} {step}", column, "WRONG" if wrong else outcome)
+    return [f"{number} {step} {way}: {each}\n{case.output[-1500:]}" for each in wrong]
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_command_in_every_way(injected: Injected, steps: list[str], part: int):
+    cases = [(n, step, way) for n, step in enumerate(steps, 1) for way in ways_for(step)]
+    wrong = []
+    for number, step, way in sample(cases[part::4], 4, f"fail {part}"):
+        wrong += try_one(injected, step, number, way)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_command_that_cannot_be_started(injected: Injected, steps: list[str], name: str):
+    injected.plan(0)
+    program = injected.path(WRAPPED[name])
+    program.chmod(0)
+    try:
+        case = injected.attempt(QUICK)
+    finally:
+        program.chmod(0o755)
+    step = next((each for each in steps if each.split()[0] == name), name)
+    outcome, wrong = judge(injected, case, step, "gone")
+    if "told" in outcome:
+        wrong += injected.sweep()
+    enter("fail", name, "cannot start", "WRONG" if wrong else outcome)
+    assert not wrong, (wrong, case.output)
+
+
+# Each of them fails at every call that take-down makes, again and again.
+LASTING = {
+    "umount": "umount-0", "zfs": "zfs-destroy-0", "fstat": "fstat-0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_a_take_down_that_keeps_failing(injected: Injected, steps: list[str], name: str):
+    """What is left is told with the exact command that removes it."""
+    injected.plan(0)
+    wrapper = injected.path(WRAPPED[name])
+    text = wrapper.read_text()
+    only = '[ "$1" = destroy ] || exec "$real" "$@"\n' if name == "zfs" else ""
+    wrapper.write_text(text.replace('[ "$n" = "$at" ] || exec', f"{only}: || exec").replace(
+        "$action", LASTING[name]))  # fmt: skip
+    if name == "fstat":
+        injected.path(f"{PLACE}/client-plan").write_text("sleep 60 > /dev/null 2>&1 &\n")
+    try:
+        case = injected.attempt(QUICK)
+    finally:
+        wrapper.write_text(text)
+    left = injected.left_over()
+    if name == "fstat":
+        assert case.status == 0
+        assert not injected.check_clean(), case.output
+        return
+    assert case.status == 71
+    assert left
+    told = re.findall(r"or: ((?:umount|zfs) .*)", case.output)
+    assert name in {shlex.split(command)[0] for command in told}
+    # The innermost mount first, and then the snapshots that were busy.
+    told.sort(key=lambda command: (command.startswith("zfs"), -len(command)))
+    for command in dict.fromkeys(told):
+        injected.run(command)
+    assert not [each for each in injected.left_over() if each.startswith(("mount", "snapshot"))]
+    assert not injected.sweep()
+    assert not injected.next_run()
+    enter("fail", name, "keeps failing", "failed, told")
+
+
+def test_a_held_snapshot_is_destroyed_by_the_run_after_next(injected: Injected, steps: list[str]):
+    injected.plan(3, "KILL-one-before")
+    hold = "zfs snapshot -o org.kopiatomic:run=restomic:default:dead kta/src@restomic-dead; "
+    injected.run(hold + "zfs hold kt kta/src@restomic-dead; touch /var/db/kopiatomic/restomic.default.unfinished")  # fmt: skip
+    for _ in range(2):
+        injected.plan(0)
+        case = injected.attempt()
+        assert case.status == 0, case.output
+        assert "kta/src@restomic-dead of an earlier run stays" in case.output
+        assert "zfs destroy kta/src@restomic-dead" in case.output
+    injected.run("zfs release kt kta/src@restomic-dead")
+    assert not injected.next_run()

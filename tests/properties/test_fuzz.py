@@ -1,0 +1,312 @@
+"""What is parsed is fuzzed: whatever comes, there is an answer or a clear refusal, no crash."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import time
+from collections.abc import Sequence
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from kopiatomic import (
+    backend, check, cli, command, drill, envfile, mounts, parent, preflight, redact, run, state,
+    status, upkeep, zfs,
+)  # fmt: skip
+from kopiatomic.command import CommandFailed
+from kopiatomic.job import Job
+from kopiatomic.plan import make_plan
+from kopiatomic.refusal import Refusal
+from properties.conftest import ALL, SEED, count, several
+from properties.machines import jobs, machines
+from properties.model import Model, place
+from unit.machines import NAMES, NEEDS
+
+__all__ = ["place"]
+
+# At least this long for each, in seconds, where everything is tried.
+LEAST = 20.0 if ALL else 0.0
+
+ANY_TEXT = st.text(
+    st.one_of(
+        st.sampled_from("\t\n\r\0 \\\"'{}[]@#/%$`:=,-\x1b\udcff\u2028é²"), st.characters(),
+        st.sampled_from("abyesno0123456789"),
+    ),
+    max_size=60,
+)  # fmt: skip
+SCALARS = [None, True, False, 0, -1, 3, 10**400, 1e308, float("inf"), float("nan"), "", "x", "/",
+           "/a", "zfs", "p/a", "2026-11-23T20:07:25+0000", "\udcff\t\n", "9" * 5000, "é\0"]  # fmt: skip
+
+
+def _json(chance: random.Random, depth: int = 3) -> object:
+    """Any JSON value; by random itself, since hypothesis takes its time over such trees."""
+    kind = chance.randrange(6) if depth else 0
+    if kind < 4:
+        return chance.choice(SCALARS)
+    count = chance.randrange(4)
+    if kind == 4:
+        return [_json(chance, depth - 1) for _ in range(count)]
+    keys = ["paths", "dataset", "name", "mountpoint", "summ", "files", "size", "x", "status"]
+    return {chance.choice(keys): _json(chance, depth - 1) for _ in range(count)}
+
+
+def _entry(chance: random.Random, keys: Sequence[str]) -> dict[str, object]:
+    return {key: _json(chance) for key in keys if chance.random() < 0.6}
+
+
+CHANCE = st.integers(0, 2**64).map(random.Random)
+JSON = CHANCE.map(_json)
+
+
+def clear(message: str) -> None:
+    """Assert that a message can be shown to a person."""
+    assert message.strip()
+    assert len(message) < 3000
+    assert "Traceback" not in message
+    assert "internal error" not in message
+
+
+def fuzz(name: str, *strategies, in_ci: int = 150, in_all: int = 3000):
+    """Make a test of a function that may raise nothing but a clear refusal."""
+
+    def decorate(function):
+        def test(place) -> None:
+            began = time.monotonic()
+            rounds = 0
+            while rounds == 0 or time.monotonic() - began < LEAST:
+
+                @hypothesis.seed(SEED + rounds)
+                @several(in_ci, in_all)
+                @hypothesis.given(st.tuples(*strategies))
+                def once(values) -> None:
+                    count(f"test_{name}")
+                    try:
+                        function(*values)
+                    except (Refusal, CommandFailed) as error:
+                        clear(str(error))
+
+                once()
+                rounds += 1
+
+        return test
+
+    return decorate
+
+
+def mangled(text: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """A text in which something was put in, left out or doubled."""
+
+    def mangle(parts: tuple[str, int, int, str]) -> str:
+        whole, start, length, piece = parts
+        start %= len(whole) + 1
+        return whole[:start] + piece + whole[start + length :]
+
+    return st.tuples(text, st.integers(0, 10**6), st.integers(0, 12), ANY_TEXT).map(mangle)
+
+
+LIST = st.sampled_from([
+    "p\tfilesystem\tyes\ton\toff\t-\t-\np/a b\tvolume\t-\t-\t-\t-\t-\n",
+    "zroot\tfilesystem\tno\tnoauto\ton\tunavailable\toff\n", "",
+])  # fmt: skip
+
+
+@fuzz("zfs_list", st.one_of(ANY_TEXT, mangled(LIST), mangled(mangled(LIST))))
+def test_zfs_list(text: str) -> None:
+    for dataset in zfs.parse_list(("zfs", "list"), text):
+        assert dataset.pool is not None
+
+
+TABLE = json.dumps({"mount": {"mounted": [
+    {"special": "/dev/ada0", "node": "/", "fstype": "ufs", "opts": ["local"]},
+    {"special": "p/a", "node": "/a b", "fstype": "zfs", "opts": ["read-only"], "fsid": "00"},
+]}})  # fmt: skip
+ENTRY = CHANCE.map(lambda chance: _entry(chance, ("special", "node", "fstype", "opts")))
+TABLES = st.one_of(
+    ANY_TEXT, mangled(st.just(TABLE)), JSON.map(json.dumps),
+    st.lists(ENTRY, max_size=5).map(lambda found: json.dumps({"mount": {"mounted": found}})),
+    st.just("[" * 100000),
+)  # fmt: skip
+
+
+@fuzz("mount_table", TABLES, machines().flatmap(lambda m: st.tuples(st.just(m), jobs(m))))
+def test_mount_table(text: str, made: tuple[Model, Job]) -> None:
+    model, job = made
+    table = mounts.parse(("mount", "-v"), text)
+    make_plan(job, list(model.datasets.values()), table, NAMES, NEEDS)
+
+
+@fuzz("env_file", st.one_of(
+    st.binary(max_size=200), mangled(st.just("export A='b c'\n# no\nRESTIC_PASSWORD=xyzzy\n"))
+    .map(lambda text: text.encode("utf-8", "surrogateescape" if text.isascii() else "ignore")),
+))  # fmt: skip
+def test_env_file(data: bytes) -> None:
+    path = f"{os.path.dirname(state.RUN_ROOT)}/env"
+    with open(path, "wb") as file:
+        file.write(data)
+    os.chmod(path, 0o600)
+    try:
+        variables = envfile.read(path, os.geteuid())
+    except Refusal as refusal:
+        assert "xyzzy" not in str(refusal)
+        raise
+    for name, value in variables.items():
+        assert name.isidentifier()
+        assert name.isascii()
+        os.fsencode(value)
+        assert "\0" not in value
+
+
+KEYS = ("program", "job", "status", "began", "ended", "seconds", "moment", "captured", "captured_at",
+        "left_out", "paths", "client", "problems", "notes", "env_file", "command", "kind",
+        "not_frozen", "swept")  # fmt: skip
+RUN_ENTRY = CHANCE.map(lambda chance: {
+    **_entry(chance, KEYS), "outcome": chance.choice(["success", "failed", "incomplete", 3]),
+})  # fmt: skip
+HISTORIES = st.lists(
+    st.one_of(ANY_TEXT, RUN_ENTRY.map(json.dumps), mangled(RUN_ENTRY.map(json.dumps)),
+              JSON.map(json.dumps), st.just("[" * 50000)), max_size=5,
+)  # fmt: skip
+
+
+@fuzz("history", HISTORIES, HISTORIES)
+def test_history(lines: list[str], upkeep_lines: list[str]) -> None:
+    here = state.Place("restomic", "default")
+    os.makedirs(state.STATE_DIRECTORY, 0o700, exist_ok=True)
+    for path, content in ((here.history, lines), (here.upkeep, upkeep_lines)):
+        with open(path, "wb") as file:
+            file.write("\n".join(content).encode("utf-8", "surrogatepass"))
+    entries = state.read_history(here)
+    run.last_paths(here)
+    model = Model({}, [])
+    now = time.time()
+    account = status.look(model, "restomic", None, now)
+    status.as_text(account)
+    json.dumps(status.as_dict(account))
+    found = check.findings(check.look(model, [], 48.0), now)
+    check.as_text(found)
+    state.remember(here, {"outcome": "success"})
+    assert len(state.read_history(here)) == min(len(entries) + 1, state.HISTORY_LENGTH)
+
+
+SAID = st.one_of(
+    ANY_TEXT,
+    mangled(st.just(
+        "Files:           3 new,     1 changed,   122 unmodified\nDirs:  1 new, 2 changed,\n"
+        "Added to the repository: 1.5 MiB (900 KiB stored)\n"
+        "processed 126 files, 3.234 GiB in 0:01\nsnapshot 0123abcd saved\n")),
+    mangled(st.just('{"message_type":"summary","files_new":1,"data_added":5,"snapshot_id":"a"}\n')),
+    mangled(st.just('{"id":"k","rootEntry":{"summ":{"files":3,"size":10}}}\n * 0 hashing, 1 hashed (2 B)')),
+    JSON.map(lambda value: json.dumps({"message_type": "summary", "data_added": value})),
+    JSON.map(lambda value: json.dumps({"id": value, "rootEntry": {"summ": value}})),
+)  # fmt: skip
+
+
+@fuzz("client_output", SAID, SAID, st.integers(-64, 255))
+def test_client_output(output: str, messages: str, code: int) -> None:
+    from kopiatomic.report import Report, as_dict, as_json, as_mail
+
+    for program in ("restomic", "kopiatomic"):
+        client = backend.backend_of(program)
+        encoded = [text.encode("utf-8", "surrogatepass") for text in (output, messages)]
+        report = Report(program, "default", "run", 0.0)
+        report.figures = client.figures(*encoded)
+        report.client_status, report.said = 0, command.decode(encoded[0])
+        report.problems.append(client.hint(code, output + messages) or "x")
+        as_mail(report)
+        as_json(as_dict(report))
+
+
+@fuzz("restic_snapshots", st.lists(JSON | CHANCE.map(lambda chance: {
+    **_entry(chance, ("time", "id")), "hostname": "h",
+    "paths": chance.choice([["/a"], ["/b", 3], ["/a/b", "/c"], _json(chance)]),
+}), max_size=4))  # fmt: skip
+def test_restic_snapshots(snapshots: list[object]) -> None:
+    try:
+        parent.choose(snapshots, ["/a"], "h")
+    except (ValueError, KeyError, TypeError):
+        return  # these, find() expects
+
+
+WORDS = st.one_of(
+    ANY_TEXT, st.sampled_from([
+        "restic backup", "kopia snapshot create --json", "kopia-my 'repo", '"', "a\\", "restic -r",
+        "env A=b restic backup --tag x", "", " ", "#", "kopia snapshot", "restic --repo",
+    ]),
+)  # fmt: skip
+
+
+@fuzz("wrapper_strings", WORDS, WORDS, st.booleans(), st.sampled_from(["restomic", "kopiatomic"]))
+def test_wrapper_strings(text: str, options: str, plain: bool, program: str) -> None:
+    job = Job(program, targets=("p",), plain=plain, command=preflight.split_words(text, "-c"),
+              options=preflight.split_words(options, "-o"))  # fmt: skip
+    environment = backend.client_environment(job, {"RESTIC_REPOSITORY": text}, None)
+    hide = redact.redactor(environment, [*job.command, *job.options])
+    hide(text + options)
+    drawn = make_plan(job, *SMALL, NAMES, backend.needs_of(job, "/bin/sh", environment))
+    words = backend.client_command(job, drawn, 1.0, None, captured=True)
+    assert words[-1] == "/p"
+    assert all(isinstance(word, str) for word in words)
+    parent._global_options(job.options)
+    upkeep.base_command(job)
+    preflight.client_program(job)
+
+
+SMALL = ([zfs.Dataset("p", "filesystem", True, "on", False, "-", "-")],
+         [mounts.Mount("/dev/a", "/", "ufs"), mounts.Mount("p", "/p", "zfs")])  # fmt: skip
+
+FLAGS = st.sampled_from([
+    "-a", "-c", "-e", "-h", "-j", "-n", "-o", "-p", "-q", "-r", "-s", "-v", "-x", "--live",
+    "--plain", "--json", "--status", "--check", "--max-age", "--expect", "--sweep", "--verbose",
+    "--periodic", "--datasets", "--excludes", "--upkeep", "--verify", "--maintenance", "--forget",
+    "--prune", "--drill", "--seed", "--size-limit", "--", "-", "--ex", "--max-age=nan", "-jx",
+    "--size-limit=1e9G", "--drill=²", "--verify=inf", "p", "p/a", "/", "/bin/true", "true", "5",
+    "restomic/default", "..", "-c/bin/true", "--seed=-1", "--max-age=1e308",
+])  # fmt: skip
+ARGUMENT = st.one_of(FLAGS, FLAGS, FLAGS, ANY_TEXT.map(lambda text: text.replace("\0", "")))
+
+
+def _machine() -> Model:
+    return Model({each.name: each for each in SMALL[0]},
+                 [*copy.copy(SMALL[1]), mounts.Mount("devfs", "/dev", "devfs")],
+                 directories={"/", "/p", "/dev"})  # fmt: skip
+
+
+def test_arguments(place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Whole command lines, run on the machine in memory."""
+
+    def not_here(*_: object) -> None:
+        raise Refusal("not in this test")
+
+    monkeypatch.setattr(upkeep, "run", not_here)
+    monkeypatch.setattr(drill, "run", not_here)
+    monkeypatch.setattr(command, "Door", lambda trace=None: _machine())
+    monkeypatch.setattr(os, "write", lambda descriptor, data: len(data))
+    began = time.monotonic()
+    rounds = 0
+    while rounds == 0 or time.monotonic() - began < LEAST:
+
+        @hypothesis.seed(SEED + rounds)
+        @several(150, 3000)
+        @hypothesis.given(
+            st.lists(ARGUMENT, max_size=8), st.sampled_from(["restomic", "kopiatomic"])
+        )
+        def once(arguments: list[str], program: str) -> None:
+            count("test_arguments")
+            mask = os.umask(0o022)
+            try:
+                answer = cli.main(program, [*arguments])
+            finally:
+                os.umask(mask)
+            said = capsys.readouterr()
+            assert answer in range(256)
+            assert "internal error" not in said.err + said.out, (arguments, said.err)
+            if answer in (64, 66, 69, 78):
+                clear(said.err)
+
+        once()
+        rounds += 1
+

@@ -132,8 +132,10 @@ def main() -> int:
               f" {row['peak']:6.1f} MB {row['meanwhile']:6.1f} MB")  # fmt: skip
     print()
     for key, name, unit, scale in (
-        ("started", "processes", "", 1.0), ("seconds", "time", " us", 1e6), ("peak", "peak", " kB", 1e3),
-    ):  # fmt: skip
+        ("started", "processes", "", 1.0),
+        ("seconds", "time", " us", 1e6),
+        ("peak", "peak", " kB", 1e3),
+    ):
         slope, start, straight = fit([(row["count"], row[key] * scale) for row in rows])
         print(f"{name}: {start:.0f}{unit} + {slope:.3g}{unit} a dataset, R^2 = {straight:.4f}")
     last = rows[-1]

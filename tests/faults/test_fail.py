@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 
@@ -31,7 +32,7 @@ def judge(injected: Injected, case: Case, step: str, way: str) -> tuple[str, lis
         wrong.append(f"it ended with {case.status}")
     if "Traceback" in case.output or "internal error, please" in case.output:
         wrong.append("it does not know what happened")
-    if len(case.output) > 20000:
+    if len(case.output) > 20000 and not step.startswith(USERS):
         wrong.append(f"it said {len(case.output)} characters")
     if case.seconds > 30:
         wrong.append(f"it took {case.seconds:.0f} s")
@@ -65,7 +66,9 @@ def tells(case: Case, step: str) -> bool:
         "chroot": "client", "umount": "unmounted", "zfs destroy": "destroyed",
     }  # fmt: skip
     word = next((told for start, told in words.items() if step.startswith(start)), "")
-    return (word and word in case.output) or step.split()[0] in case.output
+    if step.startswith("mount_nullfs") and "is not in the view: " in case.output:
+        return True  # the client could not do without it
+    return bool(word and word in case.output) or step.split()[0] in case.output
 
 
 def ways_for(step: str) -> list[str]:
@@ -75,9 +78,13 @@ def ways_for(step: str) -> list[str]:
     answers = [f"{key.replace(' ', '-')}-{n}" for n in range(len(ANSWERS.get(key, ())))]
     # What acts and exits with 0 has acted, whatever it prints; what answers may answer anything.
     acts = not re.match(r"sysctl|mount -v|zfs (list|get)|fstat|kldstat", step)
-    return [*answers, *(way for way in failures() if way not in (LIES if acts else TRUE))]
+    unlike = (*(LIES if acts else TRUE), *(ENDLESS if step.startswith(USERS) else ()))
+    return [*answers, *(way for way in failures() if way not in unlike)]
 
 
+# The user's own programs: what they say is carried on, and they may take days.
+USERS = ("hook", "chroot")
+ENDLESS = ("hang", "hang-after", "100MB-and-done")
 LIES = ("garbage", "100MB-out")
 TRUE = ("100MB-and-done",)
 WAYS = sorted({*failures()})
@@ -101,12 +108,14 @@ def try_one(injected: Injected, step: str, number: int, way: str) -> list[str]:
 def test_every_command_in_every_way(injected: Injected, steps: list[str], part: int):
     cases = [(n, step, way) for n, step in enumerate(steps, 1) for way in ways_for(step)]
     wrong = []
-    for number, step, way in sample(cases[part::4], 4, f"fail {part}"):
+    only = os.environ.get("KOPIATOMIC_FAULTS_ONLY", "")
+    cases = [case for case in cases if case[1].startswith(tuple(only.split(",")))]
+    for number, step, way in sample(cases[part::4], 3, f"fail {part}"):
         wrong += try_one(injected, step, number, way)
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("name", sample(list(WRAPPED), 2, "gone"))
 def test_a_command_that_cannot_be_started(injected: Injected, steps: list[str], name: str):
     injected.plan(0)
     program = injected.path(WRAPPED[name])
@@ -166,7 +175,8 @@ def test_a_take_down_that_keeps_failing(injected: Injected, steps: list[str], na
 def test_a_held_snapshot_is_destroyed_by_the_run_after_next(injected: Injected, steps: list[str]):
     injected.plan(3, "KILL-one-before")
     hold = "zfs snapshot -o org.kopiatomic:run=restomic:default:dead kta/src@restomic-dead; "
-    injected.run(hold + "zfs hold kt kta/src@restomic-dead; touch /var/db/kopiatomic/restomic.default.unfinished")  # fmt: skip
+    hold += "zfs hold kt kta/src@restomic-dead; "
+    injected.run(hold + "touch /var/db/kopiatomic/restomic.default.unfinished")
     for _ in range(2):
         injected.plan(0)
         case = injected.attempt()

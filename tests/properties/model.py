@@ -191,12 +191,14 @@ class Model:
             return self._on(live.rstrip("/") + rest, live)
         if source.startswith(RUNS):
             return os.path.isdir(source + rest)
-        under = nearest(source, {m.point for m in self.mounts if not m.point.startswith(RUNS)})
+        live = {m.point for m in visible_mounts(self.mounts) if not m.point.startswith(RUNS)}
+        under = nearest(source, live)
         return self._on(source.rstrip("/") + rest, under or "/")
 
     def _on(self, path: str, point: str) -> bool:
         """Say whether the directory ``path`` lies in the file system mounted on ``point``."""
-        live = {m.point for m in self.mounts if not m.point.startswith(RUNS)} - {path}
+        live = {m.point for m in visible_mounts(self.mounts) if not m.point.startswith(RUNS)}
+        live.discard(path)
         known = path in self.directories or os.path.isdir(path)
         return known and nearest(path, live) == point
 

@@ -12,10 +12,24 @@ from collections.abc import Sequence
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from unit.machines import NAMES, NEEDS
 
 from kopiatomic import (
-    backend, check, cli, command, drill, envfile, mounts, parent, preflight, redact, run, state,
-    status, upkeep, zfs,
+    backend,
+    check,
+    cli,
+    command,
+    drill,
+    envfile,
+    mounts,
+    parent,
+    preflight,
+    redact,
+    run,
+    state,
+    status,
+    upkeep,
+    zfs,
 )  # fmt: skip
 from kopiatomic.command import CommandFailed
 from kopiatomic.job import Job
@@ -24,7 +38,6 @@ from kopiatomic.refusal import Refusal
 from properties.conftest import ALL, SEED, count, several
 from properties.machines import jobs, machines
 from properties.model import Model, place
-from unit.machines import NAMES, NEEDS
 
 __all__ = ["place"]
 
@@ -39,7 +52,8 @@ ANY_TEXT = st.text(
     max_size=60,
 )  # fmt: skip
 SCALARS = [None, True, False, 0, -1, 3, 10**400, 1e308, float("inf"), float("nan"), "", "x", "/",
-           "/a", "zfs", "p/a", "2026-11-23T20:07:25+0000", "\udcff\t\n", "9" * 5000, "é\0"]  # fmt: skip
+           "/a", "zfs", "p/a", "2026-11-23T20:07:25+0000", "\udcff\t\n", "9" * 5000,
+           "é\0"]  # fmt: skip
 
 
 def _json(chance: random.Random, depth: int = 3) -> object:
@@ -70,7 +84,7 @@ def clear(message: str) -> None:
     assert "internal error" not in message
 
 
-def fuzz(name: str, *strategies, in_ci: int = 150, in_all: int = 3000):
+def fuzz(name: str, *strategies, in_ci: int = 80, in_all: int = 3000):
     """Make a test of a function that may raise nothing but a clear refusal."""
 
     def decorate(function):
@@ -151,7 +165,7 @@ def test_env_file(data: bytes) -> None:
     try:
         variables = envfile.read(path, os.geteuid())
     except Refusal as refusal:
-        assert "xyzzy" not in str(refusal)
+        assert "xyzzy" not in str(refusal)  # noqa: PT017
         raise
     for name, value in variables.items():
         assert name.isidentifier()
@@ -160,8 +174,8 @@ def test_env_file(data: bytes) -> None:
         assert "\0" not in value
 
 
-KEYS = ("program", "job", "status", "began", "ended", "seconds", "moment", "captured", "captured_at",
-        "left_out", "paths", "client", "problems", "notes", "env_file", "command", "kind",
+KEYS = ("program", "job", "status", "began", "ended", "seconds", "moment", "captured",
+        "captured_at", "left_out", "paths", "client", "problems", "notes", "env_file", "command", "kind",
         "not_frozen", "swept")  # fmt: skip
 RUN_ENTRY = CHANCE.map(lambda chance: {
     **_entry(chance, KEYS), "outcome": chance.choice(["success", "failed", "incomplete", 3]),
@@ -199,7 +213,8 @@ SAID = st.one_of(
         "Added to the repository: 1.5 MiB (900 KiB stored)\n"
         "processed 126 files, 3.234 GiB in 0:01\nsnapshot 0123abcd saved\n")),
     mangled(st.just('{"message_type":"summary","files_new":1,"data_added":5,"snapshot_id":"a"}\n')),
-    mangled(st.just('{"id":"k","rootEntry":{"summ":{"files":3,"size":10}}}\n * 0 hashing, 1 hashed (2 B)')),
+    mangled(st.just('{"id":"k","rootEntry":{"summ":{"files":3,"size":10}}}\n'
+                    " * 0 hashing, 1 hashed (2 B)")),
     JSON.map(lambda value: json.dumps({"message_type": "summary", "data_added": value})),
     JSON.map(lambda value: json.dumps({"id": value, "rootEntry": {"summ": value}})),
 )  # fmt: skip
@@ -290,7 +305,7 @@ def test_arguments(place, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     while rounds == 0 or time.monotonic() - began < LEAST:
 
         @hypothesis.seed(SEED + rounds)
-        @several(150, 3000)
+        @several(80, 3000)
         @hypothesis.given(
             st.lists(ARGUMENT, max_size=8), st.sampled_from(["restomic", "kopiatomic"])
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import shutil
 
 import hypothesis
@@ -13,7 +14,7 @@ from kopiatomic import state
 from kopiatomic.command import printable
 from kopiatomic.machine import lies_in
 from kopiatomic.refusal import Refusal
-from kopiatomic.report import as_json, as_dict, as_mail
+from kopiatomic.report import as_dict, as_json, as_mail
 from properties.conftest import SEED, count, several
 from properties.machines import jobs, machines
 from properties.model import FAULTS, Model, attempt, complete, left_over, place
@@ -81,12 +82,13 @@ def test_a_run_is_complete_or_has_failed(place, request, faults: int):
         model = data.draw(machines())
         job = data.draw(jobs(model))
         before = copy.deepcopy(foreign(model))
+        chance = random.Random(data.draw(st.integers(0, 2**64)))
         for _ in range(faults):
-            model.faults[data.draw(st.integers(1, 25))] = data.draw(st.sampled_from(FAULTS))
+            model.faults[chance.randint(1, 25)] = chance.choice(FAULTS)
         if faults > 1:
-            view = f"{HERE.directory}/view"
-            points = data.draw(st.lists(st.sampled_from(["", "/dev", "/a", "/home", "/b"])))
-            model.stubborn = {f"{view}{point}" for point in points}
+            points = chance.sample(["", "/dev", "/a", "/home", "/b"], chance.randrange(4))
+            model.stubborn = {f"{HERE.directory}/view{point}" for point in points}
+        hypothesis.note(f"{model.faults} {model.stubborn}")
         report = None
         try:
             report = attempt(model, job)

@@ -88,7 +88,7 @@ def failures() -> dict[str, str]:
         "killed-after": '"$real" "$@"\nkill -KILL $$\n',
         "segv": "kill -SEGV $$\n",
         "garbage": "printf '\\377\\000{]\\t\\033[31m\\nnonsense\\n'\nexit 0\n",
-        "garbage-and-done": "printf 'odd\\n' >&2\nprintf '\\377\\000{]\\n'\n" + 'exec "$real" "$@"\n',
+        "garbage-and-done": "printf 'odd\\n\\377\\000{]\\n'\n" + 'exec "$real" "$@"\n',
         "silent-1": "exit 1\n",
         "status-after": '"$real" "$@"\nexit 1\n',
         "garbage-1": "printf '\\377\\000\\033[31m\\r\\n\\n\\n' >&2\nexit 1\n",

@@ -175,8 +175,8 @@ def test_env_file(data: bytes) -> None:
 
 
 KEYS = ("program", "job", "status", "began", "ended", "seconds", "moment", "captured",
-        "captured_at", "left_out", "paths", "client", "problems", "notes", "env_file", "command", "kind",
-        "not_frozen", "swept")  # fmt: skip
+        "captured_at", "left_out", "paths", "client", "problems", "notes", "env_file", "command",
+        "kind", "not_frozen", "swept")  # fmt: skip
 RUN_ENTRY = CHANCE.map(lambda chance: {
     **_entry(chance, KEYS), "outcome": chance.choice(["success", "failed", "incomplete", 3]),
 })  # fmt: skip

@@ -73,9 +73,10 @@ def numbers(place) -> list[int]:
     return every if ALL else random.Random(SEED).sample(every, 150)
 
 
-def test_killed_at_every_line(place, numbers: list[int], request):
+@pytest.mark.parametrize("part", range(4))
+def test_killed_at_every_line(place, numbers: list[int], request, part: int):
     """SIGKILL: a child does the run and vanishes; the machine is handed over as it was left."""
-    for number in numbers:
+    for number in numbers[part::4]:
         count(request.node.name)
         forget()
         model = machine()

@@ -344,7 +344,7 @@ def _lay_out(
         if mount.point in frozen:
             source = _snapshot_directory(mount.point, names)
             view[mount.point] = ViewMount("frozen", source, mount.point, read_only=True)
-        elif mount.type in UNWANTED or _is_inner(mount):
+        elif mount.type in UNWANTED or _is_inner(mount, names):
             continue
         elif mount.type == "devfs":
             if mount.point == "/dev":
@@ -357,10 +357,15 @@ def _lay_out(
     return view, unchosen
 
 
-def _is_inner(mount: Mount) -> bool:
-    """Say whether a mount is one of ours, or one that ZFS made to show a snapshot."""
+def _is_inner(mount: Mount, names: Names) -> bool:
+    """Say whether a mount is one of ours, or one that ZFS made to show a snapshot.
+
+    Where /var or /var/run is a symbolic link, ours have other names in the mount table.
+    """
     automount = mount.type == "zfs" and "/.zfs/snapshot/" in mount.point
-    return automount or any(lies_in(mount.point, each) for each in RUN_DIRECTORIES)
+    run = ancestors(names.directory)[2]
+    ours = (*RUN_DIRECTORIES, f"{run}/kopiatomic", f"{run}/restomic")
+    return automount or any(lies_in(mount.point, each) for each in ours)
 
 
 def _live(mount: Mount) -> ViewMount:
@@ -391,7 +396,9 @@ def _thaw(
             view.update(
                 (m.point, _live(m))
                 for m in inner
-                if m.type not in UNWANTED | {"devfs"} and not _is_inner(m) and m.point not in view
+                if m.type not in UNWANTED | {"devfs"}
+                and not _is_inner(m, names)
+                and m.point not in view
             )
     return thawed, temporary
 

@@ -34,8 +34,8 @@ class Place:
 
     @property
     def root(self) -> str:
-        """The program's working directory, closed to others."""
-        return f"{RUN_ROOT}/{self.program}"
+        """The program's working directory, closed to others; as the mount table calls it."""
+        return f"{os.path.realpath(RUN_ROOT)}/{self.program}"
 
     @property
     def directory(self) -> str:

@@ -240,6 +240,18 @@ class TestEnds:
         assert "snapshot kta/src@restomic-" in output
         assert "process sleep" in output
 
+    def test_it_is_swept_where_var_run_is_a_link(self, filled: Machine):
+        if not filled.is_sandbox:
+            pytest.skip("would move the /var/run of a real machine")
+        shell(filled, "mv /var/run /var/elsewhere; ln -s elsewhere /var/run")
+        process = start(filled, "-c", self.sleeper(filled), "kta/src")
+        wait_for(lambda: filled.path(f"{BASE}/sleeping").exists())
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+        assert "/var/elsewhere/restomic/default/view" in filled.run(["mount", "-v"]).stdout
+        assert "Taken down from an earlier run" in run(filled, "-c", "true", "kta/src")
+        assert "/var/elsewhere/restomic" not in filled.run(["mount", "-v"]).stdout
+
     def test_sweep_by_hand(self, filled: Machine):
         process = start(filled, "-c", self.sleeper(filled), "kta/src")
         wait_for(lambda: filled.path(f"{BASE}/sleeping").exists())

@@ -218,15 +218,14 @@ class _Lines:
         _append(self.tail, data)
         lines = (self._partial + data).split(b"\n")
         self._partial = b"" if not data else lines.pop()[-TAIL:]
-        for line in lines:
-            if data or line:
-                self._pass_on(line)
-
-    def _pass_on(self, line: bytes) -> None:
-        last = line.rstrip(b"\r").rpartition(b"\r")[2].rstrip(b" ")
-        shown = encode(self._hide(decode(last))) + b"\n"
+        # Written all at once: a program may print very many short lines.
+        shown = b"".join(self._shown(line) for line in lines if data or line)
         _append(self._said, shown)
         _write(self._target, shown)
+
+    def _shown(self, line: bytes) -> bytes:
+        last = line.rstrip(b"\r").rpartition(b"\r")[2].rstrip(b" ")
+        return encode(self._hide(decode(last))) + b"\n"
 
 
 def _append(tail: bytearray, data: bytes) -> None:

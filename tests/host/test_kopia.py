@@ -29,6 +29,17 @@ def snapshots(kopia: Repository) -> list[dict[str, object]]:
     return sorted(found, key=lambda each: (each["startTime"], each["source"]["path"]))
 
 
+def made_by(kopia: Repository, *words: str) -> list[dict[str, object]]:
+    """Run kopiatomic and return the snapshots that it made, by path.
+
+    Not by time: that is to the second, and two runs may begin in the same one.
+    """
+    before = {each["id"] for each in snapshots(kopia)}
+    kopiatomic(kopia, *words)
+    made = [each for each in snapshots(kopia) if each["id"] not in before]
+    return sorted(made, key=lambda each: each["source"]["path"])
+
+
 def root(snapshot: dict[str, object]) -> str:
     return snapshot["rootEntry"]["obj"]
 
@@ -59,18 +70,17 @@ def test_snapshots_bear_the_live_paths_and_the_moment(filled: Machine, kopia: Re
 
 def test_a_run_continues_the_history_of_live_backups(filled: Machine, kopia: Repository):
     kopia("snapshot", "create", f"{TOP}/home", f"{TOP}/src")
-    kopiatomic(kopia, "-r", "kta/home", "kta/src")
-    live_home, live_src, home, src = snapshots(kopia)
+    live_home, live_src = sorted(snapshots(kopia), key=lambda each: each["source"]["path"])
+    home, src = made_by(kopia, "-r", "kta/home", "kta/src")
     assert (root(home), root(src)) == (root(live_home), root(live_src))
     assert cached(home)[1] == cached(src)[1] == 0
     assert cached(home)[0] > 0
 
 
 def test_a_second_run_over_unchanged_data_finds_nothing(filled: Machine, kopia: Repository):
-    kopiatomic(kopia, "-r", "kta")
+    (first,) = made_by(kopia, "-r", "kta")
     blobs = contents(kopia)
-    kopiatomic(kopia, "-r", "kta")
-    first, second = snapshots(kopia)
+    (second,) = made_by(kopia, "-r", "kta")
     assert root(first) == root(second)
     assert cached(second)[1] == 0
     assert contents(kopia) == blobs
@@ -87,8 +97,8 @@ def contents(kopia: Repository) -> set[str]:
 def test_another_selection_reads_nothing_again(filled: Machine, kopia: Repository, second):
     shell(filled, "zfs create kta/new")
     kopiatomic(kopia, "kta/home", "kta/src")
-    kopiatomic(kopia, *second)
-    assert [cached(each)[1] for each in snapshots(kopia)[2:]] == [0] * len(second)
+    made = made_by(kopia, *second)
+    assert [cached(each)[1] for each in made] == [0] * len(second)
 
 
 def test_what_is_restored_is_the_moment_and_not_the_change(filled: Machine, kopia: Repository):

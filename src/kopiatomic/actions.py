@@ -26,12 +26,14 @@ from kopiatomic import (
 )
 from kopiatomic.command import Door, printable, quote
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_NOPERM, EX_OSERR, Refusal
+from kopiatomic.refusal import (
+    EX_NOPERM,
+    EX_OSERR,
+    PERIODIC_INFORMATION,
+    PERIODIC_TROUBLE,
+    Refusal,
+)
 from kopiatomic.upkeep import Account
-
-# What the exit status of a script tells periodic(8), beside 0: nothing to tell.
-PERIODIC_INFORMATION = 1
-PERIODIC_TROUBLE = 3
 
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:

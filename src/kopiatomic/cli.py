@@ -50,9 +50,6 @@ LONG = {
     "size-limit=": "--size-limit",
 }
 
-# What a script tells periodic(8) with this exit status: there is trouble.
-PERIODIC_TROUBLE = 3
-
 
 def kopiatomic() -> int:
     """Run ``kopiatomic``; returns its exit status."""
@@ -94,6 +91,7 @@ def main(program: str, arguments: "Sequence[str]") -> int:
 def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int) -> int:
     """Say in one line why nothing was done, and return the exit status."""
     from kopiatomic.command import printable
+    from kopiatomic.refusal import PERIODIC_TROUBLE
 
     if "--periodic" not in arguments:
         print(f"{program}: {printable(message)}", file=sys.stderr)

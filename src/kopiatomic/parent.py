@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
-from kopiatomic.backend import backend_of, has_option
+from kopiatomic.backend import backend_of, has_option, option_value
 from kopiatomic.command import CommandFailed, Door
 from kopiatomic.job import Job
 from kopiatomic.machine import lies_in
@@ -67,8 +67,6 @@ def _global_options(options: Sequence[str]) -> list[str]:
 
 
 def _host(words: Sequence[str]) -> str:
-    from kopiatomic.backend import option_value
-
     return option_value(words, "--host", "-H") or os.uname().nodename
 
 

@@ -11,6 +11,10 @@ EX_TEMPFAIL = 75
 EX_NOPERM = 77
 EX_CONFIG = 78
 
+# What the exit status of a script tells periodic(8), beside 0: nothing to tell.
+PERIODIC_INFORMATION = 1
+PERIODIC_TROUBLE = 3
+
 
 class Refusal(Exception):
     """Something is wrong that the user can mend.

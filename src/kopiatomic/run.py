@@ -19,7 +19,7 @@ from kopiatomic.refusal import (
     EX_UNAVAILABLE,
     Refusal,
 )
-from kopiatomic.report import Report, kept_out_by_hand
+from kopiatomic.report import Report, as_dict, kept_out_by_hand
 from kopiatomic.state import Place
 
 
@@ -372,8 +372,6 @@ def take_down(work: Work, place: Place, names: Names) -> None:
 
 def remember(place: Place, report: Report) -> None:
     """Enter the run into the history; not being able to is a problem of its own."""
-    from kopiatomic.report import as_dict
-
     try:
         state.remember(place, as_dict(report))
     except (OSError, Refusal) as error:

@@ -16,6 +16,7 @@ from kopiatomic import (
     client,
     drill,
     envfile,
+    nullfs,
     preflight,
     redact,
     report,
@@ -39,6 +40,7 @@ from kopiatomic.upkeep import Account
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
     job = _with_environment(job)
+    door = replace(door, nmount=nullfs.find_nmount())
     done = run.run(job, door, _streams(values), os.environ)
     if "--json" in values:
         _print(report.as_json(report.as_dict(done)))

@@ -55,9 +55,13 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Door:
-    """Starts programs; with ``trace``, tells it each command line first."""
+    """Starts programs; with ``trace``, tells it each command line first.
+
+    ``nmount`` spares the program of each mount (see nullfs.find_nmount).
+    """
 
     trace: Callable[[str], None] | None = None
+    nmount: Callable[[Mapping[str, str]], bool] | None = None
 
     def run(
         self,
@@ -95,6 +99,19 @@ class Door:
         if check and result.status != 0:
             raise CommandFailed(argv, failure(result))
         return result
+
+    def mount(
+        self, argv: Sequence[str], options: Mapping[str, str], *, time_limit: float
+    ) -> None:
+        """Make a mount by nmount(2) with ``options``, or by ``argv``, which does the same.
+
+        The program is started where there is no nmount(2), where it is given no
+        options, and where it refuses: the program tells why. Raises CommandFailed.
+        """
+        if options and self.nmount is not None and self.nmount(options):
+            self.show(argv)
+        else:
+            self.run(argv, time_limit=time_limit)
 
     def start(
         self, argv: Sequence[str], *, environment: Mapping[str, str], **options: object

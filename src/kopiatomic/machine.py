@@ -24,12 +24,16 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of the mount table: what (``special``) is mounted where (``point``)."""
+    """One line of the mount table: what (``special``) is mounted where (``point``).
+
+    ``local`` is mount(8)'s word for a file system that waits for no other machine.
+    """
 
     special: str
     point: str
     type: str
     read_only: bool = False
+    local: bool = True
 
 
 def lies_in(path: str, directory: str) -> bool:

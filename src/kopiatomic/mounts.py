@@ -31,6 +31,7 @@ def parse(argv: tuple[str, ...], text: str) -> list[Mount]:
                 point=str(entry["node"]),
                 type=str(entry["fstype"]),
                 read_only="read-only" in entry.get("opts", ()),
+                local="local" in entry.get("opts", ()),
             )
             for entry in entries
         ]

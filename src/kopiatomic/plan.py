@@ -5,7 +5,7 @@ client gets, and what is left out and why.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from kopiatomic.job import Job
@@ -94,7 +94,8 @@ class ViewMount:
 
     ``kind`` is ``frozen`` (a snapshot), ``live`` (the live system's own),
     ``device`` (devfs), or ``gap``: an empty tree with ``directories``, in place
-    of a dataset that was left out although one below it is chosen.
+    of a dataset that was left out although one below it is chosen. ``remote``
+    is what lies on another machine, which may not answer.
     """
 
     kind: str
@@ -103,6 +104,7 @@ class ViewMount:
     read_only: bool = False
     ruleset: str | None = None
     directories: tuple[str, ...] = ()
+    remote: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def make_plan(
         names=names,
         captured=captured,
         left_out=_named_once(left_out, unchosen, points),
-        view=tuple(view[point] for point in sorted(view, key=_by_depth)),
+        view=_in_order(view, mounts),
         paths=topmost([each.point for each in captured]),
         thawed=tuple(sorted(thawed)),
         temporary=temporary,
@@ -165,6 +167,16 @@ def topmost(points: Iterable[str]) -> tuple[str, ...]:
     known = set(points)
     return tuple(
         point for point in sorted(known) if not any(up in known for up in ancestors(point)[1:])
+    )
+
+
+def _in_order(view: Mapping[str, ViewMount], mounts: Sequence[Mount]) -> tuple[ViewMount, ...]:
+    """Return the mounts of the view, parents first, those on other machines marked as such."""
+    distant = {mount.point for mount in mounts if not mount.local and mount.type != "devfs"}
+    ordered = (view[point] for point in sorted(view, key=_by_depth))
+    return tuple(
+        replace(mount, remote=True) if nearest(mount.point, distant) else mount
+        for mount in ordered
     )
 
 

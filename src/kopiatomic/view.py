@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kopiatomic import mounts
+from kopiatomic import mounts, nullfs
 from kopiatomic.command import CommandFailed, Door, chunks, failure, printable
 from kopiatomic.machine import Mount, join, lies_in
 from kopiatomic.plan import Names, Plan, ViewMount
@@ -90,11 +90,44 @@ def build(door: Door, plan: Plan, made: list[str], say: Callable[[str], None]) -
         # Noted first: a command that fails or is killed may have mounted it all the same.
         made.append(join(plan.names.view, mount.point))
         try:
-            door.run(mount_command(mount, plan.names), time_limit=MOUNT_TIME_LIMIT)
+            _make(door, mount, plan.names)
         except CommandFailed as error:
             if mount.kind != "live" or mount.point == "/" or mount.point in plan.thawed:
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
+
+
+def _make(door: Door, mount: ViewMount, names: Names) -> None:
+    """Make one mount and see that it is there; raises CommandFailed.
+
+    What lies on another machine is left to a program that can be given up, and
+    is not looked at: this process must not wait for it.
+    """
+    argv, target = mount_command(mount, names), join(names.view, mount.point)
+    if mount.remote:
+        door.run(argv, time_limit=MOUNT_TIME_LIMIT)
+        return
+    if os.path.realpath(target) != target:
+        raise CommandFailed(argv, "a symbolic link leads out of the view")
+    before = identity(target)
+    options = {} if mount.kind == "device" else nullfs.options(
+        mount.source, target, mount.read_only
+    )
+    door.mount(argv, options, time_limit=MOUNT_TIME_LIMIT)
+    if identity(target) == before:
+        raise CommandFailed(argv, "nothing is mounted there, although it reported success")
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a directory from all others, or None if there is none.
+
+    A mount point's changes with what is mounted there.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def chroot_command(names: Names, client: Sequence[str]) -> list[str]:

@@ -107,6 +107,15 @@ class TestView:
         assert process.wait(60) == 0
         assert mode & 0o077 == 0
 
+    def test_a_link_made_meanwhile_leads_no_mount_out_of_the_view(self, filled: Machine):
+        """Whoever owns a directory above a mount point can put a symbolic link in its place."""
+        above = f"{TOP}/home/above"
+        shell(filled, f"mkdir {above}; zfs create -o mountpoint={above}/src kta/inner")
+        swap = f"mv {above} {above}2; ln -s {TOP} {above}"
+        output = run(filled, "-c", "true", "-s", swap, "kta/src", "kta/inner", status=71)
+        assert "a symbolic link leads out of the view" in output
+        shell(filled, f"rm {above}; mv {above}2 {above}; echo writable > {TOP}/src/new")
+
     def test_a_gap_keeps_looks(self, filled: Machine):
         shell(filled, f"zfs create kta/home/ben/data; chmod 750 {TOP}/home/ben")
         output = run(

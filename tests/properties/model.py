@@ -25,7 +25,7 @@ from kopiatomic.report import Report
 CONTROL = "/.zfs/snapshot/"
 FAULTS = (
     "fails", "fails-after", "killed", "killed-after", "hangs", "hangs-after", "garbage",
-    "garbage-after", "no-start", "TERM", "INT", "HUP",
+    "garbage-after", "no-start", "lies", "TERM", "INT", "HUP",
 )  # fmt: skip
 GARBAGE = '\udcff{]\t\x1b[31m\nnonsense\n'
 
@@ -67,6 +67,14 @@ class Model:
     def show(self, argv: Sequence[str]) -> None:
         """Nobody watches."""
 
+    def mount(self, argv: Sequence[str], options: object, *, time_limit: float) -> None:
+        """Make a mount by its command."""
+        self.run(argv)
+
+    def identity(self, path: str) -> int:
+        """Tell what is mounted on a path: view.identity."""
+        return max((n for n, m in enumerate(self.mounts) if m.point == path), default=-1)
+
     def run(
         self, argv: Sequence[str], *, check: bool = True, text: str | None = None, **_: object
     ) -> Result:
@@ -77,7 +85,9 @@ class Model:
             raise CommandFailed(argv, "cannot be started: No such file or directory")
         if fault in ("TERM", "INT", "HUP"):
             send(fault)
-        status, out, err = 1, "", "fault injected"
+        if fault == "lies" and not argv[0].startswith("mount"):
+            fault = ""  # of all but mounts it is believed that they did what they say
+        status, out, err = int(fault != "lies"), "", "fault injected"
         # What acts may print what it likes, but is taken by its word that it did what it was told.
         acts = not {"list", "get", "-nvp", "--libxo", "-n", "-q", "-f"} & set(argv[:3])
         if fault == "garbage" and (acts or argv[0] == "umount"):
@@ -206,7 +216,7 @@ class Model:
         if "--libxo" in words:
             entries = [
                 {"special": m.special, "node": m.point, "fstype": m.type,
-                 "opts": ["read-only"] if m.read_only else []} for m in self.mounts
+                 "opts": ["local"] + ["read-only"] * m.read_only} for m in self.mounts
             ]  # fmt: skip
             return 0, json.dumps({"mount": {"mounted": entries}}), ""
         return self._add(Mount(words[-2], words[-1], words[1]))
@@ -316,7 +326,9 @@ QUIET = client.Streams(output=None, messages=None)
 def attempt(model: Model, job: Job) -> Report:
     """Do one run on the model; raises Refusal as run.run does."""
     model.call, model.seen, model.visible = 0, None, []
-    return run.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view, "identity", model.identity)
+        return run.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
 
 
 def left_over(model: Model, job: str = "default") -> list[str]:

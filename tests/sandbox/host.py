@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from sandbox.rootfs import LIBC
 from sandbox.state import State, create_state
 
 PACKAGE = Path(__file__).resolve().parent
@@ -231,7 +232,10 @@ class Host:
     # -- looking and turning knobs -----------------------------------------------------------
 
     def commands(self) -> list[list[str]]:
-        """Every stand-in that was started since the last `forget_commands`, with arguments."""
+        """Every stand-in that was started since the last `forget_commands`, with arguments.
+
+        A mount that a program made by nmount(2) is among them as `nmount`.
+        """
         lines = (self.directory / "commands.log").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
@@ -250,6 +254,11 @@ class Host:
             for key, value in (("jailed", jailed), ("zfs", zfs), ("nullfs", nullfs)):
                 if value is not None:
                     state.set_meta(key, str(int(value)))
+
+    def nmount(self, there: bool) -> None:
+        """Give the host's python nmount(2), which it has at first, or take it away."""
+        packages = next((self.root / "usr/local/lib").glob("python*/site-packages"))
+        (packages / f"{LIBC}.pth").write_text(f"import {LIBC}\n" if there else "")
 
     def pool(self, name: str, *, full: bool | None = None, readonly: bool | None = None) -> None:
         """Make a pool full (no snapshot fits any more) or read-only, or undo that."""

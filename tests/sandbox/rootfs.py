@@ -58,6 +58,9 @@ nobody:*:65534:
     "boot/loader.conf": 'zfs_load="YES"\n',
 }
 
+# The module that gives the host's python nmount(2); without its .pth file there is none.
+LIBC = "freebsd_libc"
+
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
            "tty": (5, 0)}
 JAIL_DEVICES = ("null", "zero", "random", "urandom")
@@ -101,7 +104,11 @@ def _python(root: str, config: dict[str, str]) -> None:
     with open(f"{root}/usr/local/pyvenv.cfg", "w") as file:
         file.write(f"home = {COMPAT}{os.path.dirname(python)}\n")
         file.write("include-system-site-packages = false\n")
-    os.makedirs(f"{root}/usr/local/lib/python{version}/site-packages")
+    packages = f"{root}/usr/local/lib/python{version}/site-packages"
+    os.makedirs(packages)
+    shutil.copy(f"{config['package']}/libc.py", f"{packages}/{LIBC}.py")
+    with open(f"{packages}/{LIBC}.pth", "w") as file:
+        file.write(f"import {LIBC}\n")
     for name in ("python3", f"python{version}"):
         os.symlink(COMPAT + python, f"{root}/usr/local/bin/{name}")
     prefix = config["prefix"]

@@ -15,6 +15,9 @@ MODULES = {
     "sendmail": "mail",
 }
 
+# Set for mount_nullfs(8) when it stands for the system call; see libc.py.
+NMOUNT = "SANDBOX_NMOUNT"
+
 
 def start(name: str) -> None:
     """Run the stand-in of that name with the arguments of this process."""
@@ -24,7 +27,7 @@ def start(name: str) -> None:
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     arguments = sys.argv[1:]
     if os.path.isdir(INSIDE):
-        log_command([name, *arguments])
+        log_command(["nmount" if NMOUNT in os.environ else name, *arguments])
         check_size([name, *arguments])
     module = __import__(f"sandbox.cmd_{MODULES[name]}", fromlist=["main"])
     status = module.main(name, arguments)

@@ -24,7 +24,7 @@ def test_reads_the_table(fp):
     assert mounts.table(Door()) == [
         Mount("zroot/home", "/home", "zfs"),
         Mount("/home/.zfs/snapshot/k1", "/m/with ta\tb", "nullfs", read_only=True),
-        Mount("t", "/m/nl\nl", "zfs"),
+        Mount("t", "/m/nl\nl", "zfs", local=False),
     ]
 
 

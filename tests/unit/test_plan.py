@@ -188,6 +188,12 @@ class TestView:
         assert view["/cd"].read_only
         assert not view["/"].read_only
 
+    def test_what_lies_on_or_below_another_machine_is_marked(self):
+        datasets, mounts = simple()
+        mounts += [Mount("server:/x", "/net", "nfs", local=False), Mount("t", "/net/t", "tmpfs")]
+        plan = plan_for((datasets, mounts), "zroot/home")
+        assert [mount.point for mount in plan.view if mount.remote] == ["/net", "/net/t"]
+
     def test_what_a_view_does_not_need(self):
         datasets, mounts = simple()
         mounts += [

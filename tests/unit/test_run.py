@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 
-from kopiatomic import client, run, state
+from kopiatomic import client, run, state, view
 from kopiatomic.client import Ended, Streams
 from kopiatomic.command import Door
 from kopiatomic.job import Job
@@ -20,9 +21,8 @@ MOUNTED = [
     ("/dev/vtbd0", "/", "ufs"), ("devfs", "/dev", "devfs"),
     ("kta/a", "/a", "zfs"), ("kta/b", "/b", "zfs"), ("ktb", "/c", "zfs"),
 ]  # fmt: skip
-TABLE = json.dumps(
-    {"mount": {"mounted": [{"special": s, "node": n, "fstype": t} for s, n, t in MOUNTED]}}
-)
+ENTRIES = [{"special": s, "node": n, "fstype": t, "opts": ["local"]} for s, n, t in MOUNTED]
+TABLE = json.dumps({"mount": {"mounted": ENTRIES}})
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def world(fp, tmp_path, monkeypatch):
     monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
     monkeypatch.setattr(run.preflight, "need_root", lambda job: None)
     monkeypatch.setattr(run.preflight, "client_program", lambda job: "/usr/local/bin/restic")
-    started = []
+    started, looks = [], itertools.count()
 
     def fake(door, argv, environment, signals, streams):
         started.append(list(argv))
@@ -41,6 +41,8 @@ def world(fp, tmp_path, monkeypatch):
         return Ended(0, 0.1)
 
     monkeypatch.setattr(client, "run", fake)
+    # Every look finds something else, as if each mount had been made.
+    monkeypatch.setattr(view, "identity", lambda path: next(looks))
     fp.keep_last_process(True)
     fp.register(["sysctl", fp.any()], stdout="0\n")
     fp.register(["zfs", "list", fp.any()], stdout=LIST)

@@ -1,0 +1,123 @@
+"""What nmount(2) is given and what is made of its answer; mounts that are not what they say."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+
+import pytest
+
+from kopiatomic import nullfs, view
+from kopiatomic.command import CommandFailed, Door
+from kopiatomic.plan import Names, ViewMount
+
+NAMES = Names("run", "snapshot", "/nowhere")
+VIEW = NAMES.view
+
+
+class Call:
+    """The system call: notes what it is given, and answers what it is told to."""
+
+    argtypes = None
+
+    def __init__(self, answer: int) -> None:
+        self.answer = answer
+        self.given: list[tuple[list[bytes], int]] = []
+
+    def __call__(self, vector, count: int, flags: int) -> int:
+        words = []
+        for each in vector:
+            where = ctypes.c_void_p.from_buffer(each).value
+            words.append(ctypes.string_at(where, each.length))
+        assert len(words) == count
+        self.given.append((words, flags))
+        return self.answer
+
+
+@pytest.fixture
+def call(monkeypatch) -> Call:
+    made = Call(0)
+    monkeypatch.setattr(ctypes.CDLL, "nmount", made, raising=False)
+    return made
+
+
+def test_gives_the_kernel_what_mount_nullfs_does(call):
+    nmount = nullfs.find_nmount()
+    assert nmount(nullfs.options("/a b/.zfs", "/v/\udcff\u00e9", read_only=True)) is True
+    assert nmount(nullfs.options("/", "/v", read_only=False)) is True
+    assert call.given == [
+        ([b"fstype\0", b"nullfs\0", b"fspath\0", b"/v/\xff\xc3\xa9\0", b"target\0",
+          b"/a b/.zfs\0", b"ro\0", b"\0"], 0),
+        ([b"fstype\0", b"nullfs\0", b"fspath\0", b"/v\0", b"target\0", b"/\0"], 0),
+    ]  # fmt: skip
+    assert len(call.argtypes) == 3
+
+
+def test_a_system_without_it(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert nullfs.find_nmount() is None
+
+
+FROZEN = ViewMount("frozen", "/a/.zfs/snapshot/x", "/a", read_only=True)
+PROGRAM = ["mount_nullfs", "-o", "ro", "/a/.zfs/snapshot/x", f"{VIEW}/a"]
+
+
+@pytest.fixture
+def mounted(monkeypatch) -> None:
+    """Every look at a mount point finds something else than before."""
+    looks = itertools.count()
+    monkeypatch.setattr(view, "identity", lambda path: next(looks))
+
+
+def make(mount: ViewMount) -> list[str]:
+    """Make one mount and return the command lines that were traced."""
+    traced: list[str] = []
+    view._make(Door(traced.append, nullfs.find_nmount()), mount, NAMES)
+    return traced
+
+
+def test_no_program_is_started_for_a_mount(call, mounted, fp):
+    assert make(FROZEN) == [f"+ {' '.join(PROGRAM)}"]
+    assert len(call.given) == 1
+    assert not fp.calls
+
+
+def test_where_it_refuses_the_program_says_why(call, mounted, fp):
+    call.answer = -1
+    fp.register(PROGRAM, returncode=1, stderr="mount_nullfs: /a: Operation not permitted")
+    with pytest.raises(CommandFailed, match="Operation not permitted"):
+        make(FROZEN)
+    assert len(call.given) == 1
+
+
+def test_what_lies_on_another_machine_is_left_to_a_program(call, fp, monkeypatch):
+    """A server that does not answer must not keep this process waiting, nor a look at it."""
+    monkeypatch.setattr(view, "identity", lambda path: pytest.fail("looked"))
+    fp.register(["mount_nullfs", "/net", f"{VIEW}/net"])
+    make(ViewMount("live", "/net", "/net", remote=True))
+    assert not call.given
+    assert len(fp.calls) == 1
+
+
+def test_devfs_has_options_of_its_own(call, mounted, fp):
+    fp.register(["mount", "-t", "devfs", "-o", "ruleset=4", "devfs", f"{VIEW}/dev"])
+    make(ViewMount("device", "devfs", "/dev", ruleset="4"))
+    assert not call.given
+
+
+def test_a_mount_that_is_reported_and_not_there(fp, tmp_path):
+    names = Names("run", "snapshot", str(tmp_path))
+    (tmp_path / "view/a").mkdir(parents=True)
+    fp.register(["mount_nullfs", fp.any()])
+    with pytest.raises(CommandFailed, match="nothing is mounted there"):
+        view._make(Door(), FROZEN, names)
+
+
+def test_a_symbolic_link_is_not_followed_out_of_the_view(fp, tmp_path):
+    names = Names("run", "snapshot", str(tmp_path))
+    (tmp_path / "view").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "view/a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CommandFailed, match="symbolic link"):
+        view._make(Door(), FROZEN, names)
+    assert not fp.calls

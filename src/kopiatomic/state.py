@@ -22,6 +22,10 @@ STATE_DIRECTORY = "/var/db/kopiatomic"
 # Entries kept in a job's history: more than a year of nights.
 HISTORY_LENGTH = 500
 
+# The newest entries that fit into this keep their lists of datasets; the others lose them.
+HISTORY_BYTES = 1_000_000
+LISTS = frozenset({"captured", "left_out", "paths"})
+
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
@@ -176,7 +180,10 @@ def is_unfinished(place: Place) -> bool:
 def _replace(path: str, text: str) -> None:
     """Write a file so that after a crash it holds the old text or the new one."""
     fresh = path + ".new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Whatever is there, it need not be ours: a link, or a file that others hold open.
+    with suppress(FileNotFoundError):
+        os.unlink(fresh)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -194,26 +201,37 @@ def read_history(place: Place) -> list[dict[str, object]]:
     return _entries(place.history)
 
 
+def newest_first(place: Place) -> Iterator[dict[str, object]]:
+    """Yield the job's runs one by one, so that only those looked at are held in memory."""
+    for line in reversed(_lines(place.history)):
+        entry = _parse(line)
+        if entry is not None:
+            yield entry
+
+
 def read_upkeep(place: Place) -> list[dict[str, object]]:
     """Return the job's upkeep runs and restore drills, oldest first; ``kind`` says which."""
     return _entries(place.upkeep)
 
 
 def _entries(path: str) -> list[dict[str, object]]:
+    return [entry for entry in map(_parse, _lines(path)) if entry is not None]
+
+
+def _lines(path: str) -> list[bytes]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().split("\n")
+        with open(path, "rb") as file:
+            return file.read().split(b"\n")
     except FileNotFoundError:
         return []
-    entries = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(entry, dict):
-            entries.append(entry)
-    return entries
+
+
+def _parse(line: bytes) -> dict[str, object] | None:
+    try:
+        entry = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def remember(place: Place, entry: Mapping[str, object]) -> None:
@@ -229,4 +247,21 @@ def remember_upkeep(place: Place, entry: Mapping[str, object]) -> None:
 def _add(path: str, entry: Mapping[str, object]) -> None:
     private_directory(STATE_DIRECTORY)
     entries = [*_entries(path), entry][-HISTORY_LENGTH:]
-    _replace(path, "".join(json.dumps(each, sort_keys=True) + "\n" for each in entries))
+    lines, room, good_one = [], HISTORY_BYTES, False
+    for each in reversed(entries):
+        line = _line(each)
+        newest_good = each.get("outcome") == "success" and not good_one
+        good_one = good_one or newest_good
+        room -= len(line)
+        # What the newest good backup holds is asked for by --check and by the next run.
+        lines.append(line if room >= 0 or newest_good else _line(_thinned(each)))
+    _replace(path, "".join(reversed(lines)))
+
+
+def _line(entry: Mapping[str, object]) -> str:
+    return json.dumps(entry, sort_keys=True) + "\n"
+
+
+def _thinned(entry: Mapping[str, object]) -> dict[str, object]:
+    """Return an entry without what grows with the number of datasets."""
+    return {key: value for key, value in entry.items() if key not in LISTS}

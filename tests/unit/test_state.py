@@ -108,6 +108,34 @@ class TestHistory:
             state.remember(place, {"run": number})
         assert [entry["run"] for entry in state.read_history(place)] == [3, 4]
 
+    def test_old_entries_lose_their_lists_where_they_would_take_much(self, place, monkeypatch):
+        """Thousands of datasets each night must not make a history that nobody can read."""
+        monkeypatch.setattr(state, "HISTORY_BYTES", 2000)
+        captured = [{"dataset": f"tank/{n:0100}", "mountpoint": "/"} for n in range(5)]
+        for number in range(20):
+            outcome = "success" if number in (2, 7) else "failed"
+            state.remember(place, {"run": number, "outcome": outcome, "captured": captured})
+        entries = state.read_history(place)
+        assert [entry["run"] for entry in entries] == list(range(20))
+        # The newest as far as they fit, and the newest good one.
+        assert [entry["run"] for entry in entries if "captured" in entry] == [7, 18, 19]
+        assert os.path.getsize(place.history) < 2000 + 1000 + 20 * 100
+
+    def test_a_history_of_ten_thousand_datasets_stays_small(self, place):
+        names = [f"tank/{number:09}" for number in range(10000)]
+        captured = [{"dataset": name, "mountpoint": f"/{name}"} for name in names]
+        for number in range(3):
+            state.remember(place, {"run": number, "outcome": "success", "captured": captured})
+        assert os.path.getsize(place.history) < 1_000_000 + 1000
+        assert ["captured" in entry for entry in state.read_history(place)] == [False, False, True]
+
+    def test_newest_first(self, place):
+        for number in range(3):
+            state.remember(place, {"run": number})
+        with open(place.history, "ab") as file:
+            file.write(b"{broken\n")
+        assert [entry["run"] for entry in state.newest_first(place)] == [2, 1, 0]
+
     def test_damage_costs_only_the_damaged_lines(self, place):
         state.remember(place, {"run": 1})
         with open(place.history, "ab") as file:

@@ -50,6 +50,15 @@ LONG = {
     "size-limit=": "--size-limit",
 }
 
+# What asks for something else than a backup, and the options that go with that alone.
+INSTEAD = {
+    "--status": (),
+    "--check": ("--max-age", "--expect"),
+    "--sweep": (),
+    "--upkeep": ("--verify", "--maintenance", "--forget", "--prune"),
+    "--drill": ("--seed", "--size-limit"),
+}
+
 
 def kopiatomic() -> int:
     """Run ``kopiatomic``; returns its exit status."""
@@ -72,6 +81,7 @@ def main(program: str, arguments: "Sequence[str]") -> int:
     from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, Refusal
 
     os.umask(0o077)
+    _fill_standard_streams()
     try:
         return _main(program, list(arguments))
     except Refusal as refusal:
@@ -86,6 +96,20 @@ def main(program: str, arguments: "Sequence[str]") -> int:
             raise
         message = f"internal error, please report it: {error!r} (--verbose shows where)"
         return _give_up(program, arguments, message, EX_SOFTWARE)
+
+
+def _fill_standard_streams() -> None:
+    """Open the standard streams that the caller closed, on nothing.
+
+    The next file of ours would be taken for one of them, and be written to.
+    """
+    import os
+
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # It gets the lowest number there is, which is the one that is missing.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int) -> int:
@@ -118,17 +142,24 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
         return 0
     job = job_from(program, options, targets)
 
-    from kopiatomic import actions
     from kopiatomic.command import Door
 
     door = Door(trace=_tracer(job) if "--verbose" in values else None)
-    if _looks(set(values), job):
-        look = actions.check_all if "--check" in values else actions.show_status
+    instead = _instead_of_a_backup(set(values), job)
+    if instead in ("--status", "--check"):
+        from kopiatomic import looks
+
+        look = looks.check_all if instead == "--check" else looks.show_status
         return look(job, door, options)
-    if "--sweep" in values:
+    if instead in ("--upkeep", "--drill"):
+        from kopiatomic import care
+
+        return care.look_after(job, door, values)
+
+    from kopiatomic import actions
+
+    if instead == "--sweep":
         return actions.sweep(job, door)
-    if _between_backups(set(values), job):
-        return actions.look_after(job, door, values)
     _need_a_selection(job)
     if "-n" in values:
         return actions.dry_run(job, door, values)
@@ -214,36 +245,22 @@ def job_from(
     )
 
 
-def _between_backups(switches: "set[str]", job: "Job") -> bool:
-    """Say whether upkeep or a drill is asked for; raises Refusal if that is unclear."""
+def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
+    """Return the option that asks for something else than a backup, or None.
+
+    Raises Refusal if it is unclear what is asked for.
+    """
     from kopiatomic.refusal import Refusal
 
-    main_options = sorted(switches & {"--upkeep", "--drill"})
-    for name in ("--verify", "--maintenance", "--forget", "--prune"):
-        if name in switches and "--upkeep" not in switches:
-            raise Refusal(f"{name} goes with --upkeep")
-    for name in ("--seed", "--size-limit"):
-        if name in switches and "--drill" not in switches:
-            raise Refusal(f"{name} goes with --drill")
-    if len(main_options) == 2:
-        raise Refusal("--upkeep and --drill are two runs: call them one after the other")
-    if main_options and (job.targets or job.everything):
-        raise Refusal(f"{main_options[0]} is about the repository: name no dataset or path")
-    return bool(main_options)
-
-
-def _looks(switches: "set[str]", job: "Job") -> bool:
-    """Say whether --status or --check is asked for; raises Refusal if that is unclear."""
-    from kopiatomic.refusal import Refusal
-
-    asked = sorted(switches & {"--status", "--check"})
-    for name in ("--max-age", "--expect"):
-        if name in switches and "--check" not in switches:
-            raise Refusal(f"{name} goes with --check")
-    if len(asked) == 2:
-        raise Refusal("--status and --check are two things: ask for one after the other")
+    for name, options in INSTEAD.items():
+        for option in options:
+            if option in switches and name not in switches:
+                raise Refusal(f"{option} goes with {name}")
+    asked = [name for name in INSTEAD if name in switches]
+    if len(asked) > 1:
+        raise Refusal(f"{asked[0]} and {asked[1]} are two things: ask for one after the other")
     if asked and (job.targets or job.everything):
-        raise Refusal(f"{asked[0]} is about the jobs: name no dataset or path")
+        raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")
     if "--check" in asked and "-j" in switches:
         raise Refusal("--check looks at all jobs; --expect names those that must be fresh")
-    return bool(asked)
+    return asked[0] if asked else None

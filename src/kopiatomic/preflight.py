@@ -4,7 +4,9 @@ import os
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 
+from kopiatomic import envfile
 from kopiatomic.backend import backend_of
 from kopiatomic.command import CommandFailed, Door, find
 from kopiatomic.job import Job
@@ -21,6 +23,14 @@ def need_root(job: Job) -> None:
         raise Refusal(
             f"{job.program} must be run by root (only -n, -h and -v need no rights)", EX_NOPERM
         )
+
+
+def with_environment(job: Job) -> Job:
+    """Return a job with what its env file holds; only root gets that far."""
+    need_root(job)
+    if job.env_file is None:
+        return job
+    return replace(job, environment=envfile.read(job.env_file))
 
 
 def not_in_a_jail(door: Door) -> None:

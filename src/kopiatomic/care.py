@@ -1,0 +1,59 @@
+"""What the programs do between backups: upkeep of the repository, and restore drills.
+
+``values`` are the command line's options by their names.
+"""
+
+import os
+from collections.abc import Mapping
+
+from kopiatomic import drill, outcome, preflight, redact, report, upkeep
+from kopiatomic.command import Door, quote
+from kopiatomic.job import Job
+from kopiatomic.refusal import Refusal
+
+
+def look_after(job: Job, door: Door, values: Mapping[str, str]) -> int:
+    """Do upkeep or a restore drill."""
+    if "-n" not in values:
+        job = preflight.with_environment(job)
+    elif "--drill" in values:
+        raise Refusal("-n does not go with --drill, which only reads")
+    return _drill(job, door, values) if "--drill" in values else _upkeep(job, door, values)
+
+
+def _upkeep(job: Job, door: Door, values: Mapping[str, str]) -> int:
+    verify, forget = values.get("--verify"), values.get("--forget")
+    wishes = upkeep.Wishes(
+        verify=None if verify is None else upkeep.percent_of(verify),
+        maintenance="--maintenance" in values,
+        forget=None if forget is None else preflight.split_words(forget, "--forget"),
+        prune="--prune" in values,
+    )
+    if "-n" in values:
+        steps = upkeep.plan(job, wishes, os.environ)
+        hide = redact.redactor(os.environ, [*job.command, *job.options])
+        outcome.show(hide("Would run:\n" + "".join(f"  {quote(step.argv)}\n" for step in steps)))
+        return 0
+    account = upkeep.run(job, door, outcome.streams(values), os.environ, wishes)
+    text = upkeep.as_text(account)
+    if "--json" in values:
+        text = report.as_json(upkeep.as_dict(account))
+    elif "--periodic" in values:
+        text += report.what_was_said("the client", account.said) if account.problems else ""
+    else:
+        text = "\n" + text
+    outcome.show(text)
+    return outcome.tell(job, account, values)
+
+
+def _drill(job: Job, door: Door, values: Mapping[str, str]) -> int:
+    seed = values.get("--seed")
+    wishes = drill.Wishes(
+        files=drill.count_of(values["--drill"], "--drill", least=1),
+        seed=drill.new_seed() if seed is None else drill.count_of(seed, "--seed"),
+        size_limit=drill.size_of(values.get("--size-limit", "1G")),
+    )
+    account = drill.run(job, door, os.environ, wishes)
+    as_json = "--json" in values
+    outcome.show(report.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
+    return outcome.tell(job, account, values)

@@ -1,0 +1,39 @@
+"""What the programs show without doing anything: past runs, and what endangers backups.
+
+``options`` are those of the command line, in the order in which they were given.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from kopiatomic import check, outcome, preflight, report, status
+from kopiatomic.command import Door
+from kopiatomic.job import Job
+from kopiatomic.refusal import EX_OSERR, PERIODIC_TROUBLE
+
+
+def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
+    """Show past runs and what is left of them."""
+    values = dict(options)
+    preflight.need_root(job)
+    name = job.name if "-j" in values else None
+    account = status.look(door, job.program, name, time.time())
+    as_json, periodic = "--json" in values, "--periodic" in values
+    outcome.show(report.as_json(status.as_dict(account)) if as_json else status.as_text(account))
+    if account.trouble is None:
+        return 0
+    print(f"{job.program}: {account.trouble}", file=sys.stdout if periodic else sys.stderr)
+    return PERIODIC_TROUBLE if periodic else EX_OSERR
+
+
+def check_all(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
+    """Say what endangers the backups, of both programs; nothing if nothing does."""
+    expect, max_age = check.wishes(options)
+    values = dict(options)
+    preflight.need_root(job)
+    found = check.findings(check.look(door, expect, max_age), time.time())
+    as_json = "--json" in values
+    outcome.show(report.as_json(check.as_dict(found)) if as_json else check.as_text(found))
+    trouble = PERIODIC_TROUBLE if "--periodic" in values else 1
+    return trouble if found else 0

@@ -1,6 +1,8 @@
 """The mount table, read through mount(8)."""
 
 import json
+import sys
+from typing import Any
 
 from kopiatomic.command import CommandFailed, Door
 from kopiatomic.machine import Mount
@@ -24,16 +26,22 @@ def parse(argv: tuple[str, ...], text: str) -> list[Mount]:
     Raises CommandFailed if the text is not such an answer.
     """
     try:
-        entries = json.loads(text, strict=False)["mount"]["mounted"]
-        return [
-            Mount(
-                special=str(entry["special"]),
-                point=str(entry["node"]),
-                type=str(entry["fstype"]),
-                read_only="read-only" in entry.get("opts", ()),
-                local="local" in entry.get("opts", ()),
-            )
-            for entry in entries
-        ]
+        entries = json.loads(text, strict=False, object_hook=_mount)["mount"]["mounted"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CommandFailed(argv, "printed something that is not a mount table") from error
+    if not isinstance(entries, list) or not all(isinstance(each, Mount) for each in entries):
+        raise CommandFailed(argv, "printed something that is not a mount table")
+    return entries
+
+
+def _mount(found: dict[str, Any]) -> Mount | dict[str, Any]:
+    """Turn what describes a mount into one, as soon as it is read: there may be very many."""
+    if "fstype" not in found:
+        return found
+    return Mount(
+        special=str(found["special"]),
+        point=str(found["node"]),
+        type=sys.intern(str(found["fstype"])),
+        read_only="read-only" in found.get("opts", ()),
+        local="local" in found.get("opts", ()),
+    )

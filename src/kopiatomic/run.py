@@ -9,7 +9,7 @@ from kopiatomic import backend, client, mounts, parent, preflight, redact, state
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
 from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable, quote
 from kopiatomic.job import Job
-from kopiatomic.machine import Mount
+from kopiatomic.machine import Mount, join
 from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.refusal import (
     EX_CANTCREAT,
@@ -41,8 +41,8 @@ class Work:
     streams: Streams
     environment: Mapping[str, str]
     report: Report
-    snapshots: list[str] = field(default_factory=list)
-    mounts: list[str] = field(default_factory=list)
+    pools: list[str] = field(default_factory=list)  # in which we may have made our snapshots
+    mounts: list[str] = field(default_factory=list)  # mount points, as they are called in the view
 
 
 def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) -> Report:
@@ -74,6 +74,8 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
             finally:
                 call_anyway(work, "-s", job.after_snapshot)
             build_view(work, plan)
+            # The client may run for hours: until then, only what is still needed is kept.
+            plan = report.plan = replace(plan, view=())
             back_up(work, plan, place)
         except (Failed, Interrupted) as error:
             note_failure(report, error)
@@ -203,7 +205,7 @@ def take_snapshots(work: Work, plan: Plan) -> None:
     """Snapshot all datasets, each pool in one transaction group."""
     for pool, names in zfs.by_pool(plan.snapshots).items():
         work.signals.check()
-        work.snapshots += names
+        work.pools.append(pool)
         try:
             zfs.snapshot(work.door, names, plan.names.run)
         except CommandFailed as error:
@@ -270,10 +272,14 @@ def judge(job: Job, report: Report, ended: Ended) -> None:
 
 
 def last_paths(place: Place) -> list[str] | None:
-    """Return the paths of the job's last good backup, or None if there was none."""
-    for entry in reversed(state.read_history(place)):
-        if entry.get("outcome") == "success" and isinstance(entry.get("paths"), list):
-            return [str(path) for path in entry["paths"]]  # type: ignore[attr-defined]
+    """Return the paths of the job's last good backup, or None if none is known."""
+    try:
+        for entry in state.newest_first(place):
+            paths = entry.get("paths")
+            if entry.get("outcome") == "success" and isinstance(paths, list):
+                return [str(path) for path in paths]
+    except OSError:
+        return None  # which is told when this run cannot be added either
     return None
 
 
@@ -343,7 +349,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
     noted for the next run to sweep.
     """
     report = work.report
-    outcome = view.take_down(work.door, work.mounts)
+    outcome = view.take_down(work.door, [join(names.view, point) for point in work.mounts])
     report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
     for point in outcome.left:
         report.fail(
@@ -351,7 +357,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
             f"the next run tries again, or: {quote(['umount', '-f', point])}",
             EX_OSERR,
         )
-    left = zfs.destroy(work.door, work.snapshots)
+    left = zfs.destroy(work.door, made_snapshots(work))
     if left:
         # A snapshot can be busy for a moment after its last mount has gone.
         time.sleep(1.0)
@@ -368,6 +374,13 @@ def take_down(work: Work, place: Place, names: Names) -> None:
         report.notes.append(f"{path} is not empty and stays")
     if not left and not report.stuck:
         state.finish(place)
+
+
+def made_snapshots(work: Work) -> list[str]:
+    """Return the snapshots that the run has made, or may have."""
+    planned = work.report.plan.snapshots if work.report.plan else ()
+    by_pool = zfs.by_pool(planned)
+    return [name for pool in work.pools for name in by_pool[pool]]
 
 
 def remember(place: Place, report: Report) -> None:

@@ -81,14 +81,14 @@ def _make_like(path: str, live: str) -> None:
 
 
 def build(door: Door, plan: Plan, made: list[str], say: Callable[[str], None]) -> None:
-    """Mount everything, parents first, adding each mount point to ``made``.
+    """Mount everything, parents first, adding each mount point as the view has it to ``made``.
 
     A live mount that cannot be shown is told through ``say`` and left out, for
     the client may not need it. Raises CommandFailed for any other.
     """
     for mount in plan.view:
         # Noted first: a command that fails or is killed may have mounted it all the same.
-        made.append(join(plan.names.view, mount.point))
+        made.append(mount.point)
         try:
             _make(door, mount, plan.names)
         except CommandFailed as error:

@@ -1,6 +1,7 @@
 """zfs(8): what there is, snapshots of one moment, and only our own destroyed."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -72,7 +73,13 @@ def parse_list(argv: Sequence[str], text: str) -> list[Dataset]:
             raise CommandFailed(argv, f"printed a line that is not understood: {line[:80]!r}")
         name, kind, mounted, canmount, jailed, keystatus, backup = fields
         datasets[name] = Dataset(
-            name, kind, mounted == "yes", canmount, jailed == "on", keystatus, backup
+            name,
+            sys.intern(kind),
+            mounted == "yes",
+            sys.intern(canmount),
+            jailed == "on",
+            sys.intern(keystatus),
+            sys.intern(backup),
         )
     return list(datasets.values())
 

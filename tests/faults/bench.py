@@ -12,10 +12,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
+# No module more than kopiatomic needs: what is measured is this process.
+SOURCE = os.path.realpath(f"{__file__}/../../../src")
 SIZES = (1, 10, 100, 1000, 5000, 10000)
 
 # What a plan of 10,000 datasets may take, and what we may hold while the client runs.
@@ -24,13 +23,39 @@ MOST_SECONDS, MOST_MEMORY, MOST_MEANWHILE = 1.0, 60.0, 20.0
 
 def megabytes(field: str) -> float:
     """Return a figure of this process's memory, which Linux gives in kB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    (line,) = (line for line in read("/proc/self/status").splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
 
 
-def measure(count: int) -> dict[str, float]:
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def prepare(count: int, directory: str) -> None:
+    """Write down what zfs(8) and mount(8) answer on a machine with so many datasets.
+
+    Not in the process that is measured, whose memory it would be.
+    """
+    names = [f"tank/group{number // 100:03}/data{number:05}" for number in range(count)]
+    listing = "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
+    entries = [{"special": "/dev/ada0p2", "node": "/", "fstype": "ufs", "opts": ["local"]},
+               {"special": "devfs", "node": "/dev", "fstype": "devfs"}]  # fmt: skip
+    entries += [
+        {"special": name, "node": f"/{name}", "fstype": "zfs", "opts": ["local"]} for name in names
+    ]
+    short = "".join(f"destroy\t{name}@%s\n" for name in names)
+    write(f"{directory}/zfs-list", listing)
+    write(f"{directory}/zfs-destroy", short)
+    write(f"{directory}/mount", json.dumps({"mount": {"mounted": entries}}))
+
+
+def measure(count: int, answers: str) -> dict[str, float]:
     """Do one run of so many datasets and return what it took."""
     import ctypes
     import itertools
@@ -39,15 +64,6 @@ def measure(count: int) -> dict[str, float]:
     from kopiatomic import client, command, nullfs, plan, preflight, run, state, view
     from kopiatomic.job import Job
 
-    names = [f"tank/group{number // 100:03}/data{number:05}" for number in range(count)]
-    listing = "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
-    entries = [{"special": "/dev/ada0p2", "node": "/", "fstype": "ufs", "opts": ["local"]},
-               {"special": "devfs", "node": "/dev", "fstype": "devfs"}]  # fmt: skip
-    entries += [
-        {"special": name, "node": f"/{name}", "fstype": "zfs", "opts": ["local"]} for name in names
-    ]
-    table = json.dumps({"mount": {"mounted": entries}})
-    del names, entries
     started = 0
     meanwhile = 0.0
 
@@ -55,13 +71,14 @@ def measure(count: int) -> dict[str, float]:
         def run(self, argv, **options):
             nonlocal started
             started += 1
-            out = listing if argv[:2] == ("zfs", "list") else ""
+            out = ""
+            if argv[:2] == ("zfs", "list"):
+                out = read(f"{answers}/zfs-list")
             if argv[0] == "mount" and "--libxo" in argv:
-                out = table
+                out = read(f"{answers}/mount")
             if "-nvp" in argv:
                 short = argv[-1].partition("@")[2]
-                out = "".join(f"destroy\t{line.split(chr(9))[0]}@{short}\n"
-                              for line in listing.splitlines())  # fmt: skip
+                out = read(f"{answers}/zfs-destroy").replace("%s", short)
             if argv[:2] == ["zfs", "program"]:
                 out = json.dumps({"return": count})
             return command.Result(tuple(argv), 0, out, "")
@@ -95,26 +112,22 @@ def measure(count: int) -> dict[str, float]:
         finally:
             planned.append(time.process_time() - began)
 
-    with tempfile.TemporaryDirectory() as directory:
-        os.mkdir(f"{directory}/run")
-        state.RUN_ROOT, state.STATE_DIRECTORY = f"{directory}/run", f"{directory}/db"
-        plan.RUN_DIRECTORIES = (f"{directory}/run",)
-        preflight.need_root = lambda job: None
-        client.run, run.draw_plan = run_client, draw_plan
-        ctypes.CDLL.nmount, view.identity = Nmount(), identity
-        job = Job("restomic", everything=True, plain=True, command=("/bin/true",))
-        before = megabytes("VmRSS")
-        began = time.process_time()
-        door = Free(nmount=nullfs.find_nmount())
-        report = run.run(job, door, client.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
-        seconds = time.process_time() - began
+    os.makedirs(f"{answers}/run", exist_ok=True)
+    state.RUN_ROOT, state.STATE_DIRECTORY = f"{answers}/run", f"{answers}/db"
+    plan.RUN_DIRECTORIES = (f"{answers}/run",)
+    preflight.need_root = lambda job: None
+    client.run, run.draw_plan = run_client, draw_plan
+    ctypes.CDLL.nmount, view.identity = Nmount(), identity
+    job = Job("restomic", everything=True, plain=True, command=("/bin/true",))
+    before = megabytes("VmRSS")
+    began = time.process_time()
+    door = Free(nmount=nullfs.find_nmount())
+    report = run.run(job, door, client.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
+    seconds = time.process_time() - began
     assert report.status == 0, report.problems
     assert len(report.plan.captured) == count
-    # The answers are held by this script and not by what is measured.
-    held = (len(listing) + len(table)) / 1e6
     return {"count": count, "started": started, "seconds": seconds, "plan": planned[0],
-            "peak": megabytes("VmHWM") - held, "meanwhile": meanwhile - held,
-            "before": before - held}  # fmt: skip
+            "peak": megabytes("VmHWM"), "meanwhile": meanwhile, "before": before}  # fmt: skip
 
 
 def fit(points: list[tuple[float, float]]) -> tuple[float, float, float]:
@@ -131,19 +144,22 @@ def fit(points: list[tuple[float, float]]) -> tuple[float, float, float]:
 
 def main() -> int:
     """Measure each size in a process of its own and print how it grows."""
+    import tempfile
+
     if len(sys.argv) > 1:
-        sys.path.insert(0, str(SOURCE))
-        print(json.dumps(measure(int(sys.argv[1]))))
+        sys.path.insert(0, SOURCE)
+        print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
         return 0
     rows = []
     print("datasets  processes  of our own  a dataset      plan      peak  during the backup")
     for count in SIZES:
-        tries = []
-        for _ in range(3):
-            done = subprocess.run(
-                [sys.executable, "-I", __file__, str(count)], stdout=subprocess.PIPE, check=True
-            )
-            tries.append(json.loads(done.stdout))
+        with tempfile.TemporaryDirectory() as directory:
+            prepare(count, directory)
+            argv = [sys.executable, "-I", __file__, str(count), directory]
+            tries = [
+                json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout)
+                for _ in range(3)
+            ]
         row = min(tries, key=lambda each: each["seconds"])
         rows.append(row)
         print(f"{count:8} {row['started']:10.0f} {row['seconds'] * 1000:8.1f} ms"

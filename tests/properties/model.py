@@ -58,11 +58,13 @@ class Model:
     trespasses: list[str] = field(default_factory=list)
     seen: dict[str, tuple[str, int]] | None = None
     visible: list[tuple[str, str]] = field(default_factory=list)
+    planned: dict[str, plan.ViewMount] = field(default_factory=dict)
     client_status: int = 0
 
     # -- the door ----------------------------------------------------------------------------
 
     trace: Any = None
+    nmount: Any = None
 
     def show(self, argv: Sequence[str]) -> None:
         """Nobody watches."""
@@ -274,6 +276,7 @@ class Model:
 
 
 RUNS = "/nonexistent"
+BUILD = view.build
 
 
 def send(name: str) -> None:
@@ -325,9 +328,15 @@ QUIET = client.Streams(output=None, messages=None)
 
 def attempt(model: Model, job: Job) -> Report:
     """Do one run on the model; raises Refusal as run.run does."""
-    model.call, model.seen, model.visible = 0, None, []
+    model.call, model.seen, model.visible, model.planned = 0, None, [], {}
+
+    def build(door: Any, drawn: plan.Plan, *rest: Any) -> None:
+        model.planned = {mount.point: mount for mount in drawn.view}
+        BUILD(door, drawn, *rest)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "identity", model.identity)
+        patch.setattr(view, "build", build)
         return run.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
 
 
@@ -360,7 +369,7 @@ def complete(model: Model, report: Report) -> list[str]:
         if not any(lies_in(each.point, path) for path in drawn.paths):
             wrong.append(f"{each.point} is in none of the paths")
     wrong += [f"{pool} is of several moments" for pool, txgs in moments.items() if len(txgs) != 1]
-    planned = {mount.point: mount for mount in drawn.view}
+    planned = model.planned
     for point, special in model.visible:
         if any(lies_in(point, path) for path in drawn.paths):
             kind = planned[point].kind if point in planned else "unplanned"

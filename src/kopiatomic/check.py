@@ -190,7 +190,7 @@ def _state_paths() -> list[tuple[str, str, str | None]]:
 
 
 def _job_paths(pasts: Iterable[Past]) -> list[tuple[str, str, str | None]]:
-    """Return each job's env file and program, as its newest run that knows them had them."""
+    """Return each job's env file and programs, as its newest run that knows them had them."""
     paths: list[tuple[str, str, str | None]] = []
     for past in pasts:
         if past.runs and past.runs[-1].env_file is not None:
@@ -199,6 +199,8 @@ def _job_paths(pasts: Iterable[Past]) -> list[tuple[str, str, str | None]]:
         path = find(word) if word and "/" not in word else word
         if path:
             paths.append(("program", path, past.label))
+        if past.runs:
+            paths += [("program", hook, past.label) for hook in past.runs[-1].hooks]
     return paths
 
 

@@ -61,11 +61,17 @@ def client_program(job: Job) -> str:
 
 def hooks(job: Job) -> None:
     """Refuse a hook that names a program which is not there or cannot be run."""
-    for option, text in (("-p", job.before), ("-s", job.after_snapshot), ("-q", job.after)):
-        word = _program_in(text or "")
-        if word is not None and (not os.access(word, os.X_OK) or os.path.isdir(word)):
+    for option, word in hook_programs(job).items():
+        if not os.access(word, os.X_OK) or os.path.isdir(word):
             what = "is not executable" if os.path.exists(word) else "does not exist"
             raise Refusal(f"the command of {option} cannot be run: {word} {what}", EX_UNAVAILABLE)
+
+
+def hook_programs(job: Job) -> dict[str, str]:
+    """Return the programs that hooks begin with, by option, of those that name a path."""
+    hooks = (("-p", job.before), ("-s", job.after_snapshot), ("-q", job.after))
+    found = ((option, _program_in(text or "")) for option, text in hooks)
+    return {option: word for option, word in found if word is not None}
 
 
 def _program_in(text: str) -> str | None:

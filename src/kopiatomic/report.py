@@ -41,6 +41,7 @@ class Report:
     began: float
     env_file: str | None = None
     command: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()  # the programs they begin with, as far as these are paths
     ended: float = 0.0
     outcome: str = "success"
     status: int = 0
@@ -91,6 +92,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "run": report.run,
         "env_file": report.env_file,
         "command": list(report.command),
+        "hooks": list(report.hooks),
         "outcome": report.outcome,
         "status": report.status,
         "began": _iso(report.began),

@@ -59,9 +59,7 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
     place = Place(job.program, job.name)
     names = name_run(place)
     with state.lock(place), Signals() as signals:
-        report = Report(
-            job.program, job.name, names.run, time.time(), job.env_file, job.command
-        )
+        report = begin_report(job, names)
         work = Work(job, door, signals, streams, environment, report)
         # Not kept by a name: with many datasets the mount table would be most of what we hold.
         plan = report.plan = draw_plan(job, door, names, needs, sweep(place, door, report))
@@ -94,6 +92,13 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
 
 
 # Before anything is touched
+
+
+def begin_report(job: Job, names: Names) -> Report:
+    """Return the report of a run that begins now."""
+    hooks = tuple(dict.fromkeys(preflight.hook_programs(job).values()))
+    began = time.time()
+    return Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
 
 
 def refuse_early(job: Job, door: Door, environment: Mapping[str, str]) -> Needs:

@@ -34,7 +34,8 @@ class Run:
     """One entry of a history, as far as it could be read; moments as time(3) has them.
 
     ``excluded`` are the datasets that -x left out; ``program`` is the first word
-    of the client's command, ``env_file`` the path given with -e.
+    of the client's command, ``env_file`` the path given with -e, ``hooks`` the
+    programs of its hooks.
     """
 
     outcome: str
@@ -48,6 +49,7 @@ class Run:
     problems: tuple[str, ...] = ()
     program: str | None = None
     env_file: str | None = None
+    hooks: tuple[str, ...] = ()
 
     @property
     def when(self) -> float | None:
@@ -276,6 +278,7 @@ def run_of(entry: dict[str, object]) -> Run:
         problems=_texts(entry.get("problems")),
         program=words[0] if words else None,
         env_file=env_file if isinstance(env_file, str) else None,
+        hooks=_texts(entry.get("hooks")),
     )
 
 

@@ -312,6 +312,13 @@ class TestThings:
         assert "RESTIC_PASSWORD" in told
         assert "hunter2" not in told
 
+    def test_a_hook_is_run_by_root_like_the_client(self, tmp_path):
+        path = self.wrapper(tmp_path, mode=0o777)
+        found = self.things(hooks=[path, "relative/x"])
+        assert found[path].role == "program"
+        told = check.as_text(check.findings(Sight((), things=tuple(found.values())), NOW))
+        assert f"root runs {path}, which others can write" in told
+
     def test_closed_to_others_by_itself_or_by_a_directory(self, tmp_path):
         path = self.wrapper(tmp_path, mode=0o700)
         assert self.things(program=path)[path].secret is None

@@ -11,6 +11,7 @@ from kopiatomic import client, run, state, view
 from kopiatomic.client import Ended, Streams
 from kopiatomic.command import Door
 from kopiatomic.job import Job
+from kopiatomic.report import as_dict
 
 LIST = (
     "kta/a\tfilesystem\tyes\ton\toff\t-\t-\n"
@@ -137,3 +138,14 @@ def test_only_snapshots_that_were_made_are_destroyed(world, fp):
     made = next(call for call in fp.calls if call[:2] == ["zfs", "snapshot"])
     gone = [call for call in fp.calls if call[:2] == ["zfs", "destroy"]]
     assert [call[2] for call in gone] == made[4:]
+
+
+def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path):
+    """For --check, which looks at who can write them."""
+    succeed(fp, SNAPSHOT, DESTROY, DEVFS)
+    hook = tmp_path / "freeze"
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o700)
+    job = Job("restomic", targets=("kta/a",), before=f"{hook} now", after_snapshot="echo thaw")
+    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    assert as_dict(report)["hooks"] == [str(hook)]

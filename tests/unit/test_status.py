@@ -87,7 +87,7 @@ class TestReading:
         "value", [None, True, -1, 10**400, "x", [], {}, [1], [None], [{}], {"a": 1}, float("inf")]
     )
     def test_any_value_anywhere(self, value):
-        names = [*entry(0), "problems", "left_out", "env_file", "command"]
+        names = [*entry(0), "problems", "left_out", "env_file", "command", "hooks"]
         for name in names:
             for odd in (entry(HOUR, **{name: value}), {name: value}):
                 past = Past(PLACE, (status.run_of(odd),))

@@ -1,4 +1,4 @@
-"""The real restic and kopia, as tests/prepare.py left them or as PATH has them."""
+"""The real restic, kopia and rest-server, as tests/prepare.py left them or as PATH has them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def kopia() -> Path | None:
     return find("kopia").path
 
 
+def rest_server() -> Path | None:
+    """The rest-server to run, None where there is none."""
+    return find("rest-server").path
+
+
 def version(name: str) -> str | None:
     """The version of the client as in `0.18.1`, None where there is none."""
     return find(name).version
@@ -45,10 +50,10 @@ def missing(name: str) -> str | None:
 
 @lru_cache
 def find(name: str) -> Client:
-    """The client that KOPIATOMIC_RESTIC or _KOPIA names, else the prepared one, else PATH's."""
-    named = os.environ.get(f"KOPIATOMIC_{name.upper()}")
+    """The client that its variable names, else the prepared one, else PATH's."""
+    named = os.environ.get(variable(name))
     if named:
-        return look(named, f"KOPIATOMIC_{name.upper()} names {named}, which does not run")
+        return look(named, f"{variable(name)} names {named}, which does not run")
     try:
         found = json.loads(FOUND.read_text())
     except (OSError, ValueError):
@@ -57,6 +62,11 @@ def find(name: str) -> Client:
     if entry and os.access(entry["path"], os.X_OK):
         return Client(Path(entry["path"]), entry["version"])
     return look(name, found.get("reasons", {}).get(name) or f"no {name} on this machine")
+
+
+def variable(name: str) -> str:
+    """The variable by which the user names a client, as in KOPIATOMIC_RESTIC."""
+    return "KOPIATOMIC_" + name.upper().replace("-", "_")
 
 
 def look(name: str, reason: str) -> Client:

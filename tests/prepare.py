@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up what tests, demo and linters need: a venv, a few tools, the real restic and kopia.
+"""Set up what tests, demo and linters need: a venv, a few tools, the real clients.
 
     python3 tests/prepare.py            for `make test` and `make demo`
     python3 tests/prepare.py --lint     for `make lint`
@@ -7,8 +7,9 @@
 One line for each thing done, nothing where all is there already. What was tried and could not
 be had is not tried again before `make clean`. From the environment:
 
-    KOPIATOMIC_RESTIC, KOPIATOMIC_KOPIA     a program to use instead of the pinned one
-    KOPIATOMIC_GO                           the go to build with; `none`: build nothing
+    KOPIATOMIC_RESTIC, KOPIATOMIC_KOPIA, KOPIATOMIC_REST_SERVER
+                      a program to use instead of the pinned one
+    KOPIATOMIC_GO     the go to build with; `none`: build nothing
 """
 
 from __future__ import annotations
@@ -74,9 +75,13 @@ TOOLS = (
 
 
 class Source(NamedTuple):
-    """A client to build: Go module, version, oldest Go that does, what to build and how."""
+    """A client or server to build: Go module, version, oldest Go that does, what and how.
+
+    `without` is what is left out where it cannot be had.
+    """
 
     name: str
+    without: str
     module: str
     version: str
     go: tuple[int, int]
@@ -93,6 +98,7 @@ class Source(NamedTuple):
 SOURCES = (
     Source(
         name="restic",
+        without="the restic half is",
         module="github.com/restic/restic",
         version="0.18.1",
         go=(1, 23),
@@ -102,6 +108,7 @@ SOURCES = (
     ),
     Source(
         name="kopia",
+        without="the kopia half is",
         module="github.com/kopia/kopia",
         version="0.22.3",
         go=(1, 25),
@@ -110,6 +117,16 @@ SOURCES = (
             "-tags=nohtmlui",
             "-ldflags=-s -w -X github.com/kopia/kopia/repo.BuildVersion=0.22.3",
         ),
+        package=None,
+    ),
+    Source(
+        name="rest-server",
+        without="the tests of machines that share one are",
+        module="github.com/restic/rest-server",
+        version="0.14.0",
+        go=(1, 23),
+        target="./cmd/rest-server",
+        options=("-ldflags=-s -w",),
         package=None,
     ),
 )
@@ -199,8 +216,7 @@ def _apt_update() -> None:
 
 def client(source: Source) -> clients.Client:
     """The first to be had: named by the user, built, PATH's, Debian's; else the reason."""
-    named = os.environ.get(f"KOPIATOMIC_{source.name.upper()}")
-    if named:
+    if os.environ.get(clients.variable(source.name)):
         return clients.find(source.name)
     reason = _build(source)
     if reason is None:
@@ -219,7 +235,7 @@ def _build(source: Source) -> str | None:
     go, seen = _go(source.go)
     if go is None:
         return (
-            f"no {source.name}, so the {source.name} half is left out; to have it, install"
+            f"no {source.name}, so {source.without} left out; to have it, install"
             f" Go {oldest} or later (found: {seen}) and run again"
         )
     attempt = f"building {source.name} {source.version} with {seen}"
@@ -256,7 +272,7 @@ def _env() -> dict[str, str]:
 def _compile(source: Source, go: str, seen: str) -> str | None:
     say(
         f"building {source.name} {source.version} with {seen} into {source.built.parent},"
-        " once (restic and kopia take some 6 minutes on 2 cores)"
+        " once (all three take some 6 minutes on 2 cores)"
     )
     source.built.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:

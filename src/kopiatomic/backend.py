@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopiatomic.command import PATH, decode
+from kopiatomic.command import PATH, decode, quote
 from kopiatomic.job import Job
 from kopiatomic.plan import Needs, Plan
 
@@ -35,6 +35,19 @@ class Figures:
     size: int | None = None
     added: int | None = None
     snapshots: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """How somebody calls a job's client for anything but a backup, as a shell takes it."""
+
+    call: str
+    env_file: str | None = None
+
+    def __call__(self, words: str) -> str:
+        """Return the command line with these words, for a message."""
+        needs = f" (with the variables of {quote([self.env_file])})" if self.env_file else ""
+        return f"{self.call} {words}{needs}"
 
 
 @dataclass(frozen=True)
@@ -81,8 +94,15 @@ class Backend:
         """Read what the client printed."""
         raise NotImplementedError
 
-    def hint(self, status: int, text: str) -> str | None:
-        """Say what a failure means and what to do about it, where that is known."""
+    def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
+        """Say who has locked the repository and what to do about it, if that is the matter."""
+        return None
+
+    def hint(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
+        """Say what a failure means and what to do about it, where that is known.
+
+        ``by_hand`` is how this job's client is called, where not just by its name.
+        """
         if "read-only file system" in text.lower() or "EROFS" in text:
             return (
                 "it tried to write where the view is frozen; name that directory with --live, "
@@ -187,19 +207,60 @@ class Restic(Backend):
         ]
         return _restic_json(summaries[-1]) if summaries else _restic_text(text)
 
-    def hint(self, status: int, text: str) -> str | None:
+    def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
+        """Explain restic's locks."""
+        by_hand = by_hand or ByHand(self.name)
+        if "invalid lock file" in text:
+            return (
+                "a lock in the repository cannot be read; once no restic uses the repository, on "
+                f"any machine: {by_hand('unlock --remove-all')}"
+            )
+        return _restic_locked(text, by_hand("unlock")) if status == 11 else None
+
+    def hint(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Explain restic's exit statuses."""
         if f'unknown feature flag "{self.feature}"' in text:
             return (
                 f"this restic no longer knows {self.feature}; "
                 "please report it, and use --plain until it is mended"
             )
+        told = self.locked(status, text, by_hand)
+        if told:
+            return told
         return {
             3: "some files could not be read, the backup is incomplete; restic named them above",
             10: "the repository does not exist; make it with 'restic init'",
-            11: "the repository is locked; if no other restic runs, use 'restic unlock'",
             12: "the repository's password is wrong",
-        }.get(status) or super().hint(status, text)
+        }.get(status) or super().hint(status, text, by_hand)
+
+
+# How restic names the owner of a lock, as text or, with --json, within a string.
+_RESTIC_LOCK = re.compile(
+    r"already locked (?:exclusively )?by (PID [0-9]{1,9} on (\S{1,255}) by \S.{0,99}?)"
+    r"(?:\\n|\n)lock was created at [^(\n]{0,40}"
+    r"\(((?:([0-9]{1,9})h)?(?:([0-9]{1,2})m(?!s))?[^)\n]{0,30}) ago\)"
+)
+
+# After so many minutes restic takes any lock for stale, as a living one renews its lock. Before,
+# it does so only on the machine that made the lock, once the process has gone.
+_STALE = 30
+
+
+def _restic_locked(text: str, unlock: str) -> str:
+    """Say who holds the lock, as far as restic told it, and how to get rid of it."""
+    found = _RESTIC_LOCK.search(text)
+    owner, host, age, hours, minutes = found.groups() if found else (None,) * 5
+    by = f" by {owner} for {re.sub(r'[.][0-9]+', '', age or '')}" if found else ""
+    if int(hours or 0) * 60 + int(minutes or 0) >= _STALE:
+        return (
+            f"the repository is locked{by}; that restic is dead, or it would have renewed its "
+            f"lock; remove it: {unlock}"
+        )
+    return (
+        f"the repository is locked{by}; if that restic still runs, wait for it, or let restic "
+        f"wait with -o --retry-lock=1h; if it is dead: {unlock}, on {host or 'its machine'} at "
+        f"once, elsewhere when the lock is {_STALE} minutes old"
+    )
 
 
 def backend_of(program: str) -> Backend:

@@ -26,6 +26,7 @@ from typing import IO, Any
 from kopiatomic import backend, mounts, preflight, report, state, upkeep
 from kopiatomic.client import Interrupted, Signals
 from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable
+from kopiatomic.invocation import base_command
 from kopiatomic.job import Job
 from kopiatomic.machine import join, nearest
 from kopiatomic.redact import redactor
@@ -128,7 +129,7 @@ def run(job: Job, door: Door, inherited: Mapping[str, str], wishes: Wishes) -> D
     Raises Refusal before anything was started.
     """
     preflight.need_root(job)
-    base = upkeep.base_command(job)
+    base = base_command(job)
     program = preflight.client_program(job)
     environment = backend.client_environment(job, inherited, None)
     hide = redactor(environment, [*job.command, *job.options], program)

@@ -9,17 +9,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
-from kopiatomic.backend import backend_of, has_option, option_value
+from kopiatomic.backend import has_option, option_value
 from kopiatomic.command import CommandFailed, Door
+from kopiatomic.invocation import base_command
 from kopiatomic.job import Job
 from kopiatomic.machine import lies_in
-
-# restic's options that say which repository and how to reach it, and take a word.
-_REPOSITORY_OPTIONS = (
-    "-r", "--repo", "--repository-file", "-p", "--password-file", "--password-command",
-    "--key-hint", "--cacert", "--tls-client-cert", "--cache-dir", "-o", "--option",
-    "--limit-download", "--limit-upload",
-)  # fmt: skip
+from kopiatomic.refusal import Refusal
 
 # Options with which the user decides about the parent.
 _DECIDED = ("--parent", "--force", "-f", "--group-by", "-g")
@@ -44,26 +39,12 @@ def find(
         return None
     if last_paths is not None and set(paths) <= set(last_paths):
         return None
-    command = backend_of(job.program).command(job)
-    if "backup" not in command:
-        return None
-    argv = [*command[: command.index("backup")], *_global_options(job.options)]
-    argv += ["--no-lock", "snapshots", "--json"]
     try:
+        argv = [*base_command(job), "--no-lock", "snapshots", "--json"]
         answer = door.run(argv, environment=environment, time_limit=TIME_LIMIT).stdout
         return choose(json.loads(answer), paths, _host(given))
-    except (CommandFailed, ValueError, KeyError, TypeError):
+    except (Refusal, CommandFailed, ValueError, KeyError, TypeError):
         return None
-
-
-def _global_options(options: Sequence[str]) -> list[str]:
-    """Return those of the options that other restic commands than backup take as well."""
-    words: list[str] = []
-    for index, word in enumerate(options):
-        name, equals, _ = word.partition("=")
-        if name in _REPOSITORY_OPTIONS:
-            words += [word] if equals else list(options[index : index + 2])
-    return words
 
 
 def _host(words: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from kopiatomic import backend, client, mounts, parent, preflight, redact, state, view, zfs
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
 from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable, quote
+from kopiatomic.invocation import by_hand
 from kopiatomic.job import Job
 from kopiatomic.machine import Mount, join
 from kopiatomic.plan import Names, Needs, Plan, make_plan
@@ -266,7 +267,9 @@ def judge(job: Job, report: Report, ended: Ended) -> None:
     if ended.status == 0:
         return
     text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
-    hint = backend.backend_of(job.program).hint(ended.status, text)
+    hint = None
+    if not job.plain:
+        hint = backend.backend_of(job.program).hint(ended.status, text, by_hand(job))
     message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
     incomplete = job.program == "restomic" and ended.status == 3 and not job.plain
     report.fail(

@@ -5,6 +5,7 @@ job's backup, and under the job's lock: a backup and its upkeep never overlap.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,33 +14,14 @@ from kopiatomic import backend, client, preflight, report, state
 from kopiatomic.backend import backend_of, has_option, option_value
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
 from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable
+from kopiatomic.invocation import base_command, by_hand
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.state import Place
 
-# Options of a backup that say which repository and how to reach it, so that the
-# client's other subcommands need them as well: those that take a word, and those
-# that do not.
-_REPOSITORY_WORDS = {
-    "restomic": (
-        "-r", "--repo", "--repository-file", "-p", "--password-file", "--password-command",
-        "--key-hint", "--cacert", "--tls-client-cert", "--cache-dir", "-o", "--option",
-        "--limit-download", "--limit-upload", "--retry-lock", "--stuck-request-timeout",
-        "--http-user-agent", "--compression", "--pack-size",
-    ),
-    "kopiatomic": (
-        "--config-file", "-p", "--password", "--log-dir", "--log-file", "--log-level",
-        "--file-log-level",
-    ),
-}  # fmt: skip
-_REPOSITORY_SWITCHES = {
-    "restomic": ("--insecure-tls", "--insecure-no-password", "--no-cache", "--cleanup-cache"),
-    "kopiatomic": (
-        "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
-        "--disable-file-logging", "--disable-content-log",
-    ),
-}  # fmt: skip
+# How kopia names the one who may do maintenance.
+_KOPIA_OWNER = re.compile(r"must be run by designated user: (\S{1,300})")
 
 # restic forget's short forms of --keep-last and so on; its -H is not the host.
 _SHORT_KEEP = ("-l", "-H", "-d", "-w", "-m", "-y")
@@ -56,6 +38,12 @@ _DANGEROUS = ("--unsafe-allow-remove-all",)
 _DAMAGED = (
     "the repository may be damaged: keep all copies, prune nothing, and read restic's chapter "
     "Troubleshooting before anything else"
+)
+
+
+_NOTHING_REMOVED = (
+    "restic could not remove backups, which is right if this machine may only add to the "
+    "repository: leave --forget and --prune to one that may remove"
 )
 
 
@@ -167,9 +155,13 @@ def close(place: Place, account: Account, hide: Callable[[str], str]) -> None:
 
 
 def _judge(job: Job, account: Account, done: Done, ended: Ended) -> None:
-    if ended.status == 0:
-        return
     text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+    if ended.status == 0:
+        # restic goes on, and ends well, where it may not remove what it should forget.
+        if done.name.startswith("forget") and "unable to remove snapshot/" in text:
+            done.outcome = "failed"
+            account.fail(f"{done.name}: {_NOTHING_REMOVED}", EX_UNAVAILABLE)
+        return
     told = _hint(job, done.name, ended.status, text)
     message = f"{done.name}: {describe_status(ended.status)}"
     account.fail(f"{message}; {told}" if told else message, exit_status(ended.status))
@@ -181,21 +173,33 @@ def exit_status(status: int) -> int:
 
 
 def _hint(job: Job, step: str, status: int, text: str) -> str | None:
-    if "must be run by designated user" in text:
+    owner = _KOPIA_OWNER.search(text)
+    if owner:
+        take_over = by_hand(job)("maintenance set --owner=me")
         return (
-            "another user or machine looks after this repository; run it there, or take it "
-            "over: kopia maintenance set --owner=me"
+            f"the maintenance of this repository belongs to {owner[1]} alone: leave "
+            f"it to that one, or take it over for good: {take_over}"
         )
-    known = status_hint(job, status)
+    if "only on direct repository" in text:
+        return (
+            "this machine reaches the repository through a kopia server, which does the "
+            "maintenance itself or leaves it to a machine that has the storage; do it there"
+        )
+    known = status_hint(job, status, text)
     if known is None and job.program == "restomic" and status == 1 and step.startswith("check"):
         return _DAMAGED
     return known
 
 
-def status_hint(job: Job, status: int) -> str | None:
-    """Say what a client's exit status means outside of a backup, where that is known."""
+def status_hint(job: Job, status: int, text: str = "") -> str | None:
+    """Say what a client's exit status means outside of a backup, where that is known.
+
+    ``text`` is what it said, for who holds a lock; the rest of that is about views.
+    """
+    parts = backend_of(job.program)
     # restic's 3 is about files that a backup could not read.
-    return None if status == 3 else backend_of(job.program).hint(status, "")
+    known = None if status == 3 else parts.hint(status, "")
+    return parts.locked(status, text, by_hand(job)) or known
 
 
 # The commands
@@ -308,40 +312,6 @@ def host_of(job: Job, environment: Mapping[str, str]) -> str:
     """Return the host name under which restic stores this job's backups."""
     given = option_value([*job.command, *job.options], "--host", "-H")
     return given or environment.get("RESTIC_HOST") or os.uname().nodename
-
-
-def base_command(job: Job) -> list[str]:
-    """Return the words to which the client's other subcommands can be added.
-
-    They are those of the backup's command before its subcommand, and what it
-    says of the repository after that. Raises Refusal where that cannot be told.
-    """
-    parts = backend_of(job.program)
-    words = parts.command(job)
-    first = parts.subcommand[0]
-    if job.plain or first not in words[1:]:
-        wanted = " ".join((os.path.basename(words[0]), *parts.subcommand))
-        raise Refusal(
-            f"the command '{words[0]}' does not name its subcommand, so {parts.name} cannot be "
-            f"asked for anything but a backup; let it end in 'exec {parts.name} \"$@\"' and "
-            f"call it as in -c \"{wanted}\""
-        )
-    index = words.index(first, 1)
-    return [*words[:index], *repository_words(job.program, [*words[index + 1 :], *job.options])]
-
-
-def repository_words(program: str, options: Sequence[str]) -> list[str]:
-    """Return those of a backup's options that say which repository and how to reach it."""
-    with_word, switches = _REPOSITORY_WORDS[program], _REPOSITORY_SWITCHES[program]
-    words: list[str] = []
-    for index, word in enumerate(options):
-        name, equals, _ = word.partition("=")
-        joined = not word.startswith("--") and len(word) > 2 and word[:2] in with_word
-        if word in switches or joined or (equals and name in with_word):
-            words.append(word)
-        elif name in with_word:
-            words += options[index : index + 2]
-    return words
 
 
 # The report

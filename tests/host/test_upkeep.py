@@ -133,4 +133,4 @@ class TestKopia:
     def test_the_maintenance_of_somebody_else(self, filled: Machine, kopia: Repository):
         kopia("maintenance", "set", "--owner=ada@elsewhere")
         _, err = call(kopia, "--upkeep", "--maintenance", status=1)
-        assert "kopia maintenance set --owner=me" in err
+        assert "kopia-myrepo maintenance set --owner=me" in err

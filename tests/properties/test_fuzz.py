@@ -21,6 +21,7 @@ from kopiatomic import (
     command,
     drill,
     envfile,
+    invocation,
     mounts,
     parent,
     preflight,
@@ -265,8 +266,8 @@ def test_wrapper_strings(text: str, options: str, plain: bool, program: str) -> 
     words = backend.client_command(job, drawn, 1.0, None, captured=True)
     assert words[-1] == "/p"
     assert all(isinstance(word, str) for word in words)
-    parent._global_options(job.options)
-    upkeep.base_command(job)
+    invocation.repository_words(job.program, job.options)
+    invocation.base_command(job)
     preflight.client_program(job)
 
 

@@ -1,5 +1,7 @@
 """What kopia and restic are told, and how their answers are read."""
 
+import json
+
 import pytest
 
 from kopiatomic import backend, parent
@@ -184,8 +186,58 @@ class TestFigures:
         assert Kopia().figures(text, b"") == Figures()
 
 
+LOCKED = """repo already locked, waiting up to 0s for the lock
+unable to create lock in backend: repository is already locked by PID 26 on bob.test by root (UID 0, GID 0)
+lock was created at 2026-11-23 22:22:34 (812.085163ms ago)
+storage ID bf2ff28c
+the `unlock` command can be used to remove stale locks
+"""  # noqa: E501
+OWNER = "locked by PID 26 on bob.test by root (UID 0, GID 0) for "
+
+
+class TestLocks:
+    def test_the_owner_and_the_command_are_told(self):
+        by_hand = backend.ByHand("restic-x -r /r")
+        said = Restic().hint(11, LOCKED, by_hand)
+        assert f"{OWNER}812ms; if that restic still runs" in said
+        assert "if it is dead: restic-x -r /r unlock, on bob.test at once" in said
+
+    def test_in_json_too(self):
+        text = json.dumps({"message_type": "exit_error", "code": 11, "message": LOCKED})
+        assert OWNER in Restic().hint(11, text)
+
+    def test_a_lock_for_itself(self):
+        assert OWNER in Restic().hint(11, LOCKED.replace("locked by", "locked exclusively by"))
+
+    @pytest.mark.parametrize(
+        ("age", "told", "dead"),
+        [
+            ("3.2s", "3s", False), ("29m59.9s", "29m59s", False), ("30m0s", "30m0s", True),
+            ("26h3m4.5s", "26h3m4s", True), ("1h0m0s", "1h0m0s", True), ("45ms", "45ms", False),
+        ],
+    )  # fmt: skip
+    def test_its_age_decides_whether_it_is_dead(self, age, told, dead):
+        said = Restic().hint(11, LOCKED.replace("812.085163ms", age))
+        assert f"{OWNER}{told}; " in said
+        assert ("that restic is dead" in said, "at once" in said) == (dead, not dead)
+        assert "restic unlock" in said
+
+    def test_the_env_file_is_named(self):
+        by_hand = backend.ByHand("restic", "/root/my env")
+        said = Restic().hint(11, LOCKED, by_hand)
+        assert "dead: restic unlock (with the variables of '/root/my env'), on bob.test" in said
+
+    def test_restic_has_not_told_the_owner(self):
+        said = Restic().hint(11, "")
+        assert said.startswith("the repository is locked; if that restic still runs")
+        assert "restic unlock, on its machine at once" in said
+
+    def test_one_that_cannot_be_read(self):
+        said = Restic().hint(1, "Fatal: invalid lock file: x", backend.ByHand("restic-x"))
+        assert said.endswith("on any machine: restic-x unlock --remove-all")
+
+
 def test_hints():
-    assert "unlock" in Restic().hint(11, "")
     assert "--live" in Restic().hint(1, "open /x: read-only file system")
     assert Kopia().hint(1, "boom") is None
 
@@ -206,6 +258,17 @@ class TestParent:
 
     def test_none_shares_anything(self):
         assert parent.choose(self.SNAPSHOTS, ["/srv"], "h") is None
+
+    def test_the_repository_may_be_named_after_the_subcommand(self, fp):
+        from kopiatomic.command import Door
+
+        asked = ["restic", "-r", "/r", "--no-cache", "--no-lock", "snapshots", "--json"]
+        fp.register(asked, stdout=json.dumps(self.SNAPSHOTS))
+        job = Job(
+            "restomic", command=("restic", "backup", "-r", "/r", "--tag", "t"),
+            options=("--host", "h", "--no-cache"),
+        )  # fmt: skip
+        assert parent.find(Door(), job, ["/data", "/home"], ["/home"], {}) == "2"
 
     def test_one_above_or_below_counts(self):
         assert parent.choose(self.SNAPSHOTS, ["/home/ben", "/srv"], "h") == "2"

@@ -149,3 +149,14 @@ def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path):
     job = Job("restomic", targets=("kta/a",), before=f"{hook} now", after_snapshot="echo thaw")
     report = run.run(job, Door(), Streams(), {"HOME": "/root"})
     assert as_dict(report)["hooks"] == [str(hook)]
+
+
+@pytest.mark.parametrize(("plain", "told"), [(False, True), (True, False)])
+def test_statuses_are_explained_of_the_real_client_only(world, fp, monkeypatch, plain, told):
+    """Any other program may mean something else by 11 than that a repository is locked."""
+    succeed(fp, SNAPSHOT, DESTROY, DEVFS)
+    monkeypatch.setattr(client, "run", lambda *_: Ended(11, 0.1))
+    job = Job("restomic", targets=("kta/a",), command=("restic", "backup"), plain=plain)
+    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    assert report.status == 11
+    assert ("is locked" in report.problems[0]) is told

@@ -2,14 +2,15 @@
 
 import json
 import os
+import re
 
 import pytest
 
-from kopiatomic import cli, state, upkeep
+from kopiatomic import cli, invocation, state, upkeep
 from kopiatomic.client import Streams
 from kopiatomic.command import Door
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_TEMPFAIL, EX_USAGE, Refusal
+from kopiatomic.refusal import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
 from kopiatomic.upkeep import Wishes
 
 HOST = os.uname().nodename
@@ -44,7 +45,7 @@ class TestBaseCommand:
     def test_is_what_comes_before_the_subcommand_and_the_repository(
         self, program, command, options, base
     ):
-        assert " ".join(upkeep.base_command(job(program, command, options))) == base
+        assert " ".join(invocation.base_command(job(program, command, options))) == base
 
     @pytest.mark.parametrize(
         ("program", "command", "plain"),
@@ -56,7 +57,7 @@ class TestBaseCommand:
     )
     def test_a_command_without_its_subcommand_is_refused(self, program, command, plain):
         with pytest.raises(Refusal, match="does not name its subcommand"):
-            upkeep.base_command(job(program, command, plain=plain))
+            invocation.base_command(job(program, command, plain=plain))
 
 
 class TestSteps:
@@ -143,6 +144,19 @@ def test_percentages_that_are_none(text):
         upkeep.percent_of(text)
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ({}, "restic-x unlock"),
+        ({"command": "", "options": "-r /r --tag t"}, "restic -r /r unlock"),
+        ({"command": "my-backup"}, "restic unlock"),
+        ({"env_file": "/e"}, "restic-x unlock (with the variables of /e)"),
+    ],
+)
+def test_how_the_client_is_called_by_hand(words, line):
+    assert invocation.by_hand(job(**words))("unlock") == line
+
+
 def test_percentages():
     assert [upkeep.percent_of(each) for each in ("0", "2.5", "5%", "100")] == [0, 2.5, 5, 100]
 
@@ -191,15 +205,41 @@ class TestRun:
         assert account.status == 11
         assert "the repository is locked" in account.problems[0]
 
-    def test_another_owner_of_kopias_maintenance_is_told(self, place, tmp_path):
-        says = "maintenance must be run by designated user: a@b"
+    def test_who_has_locked_the_repository_is_told(self, place, tmp_path):
+        says = (
+            "repository is already locked by PID 26 on bob.test by root (UID 0, GID 0)\n"
+            "lock was created at 2026-11-23 22:22:34 (1.2s ago)"
+        )
+        account = self.run(tmp_path, f"printf '%s\n' '{says}' >&2; exit 11")
+        assert "locked by PID 26 on bob.test by root" in account.problems[0]
+        assert f"dead: {tmp_path}/restic-x unlock, on bob.test" in account.problems[0]
+
+    @pytest.mark.parametrize(
+        ("says", "told"),
+        [
+            ("maintenance must be run by designated user: a@b",
+             "belongs to a@b alone: .*: {}/restic-x maintenance set --owner=me$"),
+            ("operation supported only on direct repository", "through a kopia server"),
+        ],
+    )  # fmt: skip
+    def test_who_may_do_kopias_maintenance_is_told(self, place, tmp_path, says, told):
         script = wrapper(tmp_path, f"echo '{says}' >&2; exit 1")
         account = upkeep.run(
             Job("kopiatomic", command=(script[0], "snapshot", "create")),
             Door(), Streams(), {}, Wishes(maintenance=True),
         )  # fmt: skip
         assert account.status == 1
-        assert "kopia maintenance set --owner=me" in account.problems[0]
+        assert re.search(told.format(tmp_path), account.problems[0])
+
+    def test_what_restic_could_not_forget_is_no_success(self, place, tmp_path):
+        says = "unable to remove snapshot/802eb from the repository"
+        account = self.run(tmp_path, f'test "$1" = check || echo "{says}" >&2')
+        assert (account.outcome, account.status) == ("failed", EX_UNAVAILABLE)
+        assert [step.outcome for step in account.steps] == ["ok", "failed"]
+
+    def test_of_what_is_said_only_locks_count_outside_of_a_view(self, place, tmp_path):
+        account = self.run(tmp_path, "echo 'read-only file system' >&2; exit 5")
+        assert account.problems == ["check with 5 % of the data: exit status 5"]
 
     def test_goes_into_a_history_of_its_own(self, place, tmp_path):
         self.run(tmp_path, "exit 1")
@@ -238,7 +278,7 @@ class TestCommandLine:
         [
             (["--verify", "5"], "--verify goes with --upkeep"),
             (["--seed", "5", "--upkeep"], "--seed goes with --drill"),
-            (["--upkeep", "--drill", "5"], "two runs"),
+            (["--upkeep", "--drill", "5"], "two things"),
             (["--upkeep", "--prune", "tank"], "name no dataset"),
             (["--drill", "5", "-a"], "name no dataset"),
             (["--drill", "5", "-n"], "-n does not go with --drill"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import subprocess
 
 import pytest
 
@@ -121,3 +122,20 @@ def test_a_symbolic_link_is_not_followed_out_of_the_view(fp, tmp_path):
     with pytest.raises(CommandFailed, match="symbolic link"):
         view._make(Door(), FROZEN, names)
     assert not fp.calls
+
+
+@pytest.mark.freebsd
+def test_the_real_call(tmp_path):
+    for name in ("source", "point"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source/file").write_text("x")
+    nmount = nullfs.find_nmount()
+    mount = nullfs.options(str(tmp_path / "source"), str(tmp_path / "point"), read_only=True)
+    assert nmount(mount) is True
+    try:
+        assert (tmp_path / "point/file").read_text() == "x"
+        with pytest.raises(OSError, match=r"[Rr]ead-only"):
+            (tmp_path / "point/new").touch()
+    finally:
+        subprocess.run(["umount", str(tmp_path / "point")], check=True)
+    assert nmount(mount | {"target": str(tmp_path / "nowhere")}) is False

@@ -167,9 +167,14 @@ def begin(place: Place, run: str) -> None:
 
 
 def finish(place: Place) -> None:
-    """Take the note back: nothing of the run is left."""
-    with suppress(FileNotFoundError):
-        os.unlink(place.unfinished)
+    """Take the note back: nothing of the run is left.
+
+    With it goes what a run that was killed has written by half: see _replace().
+    """
+    halves = (f"{path}.new" for path in (place.unfinished, place.history, place.upkeep))
+    for path in (*halves, place.unfinished):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def is_unfinished(place: Place) -> bool:

@@ -317,7 +317,8 @@ class Injected:
         if (run / job).exists():
             left.append(f"directory /var/run/restomic/{job}")
         notes = self.path("/var/db/kopiatomic")
-        left += [str(each) for each in notes.glob(f"restomic.{job}.unfinished*")]
+        left += [str(each) for each in notes.glob(f"restomic.{job}.unfinished")]
+        left += [str(each) for each in notes.glob(f"restomic.{job}.*.new")]
         lock = run / f"{job}.lock"
         if lock.exists():
             with open(lock) as file:

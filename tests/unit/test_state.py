@@ -94,6 +94,14 @@ class TestUnfinished:
         assert not state.is_unfinished(place)
         state.finish(place)
 
+    def test_what_was_written_by_half_goes_with_it(self, place):
+        state.begin(place, "restomic:default:1")
+        for path in (place.unfinished, place.history, place.upkeep):
+            with open(f"{path}.new", "w") as file:
+                file.write("{")
+        state.finish(place)
+        assert os.listdir(state.STATE_DIRECTORY) == []
+
 
 class TestHistory:
     def test_comes_back_in_order(self, place):

@@ -10,7 +10,7 @@ from kopiatomic.client import Ended, Interrupted, Signals, Streams
 from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable, quote
 from kopiatomic.invocation import by_hand
 from kopiatomic.job import Job
-from kopiatomic.machine import Mount, join
+from kopiatomic.machine import Mount
 from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.refusal import (
     EX_CANTCREAT,
@@ -43,7 +43,6 @@ class Work:
     environment: Mapping[str, str]
     report: Report
     pools: list[str] = field(default_factory=list)  # in which we may have made our snapshots
-    mounts: list[str] = field(default_factory=list)  # mount points, as they are called in the view
 
 
 def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) -> Report:
@@ -163,7 +162,9 @@ def sweep(
         old = view.mounted_below(table, place.directory)
         if not (old or thoroughly or state.is_unfinished(place)):
             return table
-        outcome = view.take_down(door, old)
+        outcome = view.take_down(door, place.directory, old)
+        if outcome.unknown:
+            raise Refusal(f"cannot clear up after an earlier run: {outcome.unknown}", EX_OSERR)
         if outcome.left:
             raise Refusal(
                 f"{outcome.left[-1]}, left by an earlier run, cannot be unmounted "
@@ -223,7 +224,7 @@ def build_view(work: Work, plan: Plan) -> None:
     """Mount the live system and, in it, the snapshots."""
     work.signals.check()
     try:
-        view.build(work.door, plan, work.mounts, work.report.notes.append)
+        view.build(work.door, plan, work.report.notes.append)
     except CommandFailed as error:
         hint = ""
         if preflight.nullfs_missing(work.door):
@@ -357,12 +358,19 @@ def take_down(work: Work, place: Place, names: Names) -> None:
     noted for the next run to sweep.
     """
     report = work.report
-    outcome = view.take_down(work.door, [join(names.view, point) for point in work.mounts])
+    outcome = view.take_down(work.door, names.directory)
     report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
     for point in outcome.left:
         report.fail(
             f"{point} cannot be unmounted ({outcome.reason}); "
             f"the next run tries again, or: {quote(['umount', '-f', point])}",
+            EX_OSERR,
+        )
+    if outcome.unknown:
+        again = [report.program, "--sweep", "-j", report.job]
+        report.fail(
+            f"the view may still be mounted: {outcome.unknown}; "
+            f"the next run tries again, or: {quote(again)}",
             EX_OSERR,
         )
     left = zfs.destroy(work.door, made_snapshots(work))
@@ -376,7 +384,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
             f"the next run tries again, or: {quote(['zfs', 'destroy', each.name])}",
             EX_OSERR,
         )
-    if outcome.left:
+    if outcome.left or outcome.unknown:
         return
     for path in view.remove_directories(names):
         report.notes.append(f"{path} is not empty and stays")

@@ -5,22 +5,30 @@ but by rmdir(2), which takes empty directories only, and never before the
 mount on it is gone; the exceptions are our own TMPDIR's plain files.
 """
 
+import errno
 import os
 import re
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from kopiatomic import mounts, nullfs
-from kopiatomic.command import CommandFailed, Door, chunks, failure, printable
+from kopiatomic.command import CommandFailed, Door, chunks, failure, printable, reason_of
 from kopiatomic.machine import Mount, join, lies_in
 from kopiatomic.plan import Names, Plan, ViewMount
 
 # nmount(2) of a network file system that hangs must not hang the backup.
 MOUNT_TIME_LIMIT = 120.0
+
+# What open(2) answers where a symbolic link or a file is in the way of a directory.
+_NO_DIRECTORY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
+LINK = "a symbolic link or a file has taken the place of a directory on the way there"
+
+# How often and how long to wait for a mount table that cannot be read, in seconds.
+PATIENCE = (1.0, 1.0, 0.0)
 
 # What a process that the client left in the view gets between TERM and KILL, seconds.
 GRACE = 5.0
@@ -35,7 +43,8 @@ class TakenDown:
     stopped: list[str] = field(default_factory=list)  # processes, as "name (pid)"
     forced: list[str] = field(default_factory=list)  # mounts taken away by force
     left: list[str] = field(default_factory=list)  # mount points that are still mounted
-    reason: str = ""
+    reason: str = ""  # why they are
+    unknown: str = ""  # why the mount table could not be read
 
 
 def mount_command(mount: ViewMount, names: Names) -> list[str]:
@@ -80,15 +89,13 @@ def _make_like(path: str, live: str) -> None:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def build(door: Door, plan: Plan, made: list[str], say: Callable[[str], None]) -> None:
-    """Mount everything, parents first, adding each mount point as the view has it to ``made``.
+def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
+    """Mount everything, parents first.
 
     A live mount that cannot be shown is told through ``say`` and left out, for
     the client may not need it. Raises CommandFailed for any other.
     """
     for mount in plan.view:
-        # Noted first: a command that fails or is killed may have mounted it all the same.
-        made.append(mount.point)
         try:
             _make(door, mount, plan.names)
         except CommandFailed as error:
@@ -98,24 +105,66 @@ def build(door: Door, plan: Plan, made: list[str], say: Callable[[str], None]) -
 
 
 def _make(door: Door, mount: ViewMount, names: Names) -> None:
-    """Make one mount and see that it is there; raises CommandFailed.
-
-    What lies on another machine is left to a program that can be given up, and
-    is not looked at: this process must not wait for it.
-    """
+    """Make one mount and see that it is there; raises CommandFailed."""
     argv, target = mount_command(mount, names), join(names.view, mount.point)
     if mount.remote:
-        door.run(argv, time_limit=MOUNT_TIME_LIMIT)
+        _make_remote(door, argv, target)
         return
-    if os.path.realpath(target) != target:
-        raise CommandFailed(argv, "a symbolic link leads out of the view")
+    options = {}
+    if mount.kind != "device":
+        options = nullfs.options(mount.source, ".", mount.read_only)
     before = identity(target)
-    options = {} if mount.kind == "device" else nullfs.options(
-        mount.source, target, mount.read_only
-    )
-    door.mount(argv, options, time_limit=MOUNT_TIME_LIMIT)
+    try:
+        with standing_in(names.view, mount.point):
+            door.mount(argv, options, time_limit=MOUNT_TIME_LIMIT)
+    except OSError as error:
+        reason = LINK if error.errno in _NO_DIRECTORY else reason_of(error)
+        raise CommandFailed(argv, reason) from error
     if identity(target) == before:
         raise CommandFailed(argv, "nothing is mounted there, although it reported success")
+
+
+def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:
+    """Make a mount of what lies on another machine, by programs that can be given up.
+
+    This process must not wait for it, so it does not even look at it.
+    """
+    real = door.run(["realpath", target], time_limit=MOUNT_TIME_LIMIT).stdout
+    if real.removesuffix("\n") != target:
+        raise CommandFailed(argv, LINK)
+    door.run(argv, time_limit=MOUNT_TIME_LIMIT)
+
+
+@contextmanager
+def standing_in(directory: str, path: str) -> Iterator[None]:
+    """Make the absolute ``path`` below ``directory`` the working directory for a while.
+
+    Whoever owns a directory above a mount point can put a symbolic link in its
+    place at any time. None is followed on the way, and what is mounted on "."
+    cannot be led elsewhere any more. Raises OSError.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as opened:
+        here = os.open(directory, flags)
+        opened.callback(os.close, here)
+        for part in path.split("/"):
+            if part:
+                here = os.open(part, flags, dir_fd=here)
+                opened.callback(os.close, here)
+        back = _working_directory()
+        opened.callback(os.close, back)
+        opened.callback(os.fchdir, back)
+        os.fchdir(here)
+        yield
+
+
+def _working_directory() -> int:
+    """Return a descriptor of the working directory; of / if root may not open that."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(".", flags)
+    except OSError:
+        return os.open("/", flags)
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -135,34 +184,38 @@ def chroot_command(names: Names, client: Sequence[str]) -> list[str]:
     return ["chroot", names.view, *client]
 
 
-def take_down(door: Door, points: Sequence[str]) -> TakenDown:
-    """Unmount ``points``, given in the order in which they were mounted.
+def take_down(door: Door, directory: str, points: Sequence[str] | None = None) -> TakenDown:
+    """Unmount whatever is mounted below ``directory``, the latest first.
 
-    What runs in them is asked to end, then made to; a mount that stays busy is
+    ``points`` are the mount points there, where the mount table has been read
+    already. Only what it lists is unmounted: umount(8) would follow the name of
+    anything else, and a symbolic link may lead from there to a live mount.
+
+    What runs in the mounts is asked to end, then made to; one that stays busy is
     taken away by force, which nullfs(5) allows at any time.
     """
     outcome = TakenDown()
-    left = _unmount(door, points, outcome)
+    left = _mounted(door, directory, outcome) if points is None else points
+    if left:
+        left = _unmount(door, directory, left, outcome)
     if left:
         _end_processes(door, left, outcome, signal.SIGTERM)
-        left = _unmount(door, left, outcome)
+        left = _unmount(door, directory, left, outcome)
     if left:
         _end_processes(door, left, outcome, signal.SIGKILL)
-        left = _unmount(door, left, outcome)
+        left = _unmount(door, directory, left, outcome)
     if left:
         forced = left
-        left = _unmount(door, left, outcome, "-f")
+        left = _unmount(door, directory, left, outcome, "-f")
         outcome.forced = [point for point in forced if point not in left]
     outcome.left = list(left)
     return outcome
 
 
 def _unmount(
-    door: Door, points: Sequence[str], outcome: TakenDown, *flags: str
+    door: Door, directory: str, points: Sequence[str], outcome: TakenDown, *flags: str
 ) -> Sequence[str]:
     """Unmount in reverse order; return the points at which something is still mounted."""
-    if not points:
-        return []
     failed = False
     for words in chunks(list(reversed(points))):
         try:
@@ -172,17 +225,19 @@ def _unmount(
             continue
         if result.status != 0:
             failed, outcome.reason = True, failure(result)
-    return _still_mounted(door, points, outcome) if failed else []
+    return _mounted(door, directory, outcome) if failed else []
 
 
-def _still_mounted(door: Door, points: Sequence[str], outcome: TakenDown) -> list[str]:
-    try:
-        there = [mount.point for mount in mounts.table(door)]
-    except CommandFailed as error:
-        outcome.reason = str(error)
-        return list(points)
-    wanted = set(points)
-    return [point for point in there if point in wanted]
+def _mounted(door: Door, directory: str, outcome: TakenDown) -> list[str]:
+    """Return the mount points below ``directory``; says so in ``outcome`` if it cannot tell."""
+    outcome.unknown = ""
+    for pause in PATIENCE:
+        try:
+            return mounted_below(mounts.table(door), directory)
+        except CommandFailed as error:
+            outcome.unknown = str(error)
+            time.sleep(pause)
+    return []
 
 
 def _end_processes(

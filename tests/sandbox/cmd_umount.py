@@ -59,8 +59,9 @@ def _find(table: Table, word: str) -> Mount | None:
     """The latest mount by mount point, by special or by file system id."""
     mounts = list(reversed(table.all()))
     real = os.path.realpath(word)
-    for wanted in (lambda m: m.node in (word, real), lambda m: m.special == word,
-                   lambda m: m.fsid == word):
+    # The name as it is comes first; only what the table does not have is looked up by statfs(2).
+    for wanted in (lambda m: m.node == word, lambda m: m.special == word,
+                   lambda m: m.fsid == word, lambda m: m.node == real):
         found = next(filter(wanted, mounts), None)
         if found:
             return found

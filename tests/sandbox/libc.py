@@ -33,6 +33,8 @@ class _Nmount:
         if not all(value.endswith(b"\0") and len(value) > 1 for value in values):
             return self._fail(errno.EINVAL)
         point, source = (value[:-1] for value in values)
+        if point == b".":
+            point = os.getcwdb()
         flag = [b"-o", b"ro"] if "ro" in options else []
         done = subprocess.run([PROGRAM, *flag, source, point], check=False,
                               env={**os.environ, "SANDBOX_NMOUNT": ""},

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import subprocess
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +36,18 @@ class Call:
         assert len(words) == count
         self.given.append((words, flags))
         return self.answer
+
+
+class Swap:
+    """A system call that does as it is told."""
+
+    argtypes = None
+
+    def __init__(self, does) -> None:
+        self.does = does
+
+    def __call__(self, *words) -> int:
+        return self.does(*words)
 
 
 @pytest.fixture
@@ -65,8 +80,9 @@ PROGRAM = ["mount_nullfs", "-o", "ro", "/a/.zfs/snapshot/x", f"{VIEW}/a"]
 
 @pytest.fixture
 def mounted(monkeypatch) -> None:
-    """Every look at a mount point finds something else than before."""
+    """Every mount point is there, and every look at it finds something else than before."""
     looks = itertools.count()
+    monkeypatch.setattr(view, "standing_in", lambda *_: nullcontext())
     monkeypatch.setattr(view, "identity", lambda path: next(looks))
 
 
@@ -94,10 +110,18 @@ def test_where_it_refuses_the_program_says_why(call, mounted, fp):
 def test_what_lies_on_another_machine_is_left_to_a_program(call, fp, monkeypatch):
     """A server that does not answer must not keep this process waiting, nor a look at it."""
     monkeypatch.setattr(view, "identity", lambda path: pytest.fail("looked"))
+    fp.register(["realpath", f"{VIEW}/net"], stdout=f"{VIEW}/net\n")
     fp.register(["mount_nullfs", "/net", f"{VIEW}/net"])
     make(ViewMount("live", "/net", "/net", remote=True))
     assert not call.given
-    assert len(fp.calls) == 1
+    assert len(fp.calls) == 2
+
+
+def test_nor_does_it_follow_a_link_there(call, fp):
+    fp.register(["realpath", f"{VIEW}/net"], stdout="/root/.ssh\n")
+    with pytest.raises(CommandFailed, match="symbolic link"):
+        make(ViewMount("live", "/net", "/net", remote=True))
+    assert not call.given
 
 
 def test_devfs_has_options_of_its_own(call, mounted, fp):
@@ -119,9 +143,33 @@ def test_a_symbolic_link_is_not_followed_out_of_the_view(fp, tmp_path):
     (tmp_path / "view").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "view/a").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CommandFailed, match="symbolic link"):
-        view._make(Door(), FROZEN, names)
+    for point in ("/a", "/a/b"):
+        with pytest.raises(CommandFailed, match="symbolic link"):
+            view._make(Door(), replace(FROZEN, point=point), names)
     assert not fp.calls
+
+
+def test_what_leads_to_the_mount_point_may_change_meanwhile(call, fp, tmp_path, monkeypatch):
+    """The directory that was looked at is the one that is mounted on."""
+    (tmp_path / "view/a/b").mkdir(parents=True)
+    (tmp_path / "elsewhere/b").mkdir(parents=True)
+    mounted = []
+
+    def swap(vector, count, flags):
+        (tmp_path / "view/a").rename(tmp_path / "view/old")
+        (tmp_path / "view/a").symlink_to(tmp_path / "elsewhere")
+        call(vector, count, flags)
+        mounted.append(os.getcwd())
+        return 0
+
+    before = os.getcwd()
+    monkeypatch.setattr(ctypes.CDLL, "nmount", Swap(swap))
+    door = Door(nmount=nullfs.find_nmount())
+    with suppress(CommandFailed):
+        view._make(door, replace(FROZEN, point="/a/b"), Names("run", "x", str(tmp_path)))
+    assert mounted == [str(tmp_path / "view/old/b")]
+    assert b".\0" in call.given[0][0]
+    assert os.getcwd() == before
 
 
 @pytest.mark.freebsd

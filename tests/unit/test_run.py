@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import os
 
 import pytest
 
@@ -22,8 +24,15 @@ MOUNTED = [
     ("/dev/vtbd0", "/", "ufs"), ("devfs", "/dev", "devfs"),
     ("kta/a", "/a", "zfs"), ("kta/b", "/b", "zfs"), ("ktb", "/c", "zfs"),
 ]  # fmt: skip
-ENTRIES = [{"special": s, "node": n, "fstype": t, "opts": ["local"]} for s, n, t in MOUNTED]
-TABLE = json.dumps({"mount": {"mounted": ENTRIES}})
+
+LOOK = "mount -v --libxo json"
+
+
+def table(*points: str) -> str:
+    """Return the machine's mount table with nullfs mounts on these points."""
+    mounted = [*MOUNTED, *(("/x", point, "nullfs") for point in points)]
+    entries = [{"special": s, "node": n, "fstype": t, "opts": ["local"]} for s, n, t in mounted]
+    return json.dumps({"mount": {"mounted": entries}})
 
 
 @pytest.fixture
@@ -44,10 +53,11 @@ def world(fp, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "run", fake)
     # Every look finds something else, as if each mount had been made.
     monkeypatch.setattr(view, "identity", lambda path: next(looks))
+    monkeypatch.setattr(view, "standing_in", lambda *_: contextlib.nullcontext())
     fp.keep_last_process(True)
     fp.register(["sysctl", fp.any()], stdout="0\n")
     fp.register(["zfs", "list", fp.any()], stdout=LIST)
-    fp.register(["mount", "-v", fp.any()], stdout=TABLE)
+    fp.register(LOOK, stdout=table())
     fp.register(["mount_nullfs", fp.any()])
     fp.register(["umount", fp.any()])
     fp.register(["restic", fp.any()], stdout="[]")
@@ -68,6 +78,13 @@ def succeed(fp, *commands: tuple[str, ...]) -> None:
         fp.register([*command, fp.any()])
 
 
+def mounted(fp) -> str:
+    """Let the second look at the mount table find the view; return where that is."""
+    view = f"{os.path.realpath(state.RUN_ROOT)}/restomic/default/view"
+    fp.register(LOOK, stdout=table(view, f"{view}/c", f"{view}/dev"))
+    return view
+
+
 SNAPSHOT, DESTROY, DEVFS = ("zfs", "snapshot"), ("zfs", "destroy"), ("mount", "-t")
 
 
@@ -76,9 +93,9 @@ def test_order(world, fp):
     job = Job(
         "restomic", targets=("kta/a", "ktb"), before="freeze", after_snapshot="thaw", after="tell"
     )
+    view = mounted(fp)
     report = run.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.problems == []
-    view = f"{state.RUN_ROOT}/restomic/default/view"
     assert issued(fp) == [
         "sysctl -n security.jail.jailed",
         "mount -v --libxo",
@@ -94,6 +111,7 @@ def test_order(world, fp):
         "mount -t devfs",
         "restic --no-lock snapshots",
         f"chroot {view} restic",
+        "mount -v --libxo",
         f"umount {view}/dev {view}/c",
         "zfs destroy",
         "zfs destroy",
@@ -124,11 +142,11 @@ def test_a_mount_that_fails_takes_down_what_was_made(world, fp):
         ["mount", "-t", fp.any()], returncode=1, stderr="mount: /dev: Operation not permitted"
     )
     fp.register(["kldstat", fp.any()])
+    view = mounted(fp)
     report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
     assert report.status == 71
     assert "cannot build the view" in report.problems[0]
     assert world == []
-    view = f"{state.RUN_ROOT}/restomic/default/view"
     assert issued(fp)[-2:] == [f"umount {view}/dev {view}/c", "zfs destroy"]
 
 

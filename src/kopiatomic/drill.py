@@ -245,7 +245,7 @@ class Reader:
 
     def into(self, descriptor: int, *words: str) -> None:
         """Have the client write to a file; raises ClientFailed, Interrupted."""
-        with tempfile.TemporaryFile() as messages:
+        with tempfile.TemporaryFile(dir=state.STATE_DIRECTORY) as messages:
             child = self._start(words, descriptor, messages)
             try:
                 while not _ended(child):
@@ -255,7 +255,7 @@ class Reader:
             self._check(child, words, messages)
 
     def _blocks(self, words: Sequence[str]) -> Iterator[bytes]:
-        with tempfile.TemporaryFile() as messages:
+        with tempfile.TemporaryFile(dir=state.STATE_DIRECTORY) as messages:
             child = self._start(words, subprocess.PIPE, messages)
             assert child.stdout is not None
             descriptor = child.stdout.fileno()

@@ -12,14 +12,16 @@ def read(path: str, owner: int = 0) -> dict[str, str]:
 
     Blank lines and lines that begin with # are passed over, ``export`` before a
     name too, and quotes around a whole value are taken off. The file must be
-    root's (or ``owner``'s) and closed to others, for it holds passwords. Raises
-    Refusal; the message never shows a value.
+    root's (or ``owner``'s) and closed to others, for it holds passwords, and so
+    must be the way of its absolute ``path``. Raises Refusal; the message never
+    shows a value.
     """
     try:
         # Not blocking: a fifo in its place must be refused, not waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
             _check_secret(path, os.fstat(descriptor), owner)
+            _check_way(path, owner)
             lines = file.read().split("\n")
     except OSError as error:
         raise Refusal(f"cannot read the env file {path}: {error.strerror}", EX_NOINPUT) from error
@@ -42,6 +44,33 @@ def _check_secret(path: str, found: os.stat_result, owner: int) -> None:
         raise Refusal(f"the env file {path} does not belong to root; chown root {path}", EX_NOPERM)
     if found.st_mode & 0o077:
         raise Refusal(f"others can read the env file {path}; chmod 600 {path}", EX_NOPERM)
+
+
+def _check_way(path: str, owner: int) -> None:
+    """Refuse a way on which others could put a link or a file of their choice.
+
+    It is followed from / on, so what has been looked at nobody else can change.
+    """
+    here, rest = "/", path.split("/")
+    while rest:
+        step = os.path.normpath(os.path.join(here, rest.pop(0)))
+        found = os.lstat(step)
+        if found.st_uid not in (0, owner):
+            raise Refusal(
+                f"{step}, which leads to the env file {path}, does not belong to root; "
+                "move the file to a directory that only root can write",
+                EX_NOPERM,
+            )
+        if stat.S_ISLNK(found.st_mode):
+            target = os.readlink(step)
+            here, rest = "/" if target.startswith("/") else here, [*target.split("/"), *rest]
+            continue
+        if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+            raise Refusal(
+                f"others can write {step}, which leads to the env file {path}; chmod go-w {step}",
+                EX_NOPERM,
+            )
+        here = step
 
 
 def _unquoted(value: str, path: str, number: int) -> str:

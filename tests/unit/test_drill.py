@@ -426,7 +426,8 @@ class TestRun:
         assert os.listdir(state.STATE_DIRECTORY) == ["restomic.default.upkeep"]
 
 
-def test_a_listing_is_read_as_it_comes():
+def test_a_listing_is_read_as_it_comes(place):
+    state.private_directory(state.STATE_DIRECTORY)
     code = "import sys\nfor i in range(100000): print('x' * 50)\nprint('end', end='')"
     with Signals() as signals:
         reader = drill.Reader(Door(), [sys.executable, "-c"], os.environ, signals)
@@ -435,7 +436,8 @@ def test_a_listing_is_read_as_it_comes():
     assert lines[-1] == b"end"
 
 
-def test_a_listing_left_early_ends_the_client():
+def test_a_listing_left_early_ends_the_client(place):
+    state.private_directory(state.STATE_DIRECTORY)
     code = "import time\nprint('one', flush=True)\ntime.sleep(60)"
     with Signals() as signals:
         reader = drill.Reader(Door(), [sys.executable, "-c"], os.environ, signals)

@@ -17,7 +17,10 @@ from kopiatomic.plan import Needs, Plan
 
 # Of the caller's environment the client gets all but what could make a
 # program that runs as root load something else.
-_NOT_INHERITED = re.compile(r"^(LD_|PYTHON)|^(PATH|IFS|ENV|BASH_ENV|CDPATH|PS4)$")
+_NOT_INHERITED = re.compile(
+    r"^(LD_|PYTHON|PERL|RUBY|BASH_FUNC_)"
+    r"|^(PATH|IFS|ENV|BASH_ENV|BASHOPTS|SHELLOPTS|ZDOTDIR|FPATH|CDPATH|PS4)$"
+)
 
 
 @dataclass(frozen=True)
@@ -295,16 +298,28 @@ def client_environment(
 ) -> dict[str, str]:
     """Return the client's environment: the caller's, less what endangers root, and ours.
 
-    A variable of the env file wins over the caller's of that name.
+    HOME and TMPDIR are not taken over where they are another user's directory,
+    as after ``su -m``. A variable of the env file wins over the caller's of that name.
     """
     base = {name: value for name, value in inherited.items() if not _NOT_INHERITED.search(name)}
-    base |= {"PATH": PATH, "HOME": inherited.get("HOME") or _home()}
+    for name in ("HOME", "TMPDIR"):
+        if _is_anothers(base.get(name, "")):
+            del base[name]
+    base |= {"PATH": PATH, "HOME": base.get("HOME") or _home()}
     base |= job.environment
     if not job.plain:
         base |= backend_of(job.program).environment(base)
     if temporary is not None:
         base["TMPDIR"] = temporary
     return base
+
+
+def _is_anothers(directory: str) -> bool:
+    """Say whether a directory is there and is another user's, who can put things into it."""
+    try:
+        return os.stat(directory).st_uid not in (0, os.geteuid())
+    except (OSError, ValueError):
+        return False
 
 
 def _home() -> str:

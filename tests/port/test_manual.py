@@ -257,8 +257,12 @@ def test_the_environment_is_that_of_the_program(program):
     assert {each for each in items(text, "Ev") if each.startswith("KOPIATOMIC_")} == given
     assert f".Pa {command.PATH} .\n" in text
     dropped = {
-        **{name: name for name in ("PATH", "IFS", "ENV", "BASH_ENV", "CDPATH", "PS4")},
-        "LD_PRELOAD": "LD_*", "PYTHONPATH": "PYTHON*",
+        **{name: name for name in (
+            "PATH", "IFS", "ENV", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "ZDOTDIR", "FPATH",
+            "CDPATH", "PS4",
+        )},
+        "LD_PRELOAD": "LD_*", "PYTHONPATH": "PYTHON*", "PERL5LIB": "PERL*", "RUBYOPT": "RUBY*",
+        "BASH_FUNC_restic%%": "BASH_FUNC_*",
     }  # fmt: skip
     kept = {"HOME", "LANG", "RESTIC_PASSWORD", "KOPIA_PASSWORD", "TMPDIR"}
     job = Job(program=program, name="default", targets=())

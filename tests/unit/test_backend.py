@@ -301,3 +301,19 @@ class TestParent:
         options = ("--exclude", "x", "-r", "/repo")
         job = Job("restomic", command=("restic-x", "backup"), options=options)
         assert parent.find(Door(), job, ["/home", "/data"], ["/home"], {}) == "9"
+
+
+def test_the_home_of_another_user_is_not_taken_over(tmp_path, monkeypatch):
+    """As `su -m` leaves it: kopia would take that user's configuration, as root."""
+    job = Job("kopiatomic")
+    given = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    kept = backend.client_environment(job, given, None)
+    assert (kept["HOME"], kept["TMPDIR"]) == (str(tmp_path), str(tmp_path))
+    monkeypatch.setattr(backend.os, "geteuid", lambda: 12345)
+    backend.os.chown(tmp_path, 54321, -1)
+    monkeypatch.setattr(backend, "_home", lambda: "/root")
+    ours = backend.client_environment(job, given, None)
+    assert ours["HOME"] == "/root"
+    assert "TMPDIR" not in ours
+    missing = backend.client_environment(job, {"HOME": "/no/such"}, None)
+    assert missing["HOME"] == "/no/such"

@@ -10,7 +10,6 @@ import fcntl
 import os
 import shlex
 import signal
-import sqlite3
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -268,6 +267,9 @@ class Injected:
     # -- what is there -----------------------------------------------------------------------
 
     def _query(self, query: str) -> list[tuple[object, ...]]:
+        # Not on FreeBSD, where python comes without it.
+        import sqlite3
+
         with open(self.host.directory / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             database = sqlite3.connect(self.host.directory / "state.sqlite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,3 +73,16 @@ def test_what_is_pure_knows_no_program_and_no_file(name: str):
 def test_there_is_no_global_state():
     for path in FILES:
         assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Global)]
+
+
+def test_the_tests_need_no_more_than_freebsds_python_has():
+    """Its sqlite3, which the sandbox host keeps its state in, is a package of its own."""
+    code = (
+        "import sys, pytest\n"
+        "sys.modules['sqlite3'] = sys.modules['_sqlite3'] = None\n"
+        "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider']))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout[-2000:]

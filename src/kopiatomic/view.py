@@ -107,27 +107,28 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
 def _make(door: Door, mount: ViewMount, names: Names) -> None:
     """Make one mount and see that it is there; raises CommandFailed."""
     argv, target = mount_command(mount, names), join(names.view, mount.point)
-    if mount.remote:
-        _make_remote(door, argv, target)
+    if mount.remote or os.path.isfile(target):
+        _make_by_program(door, argv, target)
         return
     options = {}
     if mount.kind != "device":
         options = nullfs.options(mount.source, ".", mount.read_only)
-    before = identity(target)
     try:
-        with standing_in(names.view, mount.point):
+        with standing_in(target) as look:
+            before = look()
             door.mount(argv, options, time_limit=MOUNT_TIME_LIMIT)
+            if look() == before:
+                raise CommandFailed(argv, "reported success, and nothing is mounted there")
     except OSError as error:
         reason = LINK if error.errno in _NO_DIRECTORY else reason_of(error)
         raise CommandFailed(argv, reason) from error
-    if identity(target) == before:
-        raise CommandFailed(argv, "nothing is mounted there, although it reported success")
 
 
-def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:
+def _make_by_program(door: Door, argv: Sequence[str], target: str) -> None:
     """Make a mount of what lies on another machine, by programs that can be given up.
 
-    This process must not wait for it, so it does not even look at it.
+    This process must not wait for it, so it does not even look at it. A mount on
+    a file goes this way too.
     """
     real = door.run(["realpath", target], time_limit=MOUNT_TIME_LIMIT).stdout
     if real.removesuffix("\n") != target:
@@ -136,47 +137,39 @@ def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:
 
 
 @contextmanager
-def standing_in(directory: str, path: str) -> Iterator[None]:
-    """Make the absolute ``path`` below ``directory`` the working directory for a while.
+def standing_in(directory: str) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Make ``directory``, of the view, the working directory for a while.
 
     Whoever owns a directory above a mount point can put a symbolic link in its
     place at any time. None is followed on the way, and what is mounted on "."
-    cannot be led elsewhere any more. Raises OSError.
+    cannot be led elsewhere any more. Gives a function that tells what there is:
+    its answer changes with what is mounted there. Raises OSError.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with ExitStack() as opened:
-        here = os.open(directory, flags)
-        opened.callback(os.close, here)
-        for part in path.split("/"):
-            if part:
-                here = os.open(part, flags, dir_fd=here)
-                opened.callback(os.close, here)
-        back = _working_directory()
-        opened.callback(os.close, back)
+
+        def enter(path: str, above: int | None = None) -> int:
+            descriptor = os.open(path, flags, dir_fd=above)
+            opened.callback(os.close, descriptor)
+            return descriptor
+
+        *above, name = directory.split("/")[1:]
+        parent = enter("/")
+        for part in above:
+            parent = enter(part, parent)
+        here = enter(name, parent)
+
+        def look() -> tuple[int, int]:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            return found.st_dev, found.st_ino
+
+        try:
+            back = enter(".")
+        except OSError:
+            back = enter("/")  # a directory that not even root may open
         opened.callback(os.fchdir, back)
         os.fchdir(here)
-        yield
-
-
-def _working_directory() -> int:
-    """Return a descriptor of the working directory; of / if root may not open that."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        return os.open(".", flags)
-    except OSError:
-        return os.open("/", flags)
-
-
-def identity(path: str) -> tuple[int, int] | None:
-    """Return what tells a directory from all others, or None if there is none.
-
-    A mount point's changes with what is mounted there.
-    """
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        yield look
 
 
 def chroot_command(names: Names, client: Sequence[str]) -> list[str]:

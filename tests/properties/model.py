@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,9 +74,10 @@ class Model:
         """Make a mount by its command."""
         self.run(argv)
 
-    def identity(self, path: str) -> int:
-        """Tell what is mounted on a path: view.identity."""
-        return max((n for n, m in enumerate(self.mounts) if m.point == path), default=-1)
+    @contextlib.contextmanager
+    def standing_in(self, path: str) -> Iterator[Callable[[], int]]:
+        """Tell what is mounted on a path: view.standing_in."""
+        yield lambda: max((n for n, m in enumerate(self.mounts) if m.point == path), default=-1)
 
     def run(
         self, argv: Sequence[str], *, check: bool = True, text: str | None = None, **_: object
@@ -336,9 +337,8 @@ def attempt(model: Model, job: Job) -> Report:
         BUILD(door, drawn, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(view, "identity", model.identity)
         patch.setattr(view, "build", build)
-        patch.setattr(view, "standing_in", lambda *_: contextlib.nullcontext())
+        patch.setattr(view, "standing_in", model.standing_in)
         return run.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
 
 

@@ -82,8 +82,7 @@ PROGRAM = ["mount_nullfs", "-o", "ro", "/a/.zfs/snapshot/x", f"{VIEW}/a"]
 def mounted(monkeypatch) -> None:
     """Every mount point is there, and every look at it finds something else than before."""
     looks = itertools.count()
-    monkeypatch.setattr(view, "standing_in", lambda *_: nullcontext())
-    monkeypatch.setattr(view, "identity", lambda path: next(looks))
+    monkeypatch.setattr(view, "standing_in", lambda path: nullcontext(lambda: next(looks)))
 
 
 def make(mount: ViewMount) -> list[str]:
@@ -109,7 +108,7 @@ def test_where_it_refuses_the_program_says_why(call, mounted, fp):
 
 def test_what_lies_on_another_machine_is_left_to_a_program(call, fp, monkeypatch):
     """A server that does not answer must not keep this process waiting, nor a look at it."""
-    monkeypatch.setattr(view, "identity", lambda path: pytest.fail("looked"))
+    monkeypatch.setattr(view, "standing_in", lambda path: pytest.fail("looked"))
     fp.register(["realpath", f"{VIEW}/net"], stdout=f"{VIEW}/net\n")
     fp.register(["mount_nullfs", "/net", f"{VIEW}/net"])
     make(ViewMount("live", "/net", "/net", remote=True))
@@ -134,7 +133,7 @@ def test_a_mount_that_is_reported_and_not_there(fp, tmp_path):
     names = Names("run", "snapshot", str(tmp_path))
     (tmp_path / "view/a").mkdir(parents=True)
     fp.register(["mount_nullfs", fp.any()])
-    with pytest.raises(CommandFailed, match="nothing is mounted there"):
+    with pytest.raises(CommandFailed, match="nothing is mounted"):
         view._make(Door(), FROZEN, names)
 
 
@@ -147,6 +146,17 @@ def test_a_symbolic_link_is_not_followed_out_of_the_view(fp, tmp_path):
         with pytest.raises(CommandFailed, match="symbolic link"):
             view._make(Door(), replace(FROZEN, point=point), names)
     assert not fp.calls
+
+
+def test_a_file_can_be_a_mount_point_too(call, fp, tmp_path):
+    names = Names("run", "snapshot", str(tmp_path))
+    (tmp_path / "view").mkdir()
+    (tmp_path / "view/conf").write_text("")
+    fp.register(["realpath", f"{names.view}/conf"], stdout=f"{names.view}/conf\n")
+    fp.register(["mount_nullfs", "/conf", f"{names.view}/conf"])
+    view._make(Door(nmount=nullfs.find_nmount()), ViewMount("live", "/conf", "/conf"), names)
+    assert not call.given
+    assert len(fp.calls) == 2
 
 
 def test_what_leads_to_the_mount_point_may_change_meanwhile(call, fp, tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ class Door:
     """
 
     trace: Callable[[str], None] | None = None
-    nmount: Callable[[Mapping[str, str]], bool] | None = None
+    nmount: Callable[[Mapping[str, str]], None] | None = None
 
     def run(
         self,
@@ -103,15 +103,21 @@ class Door:
     def mount(
         self, argv: Sequence[str], options: Mapping[str, str], *, time_limit: float
     ) -> None:
-        """Make a mount by nmount(2) with ``options``, or by ``argv``, which does the same.
+        """Make a mount by nmount(2) with ``options``, or by ``argv``, which is traced.
 
-        The program is started where there is no nmount(2), where it is given no
-        options, and where it refuses: the program tells why. Raises CommandFailed.
+        The program is started where there is no nmount(2) and where no options
+        are given; not where the call refuses, for to the program the mount point
+        is a path, which may lead elsewhere by then. ``time_limit`` is the
+        program's; the call has none. Raises CommandFailed.
         """
-        if options and self.nmount is not None and self.nmount(options):
-            self.show(argv)
-        else:
+        if not options or self.nmount is None:
             self.run(argv, time_limit=time_limit)
+            return
+        self.show(argv)
+        try:
+            self.nmount(options)
+        except OSError as error:
+            raise CommandFailed(argv, reason_of(error)) from error
 
     def start(
         self, argv: Sequence[str], *, environment: Mapping[str, str], **options: object

@@ -3,19 +3,13 @@
 mount_nullfs(8) does the same one call, but starting it takes sixty times as long.
 """
 
-import ctypes
+import os
 from collections.abc import Callable, Mapping
 
 from kopiatomic.command import encode
 
-# Takes nmount(2)'s options by name and says whether the mount was made.
-Nmount = Callable[[Mapping[str, str]], bool]
-
-
-class _Iovec(ctypes.Structure):
-    """struct iovec of <sys/uio.h>: where some bytes are, and how many."""
-
-    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
+# Takes nmount(2)'s options by name; raises OSError if there is no mount.
+Nmount = Callable[[Mapping[str, str]], None]
 
 
 def find_nmount() -> Nmount | None:
@@ -24,16 +18,29 @@ def find_nmount() -> Nmount | None:
     Options are given as in nmount(2): ``fstype``, ``fspath`` and the file
     system's own; one without a value is the empty string.
     """
-    call = getattr(ctypes.CDLL(None), "nmount", None)
+    # Loaded by those alone who mount; a python without it still does the rest.
+    try:
+        import ctypes
+    except ImportError:
+        return None
+
+    class Iovec(ctypes.Structure):
+        """struct iovec of <sys/uio.h>: where some bytes are, and how many."""
+
+        _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "nmount", None)
     if call is None:
         return None
-    call.argtypes = [ctypes.POINTER(_Iovec), ctypes.c_uint, ctypes.c_int]
+    call.argtypes = [ctypes.POINTER(Iovec), ctypes.c_uint, ctypes.c_int]
 
-    def nmount(options: Mapping[str, str]) -> bool:
+    def nmount(options: Mapping[str, str]) -> None:
         words = [encode(word) for option in options.items() for word in option]
         # The kernel counts the NUL that ends a word, which Python keeps behind it.
-        vector = (_Iovec * len(words))(*(_Iovec(word, len(word) + 1) for word in words))
-        return bool(call(vector, len(words), 0) == 0)
+        vector = (Iovec * len(words))(*(Iovec(word, len(word) + 1) for word in words))
+        if call(vector, len(words), 0) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
 
     return nmount
 

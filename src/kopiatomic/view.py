@@ -20,12 +20,15 @@ from kopiatomic.command import CommandFailed, Door, chunks, failure, printable, 
 from kopiatomic.machine import Mount, join, lies_in
 from kopiatomic.plan import Names, Plan, ViewMount
 
-# nmount(2) of a network file system that hangs must not hang the backup.
+# A network file system that hangs must not hang the backup.
 MOUNT_TIME_LIMIT = 120.0
 
 # What open(2) answers where a symbolic link or a file is in the way of a directory.
 _NO_DIRECTORY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 LINK = "a symbolic link or a file has taken the place of a directory on the way there"
+
+# How often a mount is made anew whose source may have been led elsewhere meanwhile.
+TRIES = 5
 
 # How often and how long to wait for a mount table that cannot be read, in seconds.
 PATIENCE = (1.0, 1.0, 0.0)
@@ -107,69 +110,110 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
 def _make(door: Door, mount: ViewMount, names: Names) -> None:
     """Make one mount and see that it is there; raises CommandFailed."""
     argv, target = mount_command(mount, names), join(names.view, mount.point)
-    if mount.remote or os.path.isfile(target):
-        _make_by_program(door, argv, target)
+    if mount.remote:
+        _make_remote(door, argv, target)
         return
-    options = {}
-    if mount.kind != "device":
-        options = nullfs.options(mount.source, ".", mount.read_only)
+    live = mount.point if mount.kind in ("frozen", "live") else "/"
     try:
-        with standing_in(target) as look:
-            before = look()
-            door.mount(argv, options, time_limit=MOUNT_TIME_LIMIT)
-            if look() == before:
-                raise CommandFailed(argv, "reported success, and nothing is mounted there")
+        for _ in range(TRIES):
+            way = way_to(live)
+            _make_local(door, mount, argv, target)
+            if way_to(live) == way:
+                return
+            door.run(["umount", target])
     except OSError as error:
         reason = LINK if error.errno in _NO_DIRECTORY else reason_of(error)
         raise CommandFailed(argv, reason) from error
+    raise CommandFailed(argv, f"a directory above {printable(live)} changes all the time")
 
 
-def _make_by_program(door: Door, argv: Sequence[str], target: str) -> None:
+def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) -> None:
+    with standing_in(target) as (here, look):
+        before = look()
+        options = {}
+        if mount.kind != "device":
+            options = nullfs.options(mount.source, here, mount.read_only)
+        door.mount(argv, options, time_limit=MOUNT_TIME_LIMIT)
+        if look() == before:
+            raise CommandFailed(argv, "reported success, and nothing is mounted there")
+
+
+def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:
     """Make a mount of what lies on another machine, by programs that can be given up.
 
-    This process must not wait for it, so it does not even look at it. A mount on
-    a file goes this way too.
+    This process must not wait for it, so it does not even look at it.
     """
     real = door.run(["realpath", target], time_limit=MOUNT_TIME_LIMIT).stdout
     if real.removesuffix("\n") != target:
         raise CommandFailed(argv, LINK)
     door.run(argv, time_limit=MOUNT_TIME_LIMIT)
+    if target not in (each.point for each in mounts.table(door)):
+        raise CommandFailed(argv, "it is not mounted there, perhaps elsewhere: see mount -v")
+
+
+# Directories are entered one by one, and no link on the way.
+_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def way_to(path: str) -> list[tuple[int, int, int]]:
+    """Return what changes if anybody but root changes where the absolute ``path`` leads.
+
+    Of each directory above that is not root's alone: what tells it from others,
+    and its last change. Raises OSError if it is no way of directories.
+    """
+    way = []
+    with ExitStack() as opened:
+        here = None
+        for part in ["/", *path.split("/")[1:-1]]:
+            here = os.open(part, _ENTER, dir_fd=here)
+            opened.callback(os.close, here)
+            found = os.fstat(here)
+            open_to_others = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+            if found.st_uid != 0 or open_to_others:
+                way.append((found.st_dev, found.st_ino, found.st_ctime_ns))
+    return way
 
 
 @contextmanager
-def standing_in(directory: str) -> Iterator[Callable[[], tuple[int, int]]]:
-    """Make ``directory``, of the view, the working directory for a while.
+def standing_in(target: str) -> Iterator[tuple[str, Callable[[], tuple[int, int]]]]:
+    """Make ``target``, of the view, the working directory for a while.
 
     Whoever owns a directory above a mount point can put a symbolic link in its
     place at any time. None is followed on the way, and what is mounted on "."
-    cannot be led elsewhere any more. Gives a function that tells what there is:
-    its answer changes with what is mounted there. Raises OSError.
+    cannot be led elsewhere any more.
+
+    Gives what to call the mount point, and a function that tells what is there:
+    its answer changes with what is mounted. Where the mount point is a file, the
+    working directory is the one it is in. Raises OSError.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with ExitStack() as opened:
 
         def enter(path: str, above: int | None = None) -> int:
-            descriptor = os.open(path, flags, dir_fd=above)
+            descriptor = os.open(path, _ENTER, dir_fd=above)
             opened.callback(os.close, descriptor)
             return descriptor
 
-        *above, name = directory.split("/")[1:]
+        *above, name = target.split("/")[1:]
         parent = enter("/")
         for part in above:
             parent = enter(part, parent)
-        here = enter(name, parent)
+
+        def status() -> os.stat_result:
+            return os.stat(name, dir_fd=parent, follow_symlinks=False)
 
         def look() -> tuple[int, int]:
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            found = status()
             return found.st_dev, found.st_ino
 
+        is_file = stat.S_ISREG(status().st_mode)
+        here = parent if is_file else enter(name, parent)
         try:
             back = enter(".")
         except OSError:
             back = enter("/")  # a directory that not even root may open
         opened.callback(os.fchdir, back)
         os.fchdir(here)
-        yield look
+        yield name if is_file else ".", look
 
 
 def chroot_command(names: Names, client: Sequence[str]) -> list[str]:

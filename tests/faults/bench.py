@@ -107,10 +107,10 @@ def measure(count: int, answers: str) -> dict[str, float]:
     @contextlib.contextmanager
     def standing_in(path: str):
         """Open as many directories as the real one, since these there are not; look as often."""
-        with real("/." * path.count("/")) as look:
-            yield lambda: (look(), next(looks))
+        with real("/." * path.count("/")) as (here, look):
+            yield here, lambda: (look(), next(looks))
 
-    looks, real = itertools.count(), view.standing_in
+    looks, real, way_to = itertools.count(), view.standing_in, view.way_to
 
     planned: list[float] = []
     draw = run.draw_plan
@@ -128,6 +128,7 @@ def measure(count: int, answers: str) -> dict[str, float]:
     preflight.need_root = lambda job: None
     client.run, run.draw_plan = run_client, draw_plan
     ctypes.CDLL.nmount, view.standing_in = Nmount(), standing_in
+    view.way_to = lambda path: way_to("/." * path.count("/"))
     job = Job("restomic", everything=True, plain=True, command=("/bin/true",))
     before = megabytes("VmRSS")
     began = time.process_time()

@@ -316,6 +316,15 @@ class TestLinksInTheView:
         assert "a symbolic link or a file has taken the place" in result.stderr
         assert result.stdout.startswith("good\n")
 
+    def test_on_the_way_to_what_is_captured(self, filled: Machine):
+        """The snapshot is reached by a live path, and others' files must not stand in for it."""
+        result = call(
+            filled, "--plain", "-c", "true", "-s", self.THERE, "kta/inner", "kta/home/ben"
+        )  # fmt: skip
+        assert result.returncode == OSERR, result
+        assert "a symbolic link or a file has taken the place" in result.stderr
+        shell(filled, self.BACK)
+
     def test_in_a_live_directory(self, filled: Machine):
         result = call(filled, "--plain", "-c", "true", "-s", self.THERE, "kta/src")
         assert result.returncode == 0, result

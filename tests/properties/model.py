@@ -75,9 +75,10 @@ class Model:
         self.run(argv)
 
     @contextlib.contextmanager
-    def standing_in(self, path: str) -> Iterator[Callable[[], int]]:
+    def standing_in(self, path: str) -> Iterator[tuple[str, Callable[[], int]]]:
         """Tell what is mounted on a path: view.standing_in."""
-        yield lambda: max((n for n, m in enumerate(self.mounts) if m.point == path), default=-1)
+        mounts = self.mounts
+        yield ".", lambda: max((n for n, m in enumerate(mounts) if m.point == path), default=-1)
 
     def run(
         self, argv: Sequence[str], *, check: bool = True, text: str | None = None, **_: object
@@ -339,6 +340,7 @@ def attempt(model: Model, job: Job) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "build", build)
         patch.setattr(view, "standing_in", model.standing_in)
+        patch.setattr(view, "way_to", lambda path: [])
         return run.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
 
 

@@ -33,19 +33,24 @@ class _Nmount:
         if not all(value.endswith(b"\0") and len(value) > 1 for value in values):
             return self._fail(errno.EINVAL)
         point, source = (value[:-1] for value in values)
-        if point == b".":
-            point = os.getcwdb()
+        point = os.path.join(os.getcwdb(), point).removesuffix(b"/.")
         flag = [b"-o", b"ro"] if "ro" in options else []
         done = subprocess.run([PROGRAM, *flag, source, point], check=False,
                               env={**os.environ, "SANDBOX_NMOUNT": ""},
                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, start_new_session=True)
-        return 0 if done.returncode == 0 else self._fail(errno.ENOENT)
+                              stderr=subprocess.PIPE, text=True, start_new_session=True)
+        return 0 if done.returncode == 0 else self._fail(_number_in(done.stderr))
 
     @staticmethod
     def _fail(number: int) -> int:
         ctypes.set_errno(number)
         return -1
+
+
+def _number_in(message: str) -> int:
+    """The error that a message ends with."""
+    known = {os.strerror(number): number for number in errno.errorcode}
+    return known.get(message.strip().rpartition(": ")[2], errno.EIO)
 
 
 def _address(each: Any) -> int:

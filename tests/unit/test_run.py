@@ -52,7 +52,8 @@ def world(fp, tmp_path, monkeypatch):
 
     monkeypatch.setattr(client, "run", fake)
     # Every look finds something else, as if each mount had been made.
-    look = contextlib.nullcontext(lambda: next(looks))
+    look = contextlib.nullcontext((".", lambda: next(looks)))
+    monkeypatch.setattr(view, "way_to", lambda path: [])
     monkeypatch.setattr(view, "standing_in", lambda path: look)
     fp.keep_last_process(True)
     fp.register(["sysctl", fp.any()], stdout="0\n")

@@ -20,7 +20,9 @@ import clients
 CHECKOUT = Path(__file__).resolve().parent.parent
 BASE = "/kt"
 PROGRAMS = ("kopiatomic", "restomic")
+STATE, KEPT = Path("/var/db/kopiatomic"), Path("/var/db/kopiatomic.kept-by-tests")
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "TZ": "UTC"}
 
 
 class Machine(Protocol):
@@ -121,6 +123,8 @@ class FreeBSD:
     is_sandbox = False
 
     def __init__(self) -> None:
+        assert not os.path.lexists(BASE), f"{BASE} is in the way: the tests need that name"
+        self._set_state_aside()
         self.directory = Path(tempfile.mkdtemp(prefix="kopiatomic-test-", dir="/var/tmp"))
         self.pools: list[str] = []
         self.programs = self.directory / "bin"
@@ -134,6 +138,13 @@ class FreeBSD:
             )
             script.chmod(0o755)
 
+    @staticmethod
+    def _set_state_aside() -> None:
+        """Keep the history of the machine's own jobs; it comes back in the end."""
+        if STATE.is_dir() and not KEPT.exists():
+            STATE.rename(KEPT)
+        shutil.rmtree(STATE, ignore_errors=True)
+
     def _translated(self, argv: Sequence[str]) -> list[str]:
         first = argv[0]
         if os.path.basename(first) in PROGRAMS:
@@ -144,14 +155,14 @@ class FreeBSD:
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-        environment = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **(env or {})}
+        environment = {**ENVIRONMENT, "LC_ALL": "C.UTF-8", **(env or {})}
         return subprocess.run(
             self._translated(argv), env=environment, check=check, timeout=timeout, text=True,
             stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True,
         )  # fmt: skip
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        environment = {"PATH": PATH, "HOME": "/root", **(options.pop("env", None) or {})}
+        environment = {**ENVIRONMENT, **(options.pop("env", None) or {})}
         options.pop("new_group", None)
         return subprocess.Popen(
             self._translated(argv), env=environment, text=True, process_group=0, **options
@@ -168,12 +179,20 @@ class FreeBSD:
         self.pools.append(name)
 
     def close(self) -> None:
+        # What a test that failed has left may be mounted still.
+        for program in PROGRAMS:
+            self.run([program, "--sweep"])
         for pool in reversed(self.pools):
-            self.run(["zpool", "destroy", "-f", pool])
+            self.run(["zpool", "destroy", "-f", pool], check=True)
         shutil.rmtree(self.directory)
-        if os.path.isdir(BASE):
-            for directory, _, _ in os.walk(BASE, topdown=False):
-                os.rmdir(directory)
+        shutil.rmtree(STATE, ignore_errors=True)
+        if KEPT.exists():
+            KEPT.rename(STATE)
+        # Only when nothing is mounted there any more: it could be the machine's own.
+        table = self.run(["mount", "-p"], check=True).stdout
+        inside = [line for line in table.splitlines() if f"{BASE}/" in line]
+        assert not inside, f"still mounted below {BASE}: {inside}"
+        shutil.rmtree(BASE, ignore_errors=True)
 
 
 def write_executables(directory: Path, python: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -41,8 +40,6 @@ def enter(table: str, row: str, column: str, outcome: str) -> None:
 @pytest.fixture(scope="module")
 def injected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injected]:
     """One sandbox host for many faults: after each it has to be as it was before."""
-    # Whoever started the tests by nohup(1) did not mean the runs in them.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     made = Injected(tmp_path_factory.mktemp("faults") / "host")
     try:
         yield made

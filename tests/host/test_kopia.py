@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from datetime import datetime
 
 import pytest
 import tree
@@ -64,8 +66,8 @@ def test_snapshots_bear_the_live_paths_and_the_moment(filled: Machine, kopia: Re
     found = snapshots(kopia)
     assert [each["source"]["path"] for each in found] == [f"{TOP}/home", f"{TOP}/src"]
     for each in found:
-        moment = time.mktime(time.strptime(each["startTime"][:19], "%Y-%m-%dT%H:%M:%S"))
-        assert before <= moment - time.timezone <= marked
+        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", each["startTime"])).timestamp()
+        assert before <= moment <= marked
 
 
 def test_a_run_continues_the_history_of_live_backups(filled: Machine, kopia: Repository):

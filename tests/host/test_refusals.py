@@ -61,7 +61,7 @@ CASES = [
 
 
 def test_each_is_one_line_with_its_status_and_changes_nothing(odd: Machine):
-    before = odd.run(["mount", "-v"]).stdout
+    before = odd.run(["mount", "-p"]).stdout
     for words, status, says in CASES:
         result = odd.run(["/usr/local/bin/restomic", "--plain", *words])
         assert (result.returncode, result.stdout) == (status, ""), (words, result)
@@ -69,7 +69,7 @@ def test_each_is_one_line_with_its_status_and_changes_nothing(odd: Machine):
         assert says in result.stderr, (words, result.stderr)
         assert result.stderr.startswith("restomic: ")
     clean(odd)
-    assert odd.run(["mount", "-v"]).stdout == before
+    assert odd.run(["mount", "-p"]).stdout == before
     history = odd.path("/var/db/kopiatomic")
     assert not history.exists() or not odd.is_sandbox
 

@@ -320,10 +320,10 @@ def test_json_report_holds_it_all(filled: Machine):
 
 
 def test_dry_run_changes_nothing(filled: Machine):
-    before = filled.run(["mount", "-v"]).stdout, witness(filled)
+    before = filled.run(["mount", "-p"]).stdout, witness(filled)
     result = filled.run(["/usr/local/bin/restomic", "-n", "-c", "true", "--plain", "-r", "kta"])
     assert result.returncode == 0, result.stderr
     assert f"true {TOP}\n" in result.stdout
-    assert (filled.run(["mount", "-v"]).stdout, witness(filled)) == before
+    assert (filled.run(["mount", "-p"]).stdout, witness(filled)) == before
     assert not filled.path("/var/run/restomic").exists() or not filled.is_sandbox
     clean(filled)

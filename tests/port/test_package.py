@@ -354,4 +354,6 @@ def test_the_test_target_runs_the_tests_on_what_was_extracted(tmp_path: Path):
     port = Port(tmp_path)
     said = port.make("test", "TEST_ARGS=tests/unit/test_redact.py -p no:cacheprovider")
     assert re.search(r"\d+ passed", said)
+    # Nothing is missing there that any of the others reads at once.
+    assert "tests collected" in port.make("test", "TEST_ARGS=--collect-only -q")
     assert f"rootdir: {port.value('WRKSRC')}" in said

@@ -324,7 +324,8 @@ def run_client(
     return client.Ended(status, 0.0, GARBAGE.encode("utf-8", "surrogateescape"), b"odd\n", b"")
 
 
-JOB = Job("restomic", plain=True, command=("/bin/true",))
+# Both systems have it.
+JOB = Job("restomic", plain=True, command=("/bin/echo",))
 ENVIRONMENT = {"HOME": "/nonexistent", "TMPDIR": "/tmp"}
 QUIET = client.Streams(output=None, messages=None)
 

@@ -23,7 +23,13 @@ from kopiatomic import (
 )
 from kopiatomic.command import Door
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_NOPERM, EX_OSERR, PERIODIC_INFORMATION, Refusal
+from kopiatomic.refusal import (
+    EX_NOPERM,
+    EX_OSERR,
+    PERIODIC_INFORMATION,
+    PERIODIC_TROUBLE,
+    Refusal,
+)
 
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
@@ -64,15 +70,21 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     return 0
 
 
-def sweep(job: Job, door: Door) -> int:
+def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Remove what runs that were killed have left behind."""
     preflight.need_root(job)
     place = state.Place(job.program, job.name)
     with state.lock(place):
         done = report.Report(job.program, job.name, "", began=time.time())
         run.sweep(place, door, done, thoroughly=True)
-    lines = [f"removed {each}" for each in done.swept] or ["nothing was left behind"]
-    outcome.show("".join(f"{line}\n" for line in lines))
+    if "--json" in values:
+        outcome.show(report.as_json({"removed": done.swept, "notes": done.notes}))
+    else:
+        lines = [f"removed {each}" for each in done.swept] or ["nothing was left behind"]
+        outcome.show("".join(f"{line}\n" for line in lines))
+    periodic = "--periodic" in values
     for note in done.notes:
-        print(f"{job.program}: {note}", file=sys.stderr)
-    return EX_OSERR if done.notes else 0
+        print(f"{job.program}: {note}", file=sys.stdout if periodic else sys.stderr)
+    if not done.notes:
+        return 0
+    return PERIODIC_TROUBLE if periodic else EX_OSERR

@@ -213,7 +213,7 @@ class Restic(Backend):
     def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Explain restic's locks."""
         by_hand = by_hand or ByHand(self.name)
-        if "invalid lock file" in text:
+        if status != 3 and _RESTIC_BAD_LOCK.search(text):
             return (
                 "a lock in the repository cannot be read; once no restic uses the repository, on "
                 f"any machine: {by_hand('unlock --remove-all')}"
@@ -227,15 +227,21 @@ class Restic(Backend):
                 f"this restic no longer knows {self.feature}; "
                 "please report it, and use --plain until it is mended"
             )
+        by_hand = by_hand or ByHand(self.name)
         told = self.locked(status, text, by_hand)
         if told:
             return told
         return {
             3: "some files could not be read, the backup is incomplete; restic named them above",
-            10: "the repository does not exist; make it with 'restic init'",
+            10: f"the repository is not there; if it is to be made: {by_hand('init')}",
             12: "the repository's password is wrong",
         }.get(status) or super().hint(status, text, by_hand)
 
+
+# Not just anywhere: a file that cannot be read may have that name.
+_RESTIC_BAD_LOCK = re.compile(
+    r'^(?:Fatal: |unable to create lock|\{"message_type":"exit_error").*invalid lock file', re.M
+)
 
 # How restic names the owner of a lock, as text or, with --json, within a string.
 _RESTIC_LOCK = re.compile(
@@ -298,11 +304,11 @@ def client_environment(
 ) -> dict[str, str]:
     """Return the client's environment: the caller's, less what endangers root, and ours.
 
-    HOME and TMPDIR are not taken over where they are another user's directory,
+    HOME and its like are not taken over where they are another user's directory,
     as after ``su -m``. A variable of the env file wins over the caller's of that name.
     """
     base = {name: value for name, value in inherited.items() if not _NOT_INHERITED.search(name)}
-    for name in ("HOME", "TMPDIR"):
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         if _is_anothers(base.get(name, "")):
             del base[name]
     base |= {"PATH": PATH, "HOME": base.get("HOME") or _home()}

@@ -159,7 +159,7 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     from kopiatomic import actions
 
     if instead == "--sweep":
-        return actions.sweep(job, door)
+        return actions.sweep(job, door, values)
     _need_a_selection(job)
     if "-n" in values:
         return actions.dry_run(job, door, values)
@@ -259,6 +259,8 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
     asked = [name for name in INSTEAD if name in switches]
     if len(asked) > 1:
         raise Refusal(f"{asked[0]} and {asked[1]} are two things: ask for one after the other")
+    if asked and "-n" in switches and asked[0] != "--upkeep":
+        raise Refusal(f"-n does not go with {asked[0]}")
     if asked and (job.targets or job.everything):
         raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")
     if "--check" in asked and "-j" in switches:

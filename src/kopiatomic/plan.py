@@ -95,7 +95,8 @@ class ViewMount:
     ``kind`` is ``frozen`` (a snapshot), ``live`` (the live system's own),
     ``device`` (devfs), or ``gap``: an empty tree with ``directories``, in place
     of a dataset that was left out although one below it is chosen. ``remote``
-    is what lies on another machine, which may not answer.
+    is what lies on another machine, which may not answer; without what is
+    ``needed``, the client or its repository would be missing.
     """
 
     kind: str
@@ -105,6 +106,7 @@ class ViewMount:
     ruleset: str | None = None
     directories: tuple[str, ...] = ()
     remote: bool = False
+    needed: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def make_plan(
         names=names,
         captured=captured,
         left_out=_named_once(left_out, unchosen, points),
-        view=_in_order(view, mounts),
+        view=_in_order(view, mounts, needs),
         paths=topmost([each.point for each in captured]),
         thawed=tuple(sorted(thawed)),
         temporary=temporary,
@@ -170,14 +172,19 @@ def topmost(points: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _in_order(view: Mapping[str, ViewMount], mounts: Sequence[Mount]) -> tuple[ViewMount, ...]:
-    """Return the mounts of the view, parents first, those on other machines marked as such."""
+def _in_order(
+    view: Mapping[str, ViewMount], mounts: Sequence[Mount], needs: Needs
+) -> tuple[ViewMount, ...]:
+    """Return the mounts of the view, parents first; marked are those needed or far away."""
     distant = {mount.point for mount in mounts if not mount.local and mount.type != "devfs"}
-    ordered = (view[point] for point in sorted(view, key=_by_depth))
-    return tuple(
-        replace(mount, remote=True) if nearest(mount.point, distant) else mount
-        for mount in ordered
-    )
+    places = [needs.program, *needs.live, *([needs.repository] if needs.repository else [])]
+    needed = {_found_at(place, view, mounts) for place in places}
+    marked = dict(view)
+    for point, mount in view.items():
+        remote = nearest(point, distant) is not None
+        if remote or point in needed:
+            marked[point] = replace(mount, remote=remote, needed=point in needed)
+    return tuple(marked[point] for point in sorted(marked, key=_by_depth))
 
 
 def _by_depth(point: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import quote, unquote
 
@@ -63,7 +64,8 @@ def _is_secret(name: str) -> bool:
 def _in_words(words: Sequence[str]) -> Iterable[str]:
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if name.startswith("-") and _is_secret(name):
+        # -p is kopia's password; restic's, the name of a file, is no loss.
+        if name == "-p" or (name.startswith("-") and _is_secret(name)):
             yield value if equals else next(iter(words[index + 1 : index + 2]), "")
 
 
@@ -86,6 +88,7 @@ def _assigned(script: str) -> Iterable[str]:
 def _pattern(values: Iterable[str]) -> re.Pattern[str] | None:
     """Return a pattern for the values in all their spellings, the longest first."""
     lines = {line.strip() for value in values for line in value.splitlines()}
-    spelled = {each for line in lines for each in (line, quote(line, safe=""), unquote(line))}
+    spellings = (str, lambda line: quote(line, safe=""), unquote, shlex.quote)
+    spelled = {spell(line) for line in lines for spell in spellings}
     long = sorted((each for each in spelled if len(each) >= SHORTEST), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, long))) if long else None

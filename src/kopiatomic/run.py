@@ -96,7 +96,7 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
 
 def begin_report(job: Job, names: Names) -> Report:
     """Return the report of a run that begins now."""
-    hooks = tuple(dict.fromkeys(preflight.hook_programs(job).values()))
+    hooks = tuple(dict.fromkeys(map(os.path.abspath, preflight.hook_programs(job).values())))
     began = time.time()
     return Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
 

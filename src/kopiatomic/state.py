@@ -25,6 +25,7 @@ HISTORY_LENGTH = 500
 # The newest entries that fit into this keep their lists of datasets; the others lose them.
 HISTORY_BYTES = 1_000_000
 LISTS = frozenset({"captured", "left_out", "paths"})
+FEW = 8  # of any other list in them so many are kept
 
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
@@ -269,4 +270,11 @@ def _line(entry: Mapping[str, object]) -> str:
 
 def _thinned(entry: Mapping[str, object]) -> dict[str, object]:
     """Return an entry without what grows with the number of datasets."""
-    return {key: value for key, value in entry.items() if key not in LISTS}
+    thin = {key: value for key, value in entry.items() if key not in LISTS}
+    return {key: _first_few(value) for key, value in thin.items()}
+
+
+def _first_few(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _first_few(each) for key, each in value.items()}
+    return value[:FEW] if isinstance(value, list) else value

@@ -126,7 +126,9 @@ def run(
                 signals.check()
                 if account.status:
                     break
-                ended = client.run(door, step.argv, environment, signals, streams)
+                # What forget says has to be read, also where a person watches.
+                how = replace(streams, capture=streams.capture or step.name.startswith("forget"))
+                ended = client.run(door, step.argv, environment, signals, how)
                 done.status, done.seconds = ended.status, ended.seconds
                 account.said = decode(ended.said)
                 done.outcome = "ok" if ended.status == 0 else "failed"
@@ -156,11 +158,11 @@ def close(place: Place, account: Account, hide: Callable[[str], str]) -> None:
 
 def _judge(job: Job, account: Account, done: Done, ended: Ended) -> None:
     text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
-    if ended.status == 0:
-        # restic goes on, and ends well, where it may not remove what it should forget.
-        if done.name.startswith("forget") and "unable to remove snapshot/" in text:
-            done.outcome = "failed"
-            account.fail(f"{done.name}: {_NOTHING_REMOVED}", EX_UNAVAILABLE)
+    if done.name.startswith("forget") and "unable to remove snapshot/" in text:
+        # restic goes on, and may end well, where it may not remove what it should forget.
+        done.outcome = "failed"
+        account.fail(f"{done.name}: {_NOTHING_REMOVED}", ended.status or EX_UNAVAILABLE)
+    if account.status or ended.status == 0:
         return
     told = _hint(job, done.name, ended.status, text)
     message = f"{done.name}: {describe_status(ended.status)}"

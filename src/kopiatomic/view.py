@@ -95,14 +95,14 @@ def _make_like(path: str, live: str) -> None:
 def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
     """Mount everything, parents first.
 
-    A live mount that cannot be shown is told through ``say`` and left out, for
-    the client may not need it. Raises CommandFailed for any other.
+    A live mount that cannot be shown is told through ``say`` and left out, if
+    the client is not known to need it. Raises CommandFailed for any other.
     """
     for mount in plan.view:
         try:
             _make(door, mount, plan.names)
         except CommandFailed as error:
-            if mount.kind != "live" or mount.point == "/" or mount.point in plan.thawed:
+            if mount.kind != "live" or mount.needed or mount.point in ("/", *plan.thawed):
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
 

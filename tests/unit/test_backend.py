@@ -236,6 +236,10 @@ class TestLocks:
         said = Restic().hint(1, "Fatal: invalid lock file: x", backend.ByHand("restic-x"))
         assert said.endswith("on any machine: restic-x unlock --remove-all")
 
+    def test_a_file_of_that_name_is_none(self):
+        said = Restic().hint(3, "error: open /home/ben/invalid lock file: permission denied")
+        assert said.startswith("some files could not be read")
+
 
 def test_hints():
     assert "--live" in Restic().hint(1, "open /x: read-only file system")
@@ -306,14 +310,15 @@ class TestParent:
 def test_the_home_of_another_user_is_not_taken_over(tmp_path, monkeypatch):
     """As `su -m` leaves it: kopia would take that user's configuration, as root."""
     job = Job("kopiatomic")
-    given = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    given = dict.fromkeys(names, str(tmp_path))
     kept = backend.client_environment(job, given, None)
-    assert (kept["HOME"], kept["TMPDIR"]) == (str(tmp_path), str(tmp_path))
+    assert kept.items() >= given.items()
     monkeypatch.setattr(backend.os, "geteuid", lambda: 12345)
     backend.os.chown(tmp_path, 54321, -1)
     monkeypatch.setattr(backend, "_home", lambda: "/root")
     ours = backend.client_environment(job, given, None)
     assert ours["HOME"] == "/root"
-    assert "TMPDIR" not in ours
+    assert not ours.keys() & set(names[1:])
     missing = backend.client_environment(job, {"HOME": "/no/such"}, None)
     assert missing["HOME"] == "/no/such"

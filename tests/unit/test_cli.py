@@ -35,6 +35,14 @@ def test_short_and_long_forms_mean_the_same():
     assert short.targets == ("t/a",)
 
 
+@pytest.mark.parametrize(
+    "words", [["--sweep"], ["--status"], ["--check"], ["--drill", "3"]]
+)
+def test_a_dry_run_is_not_of_everything(capsys, words):
+    assert cli.main("restomic", ["-n", *words]) == EX_USAGE
+    assert f"-n does not go with {words[0]}" in capsys.readouterr().err
+
+
 def test_an_option_whose_value_begins_with_a_dash():
     assert job("-o", "--exclude=/home/ben/.cache", "t").options == ("--exclude=/home/ben/.cache",)
 

@@ -273,6 +273,13 @@ class TestFrozenRoot:
         assert str(refusal).endswith("add --live /usr/local")
         assert refusal.status == EX_CONFIG
 
+    def test_what_the_client_cannot_do_without_is_marked(self):
+        datasets, mounts = simple()
+        mounts += [Mount("nas:/b", "/backup", "nfs", local=False), Mount("t", "/other", "tmpfs")]
+        needs = Needs("/usr/local/bin/restic", live=("/other",), repository="/backup/restic")
+        plan = plan_for((datasets, mounts), "zroot/home", needs=needs)
+        assert [mount.point for mount in plan.view if mount.needed] == ["/", "/backup", "/other"]
+
     def test_a_frozen_repository_is_refused(self):
         needs = Needs("/usr/local/bin/restic", repository="/home/repo")
         refusal = refused(simple(), "zroot/home", needs=needs)

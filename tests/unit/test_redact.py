@@ -1,5 +1,7 @@
 """No secret in anything that is printed."""
 
+import shlex
+
 import pytest
 
 from kopiatomic.redact import everywhere, redactor
@@ -26,6 +28,12 @@ def test_ordinary_words_stay():
     hide = redactor({"RESTIC_PASSWORD_FILE": "/root/pw", "HOME": "/root", "KEY_X": "abc"})
     text = "reading /root/pw in /root, abc, http://host:80/x"
     assert hide(text) == text
+
+
+def test_kopias_short_option_and_what_a_shell_makes_of_a_word():
+    hide = redactor({}, ["-p", "hunter22", "--password", "it's-secret"])
+    quoted = shlex.join(["kopia", "-p", "hunter22", "--password", "it's-secret"])
+    assert hide(quoted) == "kopia -p [hidden] --password [hidden]"
 
 
 def test_options(tmp_path):

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from kopiatomic import client, run, state, view
 from kopiatomic.client import Ended, Streams
 from kopiatomic.command import Door
 from kopiatomic.job import Job
+from kopiatomic.machine import Mount
 from kopiatomic.report import as_dict
 
 LIST = (
@@ -159,7 +161,7 @@ def test_only_snapshots_that_were_made_are_destroyed(world, fp):
     assert [call[2] for call in gone] == made[4:]
 
 
-def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path):
+def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path, monkeypatch):
     """For --check, which looks at who can write them."""
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
     hook = tmp_path / "freeze"
@@ -167,6 +169,9 @@ def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path):
     hook.chmod(0o700)
     job = Job("restomic", targets=("kta/a",), before=f"{hook} now", after_snapshot="echo thaw")
     report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    assert as_dict(report)["hooks"] == [str(hook)]
+    monkeypatch.chdir(tmp_path)
+    report = run.run(replace(job, before="./freeze"), Door(), Streams(), {"HOME": "/root"})
     assert as_dict(report)["hooks"] == [str(hook)]
 
 
@@ -179,3 +184,37 @@ def test_statuses_are_explained_of_the_real_client_only(world, fp, monkeypatch, 
     report = run.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.status == 11
     assert ("is locked" in report.problems[0]) is told
+
+
+def test_a_mount_table_that_cannot_be_read_at_the_end(world, fp, monkeypatch):
+    """What may be mounted still is told, and the next run knows that there is something."""
+    monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
+    succeed(fp, SNAPSHOT, DESTROY, DEVFS)
+    fp.register(LOOK, returncode=1, stderr="mount: no memory")
+    report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    assert report.status == 71
+    assert "the view may still be mounted: mount -v" in report.problems[0]
+    assert report.problems[0].endswith("or: restomic --sweep -j default")
+    assert not [line for line in issued(fp) if line.startswith("umount")]
+    assert state.is_unfinished(state.Place("restomic", "default"))
+    # Once at the beginning, and as often as patience lasts at the end.
+    assert issued(fp).count("mount -v --libxo") == 1 + len(view.PATIENCE)
+
+
+def test_what_the_client_needs_must_be_in_the_view(world, fp, monkeypatch):
+    """A repository that cannot be shown is no new one, and nothing is written beside it."""
+    succeed(fp, SNAPSHOT, DESTROY, DEVFS)
+    nas = [*MOUNTED, ("nas:/b", "/backup", "nfs")]
+    monkeypatch.setattr(run.mounts, "table", lambda door: [
+        Mount(*each, local=each[2] != "nfs") for each in nas
+    ])  # fmt: skip
+    fp.register(["realpath", fp.any()], returncode=1, stderr="realpath: Operation timed out")
+    fp.register(["kldstat", fp.any()])
+    job = Job("restomic", targets=("kta/a",), options=("-r", "/backup/restic"))
+    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    assert report.status == 71
+    assert "timed out" in report.problems[0]
+    assert world == []
+    report = run.run(replace(job, options=()), Door(), Streams(), {"HOME": "/root"})
+    assert report.status == 0
+    assert any("/backup is not in the view" in note for note in report.notes)

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from kopiatomic import state
+from kopiatomic.plan import Captured, Names, Plan
 from kopiatomic.refusal import EX_NOPERM, EX_TEMPFAIL, Refusal
+from kopiatomic.report import Report, as_dict
 
 
 @pytest.fixture
@@ -130,12 +133,20 @@ class TestHistory:
         assert os.path.getsize(place.history) < 2000 + 1000 + 20 * 100
 
     def test_a_history_of_ten_thousand_datasets_stays_small(self, place):
-        names = [f"tank/{number:09}" for number in range(10000)]
-        captured = [{"dataset": name, "mountpoint": f"/{name}"} for name in names]
-        for number in range(3):
-            state.remember(place, {"run": number, "outcome": "success", "captured": captured})
-        assert os.path.getsize(place.history) < 1_000_000 + 1000
-        assert ["captured" in entry for entry in state.read_history(place)] == [False, False, True]
+        report = Report("kopiatomic", "default", "run", 0.0)
+        paths = tuple(f"/tank/{number:09}" for number in range(10000))
+        captured = tuple(Captured(path[1:], path) for path in paths)
+        plan = Plan(Names("", "", ""), captured, (), (), paths, (), None, ())
+        report.plan, report.client = plan, ["kopia", *paths]
+        report.figures = replace(report.figures, snapshots=paths)
+        report.swept = report.notes = list(paths)
+        for number in range(9):
+            state.remember(place, {**as_dict(report), "run": number})
+        size = os.path.getsize(place.history)
+        assert size < len(json.dumps(as_dict(report))) + 9 * 5000
+        entries = state.read_history(place)
+        assert ["captured" in entry for entry in entries] == [False] * 8 + [True]
+        assert entries[0]["client"]["command"] == ["kopia", *paths[:7]]
 
     def test_newest_first(self, place):
         for number in range(3):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from kopiatomic import cli, invocation, state, upkeep
-from kopiatomic.client import Streams
+from kopiatomic.client import Ended, Streams
 from kopiatomic.command import Door
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
@@ -231,11 +231,29 @@ class TestRun:
         assert account.status == 1
         assert re.search(told.format(tmp_path), account.problems[0])
 
-    def test_what_restic_could_not_forget_is_no_success(self, place, tmp_path):
+    @pytest.mark.parametrize(("ends", "status"), [(0, EX_UNAVAILABLE), (3, 3)])
+    def test_what_restic_could_not_forget_is_no_success(self, place, tmp_path, ends, status):
         says = "unable to remove snapshot/802eb from the repository"
-        account = self.run(tmp_path, f'test "$1" = check || echo "{says}" >&2')
-        assert (account.outcome, account.status) == ("failed", EX_UNAVAILABLE)
+        forget = f'test "$1" = check || {{ echo "{says}" >&2; exit {ends}; }}'
+        account = self.run(tmp_path, forget)
+        assert (account.outcome, account.status) == ("failed", status)
         assert [step.outcome for step in account.steps] == ["ok", "failed"]
+        (problem,) = account.problems
+        assert "leave --forget and --prune to one that may remove" in problem
+
+    def test_what_forget_says_is_read_at_a_terminal_too(self, place, tmp_path, monkeypatch):
+        captured = []
+
+        def run(door, argv, environment, signals, streams):
+            captured.append(streams.capture)
+            return Ended(0, 0.1)
+
+        monkeypatch.setattr(upkeep.client, "run", run)
+        wishes = Wishes(verify=5, forget=["--keep-last", "3"])
+        script = wrapper(tmp_path, "exit 0")
+        asked = Job("restomic", command=(script[0], "backup"))
+        upkeep.run(asked, Door(), Streams(capture=False), {}, wishes)
+        assert captured == [False, True]
 
     def test_of_what_is_said_only_locks_count_outside_of_a_view(self, place, tmp_path):
         account = self.run(tmp_path, "echo 'read-only file system' >&2; exit 5")

@@ -12,7 +12,6 @@ from dataclasses import replace
 from kopiatomic import (
     backend,
     client,
-    envfile,
     nullfs,
     outcome,
     preflight,
@@ -23,13 +22,7 @@ from kopiatomic import (
 )
 from kopiatomic.command import Door
 from kopiatomic.job import Job
-from kopiatomic.refusal import (
-    EX_NOPERM,
-    EX_OSERR,
-    PERIODIC_INFORMATION,
-    PERIODIC_TROUBLE,
-    Refusal,
-)
+from kopiatomic.refusal import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
@@ -48,14 +41,7 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
 
 def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Say what a backup would do; needs no rights."""
-    notes = []
-    if job.env_file is not None:
-        try:
-            job = replace(job, environment=envfile.read(job.env_file, os.geteuid()))
-        except Refusal as refusal:
-            if os.geteuid() == 0 or refusal.status == EX_NOPERM:
-                raise
-            notes.append(f"{job.env_file} is not read, which root will do")
+    job, notes = preflight.with_environment_if_allowed(job)
     environment = backend.client_environment(job, os.environ, None)
     needs = run.find_needs(job, environment)
     names = run.name_run(state.Place(job.program, job.name))

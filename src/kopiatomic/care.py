@@ -6,32 +6,41 @@
 import os
 from collections.abc import Mapping
 
-from kopiatomic import drill, outcome, preflight, redact, report, upkeep
+from kopiatomic import backend, drill, outcome, preflight, redact, report, upkeep
 from kopiatomic.command import Door, quote
 from kopiatomic.job import Job
 
 
 def look_after(job: Job, door: Door, values: Mapping[str, str]) -> int:
-    """Do upkeep or a restore drill."""
-    if "-n" not in values:
-        job = preflight.with_environment(job)
+    """Do upkeep or a restore drill, or say what upkeep would do."""
+    if "-n" in values:
+        return _dry_upkeep(job, values)
+    job = preflight.with_environment(job)
     return _drill(job, door, values) if "--drill" in values else _upkeep(job, door, values)
 
 
-def _upkeep(job: Job, door: Door, values: Mapping[str, str]) -> int:
+def _wishes(values: Mapping[str, str]) -> upkeep.Wishes:
     verify, forget = values.get("--verify"), values.get("--forget")
-    wishes = upkeep.Wishes(
+    return upkeep.Wishes(
         verify=None if verify is None else upkeep.percent_of(verify),
         maintenance="--maintenance" in values,
         forget=None if forget is None else preflight.split_words(forget, "--forget"),
         prune="--prune" in values,
     )
-    if "-n" in values:
-        steps = upkeep.plan(job, wishes, os.environ)
-        hide = redact.redactor(os.environ, [*job.command, *job.options])
-        outcome.show(hide("Would run:\n" + "".join(f"  {quote(step.argv)}\n" for step in steps)))
-        return 0
-    account = upkeep.run(job, door, outcome.streams(values), os.environ, wishes)
+
+
+def _dry_upkeep(job: Job, values: Mapping[str, str]) -> int:
+    job, notes = preflight.with_environment_if_allowed(job)
+    environment = backend.client_environment(job, os.environ, None)
+    steps = upkeep.plan(job, _wishes(values), environment)
+    hide = redact.redactor(environment, [*job.command, *job.options])
+    lines = ["Would run:", *(f"  {quote(step.argv)}" for step in steps), *notes]
+    outcome.show(hide("".join(f"{line}\n" for line in lines)))
+    return 0
+
+
+def _upkeep(job: Job, door: Door, values: Mapping[str, str]) -> int:
+    account = upkeep.run(job, door, outcome.streams(values), os.environ, _wishes(values))
     text = upkeep.as_text(account)
     if "--json" in values:
         text = report.as_json(upkeep.as_dict(account))

@@ -33,6 +33,21 @@ def with_environment(job: Job) -> Job:
     return replace(job, environment=envfile.read(job.env_file))
 
 
+def with_environment_if_allowed(job: Job) -> tuple[Job, list[str]]:
+    """Return a job with what its env file holds, for a dry run, which needs no rights.
+
+    Where only root can read it, the job is as it was, and there is a note.
+    """
+    if job.env_file is None:
+        return job, []
+    try:
+        return replace(job, environment=envfile.read(job.env_file, os.geteuid())), []
+    except Refusal as refusal:
+        if os.geteuid() == 0 or refusal.status == EX_NOPERM:
+            raise
+        return job, [f"{job.env_file} is not read, which root will do"]
+
+
 def not_in_a_jail(door: Door) -> None:
     """Refuse to run in a jail, where snapshots and mounts belong to the host."""
     try:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kopiatomic import cli, invocation, state, upkeep
+from kopiatomic import cli, envfile, invocation, state, upkeep
 from kopiatomic.client import Ended, Streams
 from kopiatomic.command import Door
 from kopiatomic.job import Job
@@ -309,6 +309,16 @@ class TestCommandLine:
         out, err = capsys.readouterr()
         assert out == ""
         assert says in err
+
+    def test_dry_run_with_an_env_file(self, capfd, tmp_path, monkeypatch):
+        """It shows what will be run, with the host that the env file gives."""
+        monkeypatch.setattr(envfile, "_check_way", lambda path, owner: None)
+        file = tmp_path / "env"
+        file.write_text("RESTIC_HOST=web\n")
+        file.chmod(0o600)
+        words = ["--upkeep", "-n", "-e", str(file), "-c", "restic-x backup", "--forget=-d 7"]
+        assert cli.main("restomic", words) == 0
+        assert capfd.readouterr().out == "Would run:\n  restic-x forget --host web -d 7\n"
 
     def test_dry_run(self, capfd):
         words = ["--upkeep", "-n", "-c", "restic-x backup", "--verify=5", "--forget=-d 7 --host h"]

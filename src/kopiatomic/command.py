@@ -53,6 +53,10 @@ class CommandFailed(Exception):
         self.reason = reason
 
 
+class GivenUp(CommandFailed):
+    """A command ran past its time limit: stuck in the kernel, it may yet do what it was told."""
+
+
 @dataclass(frozen=True)
 class Door:
     """Starts programs; with ``trace``, tells it each command line first.
@@ -78,8 +82,8 @@ class Door:
         ``time_limit`` is in seconds. It runs in a session of its own, so that an
         interrupt typed at the terminal cannot stop it half way.
 
-        Raises CommandFailed if it cannot be started or runs past its limit, and
-        with ``check`` also if it exits with anything but 0.
+        Raises GivenUp if it runs past its limit, CommandFailed if it cannot be
+        started, and with ``check`` also if it exits with anything but 0.
         """
         with self.start(
             argv,
@@ -94,7 +98,7 @@ class Door:
                 out, err = process.communicate(data, timeout=time_limit)
             except subprocess.TimeoutExpired:
                 _give_up(process)
-                raise CommandFailed(argv, f"did not end within {time_limit:g} s") from None
+                raise GivenUp(argv, f"did not end within {time_limit:g} s") from None
         result = Result(tuple(argv), process.returncode, decode(out), decode(err))
         if check and result.status != 0:
             raise CommandFailed(argv, failure(result))
@@ -211,6 +215,11 @@ def encode(text: str) -> bytes:
 def decode(data: bytes) -> str:
     """Return bytes as text; undecodable ones survive a later encode()."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def fits(argv: Sequence[str]) -> bool:
+    """Say whether a command line is short enough for execve(2)."""
+    return argument_bytes(argv) <= ARGUMENT_BYTES
 
 
 def chunks(words: Sequence[str], limit: int = ARGUMENT_BYTES) -> list[list[str]]:

@@ -7,13 +7,23 @@ from dataclasses import dataclass, field, replace
 
 from kopiatomic import backend, client, mounts, parent, preflight, redact, state, view, zfs
 from kopiatomic.client import Ended, Interrupted, Signals, Streams
-from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable, quote
+from kopiatomic.command import (
+    CommandFailed,
+    Door,
+    GivenUp,
+    decode,
+    describe_status,
+    fits,
+    printable,
+    quote,
+)
 from kopiatomic.invocation import by_hand
 from kopiatomic.job import Job
 from kopiatomic.machine import Mount
 from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.refusal import (
     EX_CANTCREAT,
+    EX_CONFIG,
     EX_OSERR,
     EX_SOFTWARE,
     EX_TEMPFAIL,
@@ -43,6 +53,7 @@ class Work:
     environment: Mapping[str, str]
     report: Report
     pools: list[str] = field(default_factory=list)  # in which we may have made our snapshots
+    may_come_late: bool = False  # a snapshot, by a zfs(8) that was given up
 
 
 def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) -> Report:
@@ -142,6 +153,12 @@ def draw_plan(
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
     resolved = replace(job, targets=preflight.targets(job))
     plan = make_plan(resolved, datasets, table, names, needs)
+    if not fits(backend.client_command(job, plan, None, None, captured=True)):
+        raise Refusal(
+            f"the client cannot be given {len(plan.paths)} paths, its command line would be too "
+            "long; choose a dataset that is mounted above them as well, or make several jobs",
+            EX_CONFIG,
+        )
     if job.program == "kopiatomic":
         return replace(plan, notes=(*plan.notes, *kept_out_by_hand(plan)))
     return plan
@@ -216,6 +233,7 @@ def take_snapshots(work: Work, plan: Plan) -> None:
         try:
             zfs.snapshot(work.door, names, plan.names.run)
         except CommandFailed as error:
+            work.may_come_late = isinstance(error, GivenUp)
             raise Failed(f"no snapshot of {pool}: {error.reason}", EX_CANTCREAT) from error
         work.report.captured_at[pool] = time.time()
 
@@ -239,8 +257,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
     environment = dict(work.environment)
     if plan.temporary is not None:
         environment["TMPDIR"] = plan.temporary
-    last = last_paths(place)
-    chosen = parent.find(work.door, job, plan.paths, last, environment)
+    chosen = parent.find(work.door, job, plan.paths, last_paths(place), environment)
     words = backend.client_command(
         job, plan, report.moment, chosen, captured=work.streams.capture
     )
@@ -388,7 +405,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
         return
     for path in view.remove_directories(names):
         report.notes.append(f"{path} is not empty and stays")
-    if not left and not report.stuck:
+    if not (left or report.stuck or work.may_come_late):
         state.finish(place)
 
 

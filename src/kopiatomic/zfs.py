@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from kopiatomic.command import (
-    ARGUMENT_BYTES,
-    CommandFailed,
-    Door,
-    Result,
-    argument_bytes,
-    encode,
-    failure,
-)
+from kopiatomic.command import CommandFailed, Door, Result, encode, failure, fits
 from kopiatomic.machine import Dataset
 
 # Set by the same atomic command that makes a snapshot: this, and no name, says
@@ -103,11 +95,6 @@ def _pool_of(name: str) -> str:
 def snapshot_command(snapshots: Sequence[str], run: str) -> list[str]:
     """Return the command that makes ``snapshots`` of one pool, marked as ours."""
     return ["zfs", "snapshot", "-o", f"{RUN_PROPERTY}={run}", *snapshots]
-
-
-def fits(argv: Sequence[str]) -> bool:
-    """Say whether a command line is short enough for execve(2)."""
-    return argument_bytes(argv) <= ARGUMENT_BYTES
 
 
 def snapshot(door: Door, snapshots: Sequence[str], run: str) -> None:

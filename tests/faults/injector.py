@@ -73,6 +73,7 @@ def actions() -> dict[str, str]:
     made["power-before"] = cut
     made["power-inside"] = f'"$real" "$@" &\n{cut}'
     made["power-after"] = f'"$real" "$@"\n{cut}'
+    made["late"] = '(sleep 3; exec "$real" "$@" > /dev/null 2>&1) &\nexec sleep 300\n'
     return made
 
 

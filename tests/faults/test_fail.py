@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import time
 
 import pytest
 
@@ -172,6 +173,22 @@ def test_a_take_down_that_keeps_failing(injected: Injected, steps: list[str], na
     assert not injected.sweep()
     assert not injected.next_run()
     enter("fail", name, "keeps failing", "failed, told")
+
+
+def test_a_snapshot_that_is_made_after_zfs_was_given_up(injected: Injected, steps: list[str]):
+    """As on a pool that was suspended: the next run looks for it."""
+    number = next(n for n, step in enumerate(steps, 1) if step.startswith("zfs snapshot"))
+    injected.plan(number, "late")
+    case = injected.attempt(QUICK)
+    assert case.status == 73, case.output
+    assert "no snapshot of kta: did not end within 1.5 s" in case.output
+    before = injected.left_over()
+    assert [os.path.basename(each) for each in before] == ["restomic.default.unfinished"]
+    deadline = time.monotonic() + 10
+    while injected.left_over() == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(injected.left_over()) == 4  # a snapshot of each of three datasets
+    assert not injected.next_run()
 
 
 def test_a_held_snapshot_is_destroyed_by_the_run_after_next(injected: Injected, steps: list[str]):

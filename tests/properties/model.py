@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from kopiatomic import client, plan, preflight, run, state, view, zfs
-from kopiatomic.command import CommandFailed, Result, failure
+from kopiatomic.command import CommandFailed, GivenUp, Result, failure
 from kopiatomic.job import Job
 from kopiatomic.machine import Dataset, Mount, lies_in, nearest, visible_mounts
 from kopiatomic.report import Report
@@ -100,7 +100,7 @@ class Model:
         if fault in ("", "TERM", "INT", "HUP") or fault.endswith("-after"):
             status, out, err = self._do(list(argv), text)
         if fault.startswith("hangs"):
-            raise CommandFailed(argv, "did not end within 900 s")
+            raise GivenUp(argv, "did not end within 900 s")
         if fault.startswith("fails"):
             status, err = 1, err or "fault injected"
         elif fault.startswith("killed"):

@@ -15,7 +15,9 @@ from kopiatomic.client import Ended, Streams
 from kopiatomic.command import Door
 from kopiatomic.job import Job
 from kopiatomic.machine import Mount
+from kopiatomic.refusal import Refusal
 from kopiatomic.report import as_dict
+from unit.machines import NAMES, NEEDS
 
 LIST = (
     "kta/a\tfilesystem\tyes\ton\toff\t-\t-\n"
@@ -199,6 +201,20 @@ def test_a_mount_table_that_cannot_be_read_at_the_end(world, fp, monkeypatch):
     assert state.is_unfinished(state.Place("restomic", "default"))
     # Once at the beginning, and as often as patience lasts at the end.
     assert issued(fp).count("mount -v --libxo") == 1 + len(view.PATIENCE)
+
+
+def test_more_paths_than_a_command_line_takes_are_refused_beforehand(fp):
+    """Where a chosen dataset is mounted above them, they are one path."""
+    names = ["t", *(f"t/{number:04}{'x' * 90}" for number in range(4000))]
+    listing = "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
+    fp.register(["zfs", "list", fp.any()], stdout=listing, occurrences=2)
+    above, *below = (Mount(name, f"/{name}", "zfs") for name in names)
+    root, job = Mount("/dev/vtbd0", "/", "ufs"), Job("restomic", everything=True)
+    with pytest.raises(Refusal, match="cannot be given 4000 paths") as caught:
+        run.draw_plan(job, Door(), NAMES, NEEDS, [root, *below])
+    assert caught.value.status == 78
+    table = [root, above, *below]
+    assert run.draw_plan(job, Door(), NAMES, NEEDS, table).paths == ("/t",)
 
 
 def test_what_the_client_needs_must_be_in_the_view(world, fp, monkeypatch):

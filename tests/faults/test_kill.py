@@ -68,6 +68,11 @@ def aftermath(injected: Injected, case: Case, way: str, number: int) -> tuple[st
     return ("swept" if left else "nothing left"), wrong
 
 
+def enter_nth(row: str, number: int, outcome: str) -> None:
+    """Enter what came of one of many faults alike, nine to a row."""
+    enter("kill", f"{row}, {number // 9}", f"KILL {number % 9 + 1}", outcome)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_at_every_step(injected: Injected, steps: list[str], way: str):
     cases = [(n, when) for n in range(1, len(steps) + 1) for when in WHEN]
@@ -91,8 +96,27 @@ def test_at_any_time(injected: Injected, steps: list[str]):
         injected.plan(0)
         case = injected.attempt(delay=chance.uniform(0.03, 0.7))
         outcome, wrong = aftermath(injected, case, "KILL-one", number)
-        enter("kill", "at a random moment", f"KILL {number}", "WRONG" if wrong else outcome)
+        enter_nth("at a random moment", number, "WRONG" if wrong else outcome)
         assert not wrong
+
+
+def test_again_while_it_sweeps(injected: Injected, steps: list[str]):
+    """What is left by a run that was killed in the view is swept by runs that are killed too."""
+    chance = random.Random(f"{SEED} again")
+    client = next(number for number, step in enumerate(steps, 1) if step.startswith("chroot"))
+    for number in range(len(sample(range(40), 3, "again"))):
+        wrong, told = [], ""
+        injected.plan(client, "KILL-one-inside")
+        injected.attempt()
+        for _ in range(chance.randint(1, 3)):
+            at, when = chance.randint(1, 9), chance.choice(WHEN)
+            injected.plan(at, f"{chance.choice(('KILL-one', 'KILL-group', 'power'))}-{when}")
+            told += f" {at} {when}: {injected.attempt().calls}"
+        if number % 2:
+            wrong += injected.sweep()
+        wrong += injected.next_run()
+        enter_nth("while sweeping", number, "WRONG" if wrong else "swept")
+        assert not wrong, (told, wrong)
 
 
 # How the client takes it when it is asked to end; the fault comes from inside it.

@@ -73,37 +73,62 @@ def numbers(place) -> list[int]:
     return every if ALL else random.Random(SEED).sample(every, 150)
 
 
+def killed(model: Model, number: int) -> Model | None:
+    """Do a run up to its line ``number`` and return the machine as it was left.
+
+    A child does it and vanishes; None if the run had fewer lines.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+
+        def vanish() -> None:
+            os.write(writer, pickle.dumps(model))
+            os._exit(9)
+
+        traced(model, number, vanish)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        data = stream.read()
+    os.waitpid(pid, 0)
+    return pickle.loads(data) if data else None
+
+
+def next_run_is_good(model: Model, before: tuple[object, object], what: object) -> None:
+    """Assert that the next run makes a backup and leaves nothing of earlier ones."""
+    assert state.read_history(HERE) is not None
+    report = attempt(model, WORK)
+    assert report.status == 0, (what, report.problems)
+    assert not left_over(model), what
+    assert not complete(model, report), what
+    invariants(model, before)
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_killed_at_every_line(place, numbers: list[int], request, part: int):
-    """SIGKILL: a child does the run and vanishes; the machine is handed over as it was left."""
     for number in numbers[part::4]:
         count(request.node.name)
         forget()
         model = machine()
         before = of_others(model)
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
+        left = killed(model, number)
+        if left is not None:  # the number of lines differs a little from run to run
+            next_run_is_good(left, before, number)
 
-            def vanish() -> None:
-                os.write(writer, pickle.dumps(model))  # noqa: B023
-                os._exit(9)
 
-            traced(model, number, vanish)
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as stream:
-            data = stream.read()
-        os.waitpid(pid, 0)
-        if not data:
-            continue  # the number of lines differs a little from run to run
-        model = pickle.loads(data)
-        assert state.read_history(HERE) is not None
-        report = attempt(model, WORK)
-        assert report.status == 0, (number, report.problems)
-        assert not left_over(model), number
-        assert not complete(model, report), number
-        invariants(model, before)
+def test_killed_again_while_it_sweeps(place, numbers: list[int], request):
+    """The run after one that was killed is killed as well, most often before its snapshots."""
+    chance = random.Random(SEED)
+    for _ in range(4000 if ALL else 60):
+        count(request.node.name)
+        forget()
+        model = machine()
+        before = of_others(model)
+        pair = chance.choice(numbers), int(max(numbers) * chance.random() ** 2) + 1
+        for number in pair:
+            model = killed(model, number) or model
+        next_run_is_good(model, before, pair)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])

@@ -69,6 +69,8 @@ TOOLS = (
     Tool("dash", "dash", "the sandbox's sh"),
     Tool("busybox", "busybox", "small commands in the sandbox"),
     Tool("bmake", "bmake", "the tests of the port"),
+    Tool("zsh", "zsh", "the tests of its completion"),
+    Tool("fish", "fish", "the tests of its completions"),
     Tool("shellcheck", "shellcheck", "checks of shell scripts", linting=True),
     Tool("mandoc", "mandoc", "checks of manual pages", linting=True),
 )

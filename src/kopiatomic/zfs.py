@@ -183,6 +183,16 @@ def own_snapshots(door: Door, owner: str) -> list[str]:
     return sorted(name for name, value in known.items() if value.startswith(owner))
 
 
+def snapshots_of(door: Door, dataset: str) -> list[tuple[str, float]]:
+    """Return the snapshots of one dataset: what stands after the @, and when each was made.
+
+    Times are seconds as time(3) has them. Raises CommandFailed.
+    """
+    argv = ["zfs", "list", "-Hp", "-d", "1", "-t", "snapshot", "-o", "name,creation", dataset]
+    pairs = (line.partition("\t") for line in lines_of(door.run(argv).stdout))
+    return [(_name_of(name), float(when)) for name, _, when in pairs if when.isdigit()]
+
+
 def destroy_command(snapshots: Sequence[str]) -> list[str]:
     """Return the one command that destroys ``snapshots``: of one pool, with one name."""
     if len(snapshots) == 1:

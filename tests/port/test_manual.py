@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 from machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
-from kopiatomic import backend, check, client, command, drill, plan, refusal, state
+from kopiatomic import backend, check, client, command, drill, plan, refusal, scratch, state
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.job import Job
 from kopiatomic.machine import lies_in
@@ -243,7 +243,7 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
         [
             f"{place.root}/", names.view, names.gaps, names.temporary, place.lock,
             f"{state.STATE_DIRECTORY}/", place.history, place.upkeep, place.unfinished,
-            f"{state.STATE_DIRECTORY}/{drill._prefix(place)}*",
+            f"{state.STATE_DIRECTORY}/{scratch.prefix(place)}*",
             "/usr/local/etc/periodic/", "/usr/local/etc/kopiatomic/",
         ]
     )  # fmt: skip

@@ -1,0 +1,92 @@
+"""The scratch file of a restore drill: ours, closed to others, and gone afterwards."""
+
+import errno
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kopiatomic import report, state
+from kopiatomic.refusal import EX_OSERR
+from kopiatomic.state import Place
+from kopiatomic.upkeep import Account
+
+# What is left free on the file system of the scratch file, in bytes.
+RESERVE = 64 << 20
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Scratch:
+    """A directory of ours for the file that is being restored, closed to others."""
+
+    def __init__(self, place: Place, account: Account) -> None:
+        self.account = account
+        self.path = tempfile.mkdtemp(prefix=prefix(place), dir=state.STATE_DIRECTORY)
+        self.descriptor = os.open(self.path, _DIRECTORY)
+
+    def __enter__(self) -> "Scratch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+        reason = remove(self.path)
+        if reason:
+            self.account.fail(f"the scratch directory {self.path} stays: {reason}", EX_OSERR)
+
+    @contextmanager
+    def file(self, size: int) -> Iterator[int]:
+        """Hold an empty scratch file that is to grow to ``size``; raises OSError."""
+        free = os.fstatvfs(self.descriptor)
+        if free.f_bavail * free.f_frsize < size + RESERVE:
+            raise OSError(
+                errno.ENOSPC,
+                f"{report.size(size)} are too much for the free space in {state.STATE_DIRECTORY}",
+            )
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open("file", flags, 0o600, dir_fd=self.descriptor)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+            os.unlink("file", dir_fd=self.descriptor)
+
+
+def prefix(place: Place) -> str:
+    """Return how the names of a job's scratch directories begin."""
+    return f"drill.{place.program}.{place.job}."
+
+
+def remove(path: str) -> str | None:
+    """Remove a scratch directory and the plain files in it; say why if it stays."""
+    try:
+        descriptor = os.open(path, _DIRECTORY)
+        try:
+            for name in os.listdir(descriptor):
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    os.unlink(name, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        os.rmdir(path)
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def sweep(place: Place) -> list[str]:
+    """Remove what a drill of this job that was killed has left; return what to say of it.
+
+    Call it with the job's lock held: no other drill of the job is under way.
+    """
+    ours = re.compile(re.escape(prefix(place)) + "[a-z0-9_]{8}")
+    notes = []
+    for name in sorted(os.listdir(state.STATE_DIRECTORY)):
+        path = f"{state.STATE_DIRECTORY}/{name}"
+        if ours.fullmatch(name):
+            reason = remove(path)
+            told = f"{path}, left by an earlier drill, "
+            notes.append(told + (f"stays: {reason}" if reason else "is removed"))
+    return notes

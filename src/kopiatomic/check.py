@@ -13,19 +13,21 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kopiatomic import mounts, state, status, zfs
+from kopiatomic import mounts, state, zfs
 from kopiatomic.command import CommandFailed, Door, find, printable, quote
+from kopiatomic.history import DAY, PROGRAMS, Past, Run, read_pasts
+from kopiatomic.leftovers import Leftover, described, find_leftovers
 from kopiatomic.machine import Dataset, Mount, ancestors, visible_mounts
 from kopiatomic.refusal import Refusal
 from kopiatomic.report import OUTCOMES
 from kopiatomic.state import Place
-from kopiatomic.status import PROGRAMS, TOLERANCE, Leftover, Past, Run, age, described, when
+from kopiatomic.status import TOLERANCE, age, running_since, when
 
 HOUR = 3600.0
 MAX_AGE = 48.0
 
 # A job that nobody expects speaks for its datasets this long: a monthly one does.
-STILL_COUNTS = 40 * status.DAY
+STILL_COUNTS = 40 * DAY
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -146,13 +148,13 @@ def look(door: Door, expect: Sequence[Expected], max_age: float) -> Sight:
     table: list[Mount] = []
     leftovers: list[Leftover] = []
     try:
-        pasts = status.read_pasts()
+        pasts = read_pasts()
     except Refusal as error:
         unseen.append(str(error))
     try:
         table = mounts.table(door)
         datasets = zfs.list_datasets(door)
-        leftovers = status.find_leftovers(door)
+        leftovers = find_leftovers(door)
     except (CommandFailed, Refusal) as error:
         unseen.append(f"cannot look at the datasets: {error}")
     return Sight(
@@ -349,7 +351,7 @@ def _circumstances(past: Past, now: float) -> str:
         why = f": {printable(last.problems[0])}" if last.problems else ""
         text = f"; the newest run ({when(last.start)}) {OUTCOMES[last.outcome]}{why}"
     if past.running:
-        text += f"; it runs {status.running_since(past, now)}"
+        text += f"; it runs {running_since(past, now)}"
     return text
 
 

@@ -171,16 +171,24 @@ def own_snapshots(door: Door, owner: str) -> list[str]:
     """Return the snapshots on this machine that runs of ``owner`` made.
 
     ``owner`` is the beginning of the run property's value up to the run's own
-    number. Only a property set here counts (source ``local``): a replica that
-    was received with the property belongs to whoever replicates. Raises
-    CommandFailed.
+    number. Raises CommandFailed.
+    """
+    marked = marked_snapshots(door)
+    return sorted(name for name, run in marked.items() if run.startswith(owner))
+
+
+def marked_snapshots(door: Door) -> dict[str, str]:
+    """Return the snapshots on this machine that bear our mark, with the run that it names.
+
+    Only a property set here counts (source ``local``): a replica that was
+    received with the property belongs to whoever replicates. Raises CommandFailed.
     """
     argv = ("zfs", "get", "-Hp", "-t", "snapshot", "-s", "local", "-o", "name,value", RUN_PROPERTY)
     lines = [line.partition("\t") for line in lines_of(door.run(argv).stdout)]
     known = {name: value for name, tab, value in lines if tab and "@" in name}
     if lines and not known:
         raise CommandFailed(argv, "printed something that is not a list of properties")
-    return sorted(name for name, value in known.items() if value.startswith(owner))
+    return known
 
 
 def snapshots_of(door: Door, dataset: str) -> list[tuple[str, float]]:

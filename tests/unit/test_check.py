@@ -9,10 +9,11 @@ import pytest
 from kopiatomic import check, cli, state, status
 from kopiatomic.check import MAX_AGE, Expected, Sight, Thing
 from kopiatomic.command import Door
+from kopiatomic.history import Past, Run
+from kopiatomic.leftovers import Leftover
 from kopiatomic.machine import Mount
 from kopiatomic.refusal import EX_NOPERM, EX_USAGE, Refusal
 from kopiatomic.state import Place
-from kopiatomic.status import Leftover, Past, Run
 from unit.machines import dataset, simple, unmounted, zfs
 
 NOW = 1_795_420_800.0

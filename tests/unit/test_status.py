@@ -6,11 +6,13 @@ import time
 
 import pytest
 
-from kopiatomic import state, status
+from kopiatomic import history, leftovers, state, status
 from kopiatomic.command import Door
+from kopiatomic.history import Past, Run
+from kopiatomic.leftovers import Leftover
 from kopiatomic.report import Report, as_dict
 from kopiatomic.state import Place
-from kopiatomic.status import Account, Leftover, Past, Run
+from kopiatomic.status import Account
 
 DOOR = Door()
 PLACE = Place("restomic", "default")
@@ -50,7 +52,7 @@ def entry(seconds: float, outcome: str = "success", /, **changes):
 
 
 def run(seconds: float, outcome: str = "success", /, **changes) -> Run:
-    return status.run_of(entry(seconds, outcome, **changes))
+    return history.run_of(entry(seconds, outcome, **changes))
 
 
 def account(*pasts: Past, **changes) -> Account:
@@ -62,7 +64,7 @@ class TestReading:
         done = Report("restomic", "default", "r", began=NOW - 60, ended=NOW)
         done.captured_at = {"t": NOW - 50}
         done.fail("out of luck", 1)
-        read = status.run_of(json.loads(json.dumps(as_dict(done))))
+        read = history.run_of(json.loads(json.dumps(as_dict(done))))
         assert (read.began, read.moment, read.seconds) == (NOW - 60, NOW - 50, 60)
         assert (read.outcome, read.problems) == ("failed", ("out of luck",))
 
@@ -90,7 +92,7 @@ class TestReading:
         names = [*entry(0), "problems", "left_out", "env_file", "command", "hooks"]
         for name in names:
             for odd in (entry(HOUR, **{name: value}), {name: value}):
-                past = Past(PLACE, (status.run_of(odd),))
+                past = Past(PLACE, (history.run_of(odd),))
                 status.as_text(account(past))
                 json.dumps(status.as_dict(account(past)))
 
@@ -104,8 +106,8 @@ class TestReading:
         json.dumps(status.as_dict(account(past)))
 
     def test_an_entry_without_an_outcome_is_no_success(self):
-        assert status.run_of({}).outcome == "failed"
-        assert status.run_of({"outcome": ["success"]}).outcome == "failed"
+        assert history.run_of({}).outcome == "failed"
+        assert history.run_of({"outcome": ["success"]}).outcome == "failed"
 
 
 class TestJobs:
@@ -116,29 +118,29 @@ class TestJobs:
         for name in ("restomic.-x.history", "other.default.history", "restomic.default.upkeep",
                      "restomic.history", "restomic.a b.history"):  # fmt: skip
             (places / "db" / name).write_text("{}")
-        labels = [past.label for past in status.read_pasts()]
+        labels = [past.label for past in history.read_pasts()]
         assert labels == ["kopiatomic/off.site", "restomic/default", "restomic/killed"]
 
     def test_none(self, places):
-        assert status.read_pasts() == []
+        assert history.read_pasts() == []
 
     def test_a_first_run_under_way_is_one(self, places):
         with state.lock(PLACE):
-            (past,) = status.read_pasts()
+            (past,) = history.read_pasts()
         assert past.running
         assert time.time() - past.since < 60
-        assert status.read_pasts() == []
+        assert history.read_pasts() == []
 
     def test_a_lock_file_of_a_process_that_died_is_no_run(self, places):
         state.private_directory(PLACE.root)
         with open(PLACE.lock, "w") as file:
             file.write("1 1\n")
-        assert status.read_pasts() == []
+        assert history.read_pasts() == []
 
     def test_an_unreadable_history_is_told(self, places):
         state.private_directory(state.STATE_DIRECTORY)
         os.mkdir(PLACE.history)
-        (past,) = status.read_pasts()
+        (past,) = history.read_pasts()
         assert "cannot be read" in past.runs[0].problems[0]
 
 
@@ -149,11 +151,11 @@ class TestNights:
             run(2 * DAY, "failed"), run(2 * DAY - HOUR), run(DAY), run(DAY - HOUR, "failed"),
             run(5 * HOUR),
         ]  # fmt: skip
-        marks = "".join(status.MARKS[night] for night in status.nights(runs, NOW))
+        marks = "".join(status.MARKS[night] for night in history.nights(runs, NOW))
         assert marks == "+.~x+x+"
 
     def test_a_date_in_the_future_is_no_night(self):
-        assert status.nights([run(-3 * DAY)], NOW) == ["none"] * 7
+        assert history.nights([run(-3 * DAY)], NOW) == ["none"] * 7
 
 
 @pytest.mark.parametrize(
@@ -170,14 +172,14 @@ def test_age(seconds, says):
 class TestNewestFailure:
     def test_of_late(self):
         failed = run(2 * DAY, "failed")
-        assert status.newest_failure([failed, run(HOUR)], NOW) == failed
+        assert history.newest_failure([failed, run(HOUR)], NOW) == failed
 
     def test_long_mended(self):
-        assert status.newest_failure([run(9 * DAY, "failed"), run(HOUR)], NOW) is None
+        assert history.newest_failure([run(9 * DAY, "failed"), run(HOUR)], NOW) is None
 
     def test_long_ago_and_nothing_since(self):
         failed = run(99 * DAY, "failed")
-        assert status.newest_failure([run(100 * DAY), failed], NOW) == failed
+        assert history.newest_failure([run(100 * DAY), failed], NOW) == failed
 
 
 class TestText:
@@ -263,7 +265,7 @@ class TestLeftovers:
 
     def test_none_with_one_look(self, places, fp):
         self.see(fp)
-        assert status.find_leftovers(DOOR) == []
+        assert leftovers.find_leftovers(DOOR) == []
         assert len(fp.calls) == 2
 
     def test_of_every_kind(self, places, fp):
@@ -275,7 +277,7 @@ class TestLeftovers:
             marked="t@a\trestomic:default:1\nt@b\tkopiatomic:k:2\nt@c\tgarbage\n"
             "t@d\trestomic:-x:1\nt@e\tother:default:1\nt\trestomic:default:1\n",
         )  # fmt: skip
-        assert status.find_leftovers(DOOR) == [
+        assert leftovers.find_leftovers(DOOR) == [
             Leftover(other, "note", other.unfinished),
             Leftover(PLACE, "mount", f"{root}/default/view"),
             Leftover(PLACE, "snapshot", "t@a"),
@@ -286,12 +288,12 @@ class TestLeftovers:
         self.see(fp, f"{places}/run/restomic/default/view", marked="t@a\trestomic:default:1\n")
         with state.lock(PLACE):
             state.begin(PLACE, "x")
-            assert status.find_leftovers(DOOR) == []
+            assert leftovers.find_leftovers(DOOR) == []
 
     def test_what_is_gone_at_a_second_look_belonged_to_a_run_that_ended(self, places, fp):
         self.see(fp, marked="t@a\trestomic:default:1\nt@b\trestomic:default:1\n")
         self.see(fp, marked="t@b\trestomic:default:1\nt@c\trestomic:default:2\n")
-        assert [each.name for each in status.find_leftovers(DOOR)] == ["t@b"]
+        assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t@b"]
 
 
 class TestLook:

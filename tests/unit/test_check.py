@@ -6,9 +6,10 @@ import stat
 
 import pytest
 
-from kopiatomic import check, cli, state, status
-from kopiatomic.check import MAX_AGE, Expected, Sight, Thing
+from kopiatomic import check, cli, exposure, state, status
+from kopiatomic.check import MAX_AGE, Expected, Sight
 from kopiatomic.command import Door
+from kopiatomic.exposure import Thing
 from kopiatomic.history import Past, Run
 from kopiatomic.leftovers import Leftover
 from kopiatomic.machine import Mount
@@ -269,7 +270,7 @@ class TestExposed:
     ],
 )
 def test_secrets_in_a_script(line, name):
-    assert check.secret_in(f"#!/bin/sh\n{line}\n") == name
+    assert exposure.secret_in(f"#!/bin/sh\n{line}\n") == name
 
 
 class TestThings:
@@ -299,7 +300,7 @@ class TestThings:
         return str(path)
 
     def things(self, **changes) -> dict[str, Thing]:
-        found = check.find_things([past(run(HOUR, **changes))])
+        found = exposure.find_things([past(run(HOUR, **changes))])
         return {thing.path: thing for thing in found}
 
     def test_a_wrapper_everybody_can_read_with_its_secret(self, tmp_path):

@@ -53,7 +53,7 @@ class Work:
     environment: Mapping[str, str]
     report: Report
     pools: list[str] = field(default_factory=list)  # in which we may have made our snapshots
-    may_come_late: bool = False  # a snapshot, by a zfs(8) that was given up
+    unsure: bool = False  # whether there is a snapshot of ours that we do not know
 
 
 def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) -> Report:
@@ -190,7 +190,7 @@ def sweep(
                 EX_TEMPFAIL,
             )
         snapshots = zfs.own_snapshots(door, f"{place.program}:{place.job}:")
-        left = zfs.destroy(door, snapshots)
+        left = zfs.destroy(door, snapshots).left
     except CommandFailed as error:
         raise Refusal(f"cannot clear up after an earlier run: {error}", EX_OSERR) from error
     view.remove_directories(Names("", "", place.directory))
@@ -233,7 +233,7 @@ def take_snapshots(work: Work, plan: Plan) -> None:
         try:
             zfs.snapshot(work.door, names, plan.names.run)
         except CommandFailed as error:
-            work.may_come_late = isinstance(error, GivenUp)
+            work.unsure = isinstance(error, GivenUp)
             raise Failed(f"no snapshot of {pool}: {error.reason}", EX_CANTCREAT) from error
         work.report.captured_at[pool] = time.time()
 
@@ -390,11 +390,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
             f"the next run tries again, or: {quote(again)}",
             EX_OSERR,
         )
-    left = zfs.destroy(work.door, made_snapshots(work))
-    if left:
-        # A snapshot can be busy for a moment after its last mount has gone.
-        time.sleep(1.0)
-        left = zfs.destroy(work.door, [each.name for each in left])
+    left = destroy_snapshots(work)
     for each in left:
         report.fail(
             f"the snapshot {each.name} cannot be destroyed: {each.reason}; "
@@ -405,8 +401,41 @@ def take_down(work: Work, place: Place, names: Names) -> None:
         return
     for path in view.remove_directories(names):
         report.notes.append(f"{path} is not empty and stays")
-    if not (left or report.stuck or work.may_come_late):
+    if not (left or report.stuck or work.unsure):
         state.finish(place)
+
+
+def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
+    """Destroy the snapshots of the run and return those that stay."""
+    report = work.report
+    done = zfs.destroy(work.door, made_snapshots(work))
+    left = done.left
+    if left:
+        # A snapshot can be busy for a moment after its last mount has gone.
+        time.sleep(1.0)
+        left = zfs.destroy(work.door, [each.name for each in left]).left
+    lost = [name for name in done.missing if zfs.pool_of(name) in report.captured_at]
+    if not lost:
+        return left
+    # A dataset that is renamed, or promoted from a clone, takes snapshots along.
+    try:
+        known = {each.name for each in left}
+        moved = [each for each in zfs.own_snapshots(work.door, report.run) if each not in known]
+    except CommandFailed as error:
+        work.unsure = True
+        again = quote([report.program, "--sweep", "-j", report.job])
+        report.fail(
+            f"the snapshot {lost[0]} has gone, perhaps elsewhere: {error}; "
+            f"the next run looks for it, or: {again}",
+            EX_OSERR,
+        )
+        return left
+    report.notes += [
+        "a dataset was renamed, or promoted from a clone, during the backup: "
+        f"its snapshot was {each} in the end"
+        for each in moved
+    ]
+    return (*left, *zfs.destroy(work.door, moved).left)
 
 
 def made_snapshots(work: Work) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -46,6 +46,14 @@ class Left:
     reason: str
 
 
+@dataclass(frozen=True)
+class Destroyed:
+    """What came of destroying snapshots: those that stay, and those that were not there."""
+
+    left: tuple[Left, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 def list_datasets(door: Door) -> list[Dataset]:
     """Return every file system and volume, as zfs-list(8) orders them.
 
@@ -84,11 +92,12 @@ def lines_of(text: str) -> list[str]:
 def by_pool(names: Sequence[str]) -> dict[str, list[str]]:
     """Return the names sorted, grouped by the pool that each begins with."""
     # Sorted by pool first: "tank/a@1", "tank2@1" and "tank@1" is how plain sorting has them.
-    ordered = sorted(names, key=lambda name: (_pool_of(name), name))
-    return {pool: list(group) for pool, group in groupby(ordered, _pool_of)}
+    ordered = sorted(names, key=lambda name: (pool_of(name), name))
+    return {pool: list(group) for pool, group in groupby(ordered, pool_of)}
 
 
-def _pool_of(name: str) -> str:
+def pool_of(name: str) -> str:
+    """Return the pool that a dataset or snapshot is in."""
     return name.split("/", 1)[0].split("@", 1)[0]
 
 
@@ -116,7 +125,7 @@ def _snapshot_by_program(door: Door, snapshots: Sequence[str], run: str) -> None
 
     # The limits are zfs-program(8)'s highest: names may take the space they need.
     limits = ["-t", "100000000", "-m", "104857600"]
-    argv = ["zfs", "program", "-j", *limits, _pool_of(snapshots[0]), "-"]
+    argv = ["zfs", "program", "-j", *limits, pool_of(snapshots[0]), "-"]
     answer = door.run(argv, text=channel_program(snapshots, run)).stdout
     try:
         returned = json.loads(answer, strict=False)["return"]
@@ -210,8 +219,8 @@ def destroy_command(snapshots: Sequence[str]) -> list[str]:
     return ["zfs", "destroy", "-r", f"{common}@{snapshots[0].partition('@')[2]}"]
 
 
-def destroy(door: Door, snapshots: Sequence[str]) -> list[Left]:
-    """Destroy ``snapshots``, one command for each pool, and return those that stay.
+def destroy(door: Door, snapshots: Sequence[str]) -> Destroyed:
+    """Destroy ``snapshots``, one command for each pool.
 
     ``zfs destroy -r`` takes every snapshot of that name below a dataset, ours or
     not; so it is asked first what it would take, and if that is more than ours,
@@ -219,28 +228,37 @@ def destroy(door: Door, snapshots: Sequence[str]) -> list[Left]:
     """
     if any("@" not in name for name in snapshots):
         raise ValueError("only snapshots are ever destroyed")
-    left: list[Left] = []
-    for names in by_pool(snapshots).values():
-        for _, same in groupby(sorted(names, key=_name_of), _name_of):
-            left += _destroy_together(door, list(same))
-    return left
+    return _all_of(
+        _destroy_together(door, list(same))
+        for names in by_pool(snapshots).values()
+        for _, same in groupby(sorted(names, key=_name_of), _name_of)
+    )
+
+
+def _all_of(parts: Iterable[Destroyed]) -> Destroyed:
+    done = list(parts)
+    return Destroyed(
+        tuple(each for part in done for each in part.left),
+        tuple(name for part in done for name in part.missing),
+    )
 
 
 def _name_of(snapshot: str) -> str:
     return snapshot.partition("@")[2]
 
 
-def _destroy_together(door: Door, snapshots: Sequence[str]) -> list[Left]:
+def _destroy_together(door: Door, snapshots: Sequence[str]) -> Destroyed:
     if len(snapshots) == 1:
         return _destroy_singly(door, snapshots)
     argv = destroy_command(snapshots)
     there = _would_destroy(door, argv)
     ours = [name for name in snapshots if there is None or name in there]
+    missing = Destroyed(missing=tuple(sorted(set(snapshots) - set(ours))))
     if there is not None and there == set(ours):
         result = _attempt(door, argv) if ours else None
         if not ours or (result is not None and result.status == 0):
-            return []
-    return _destroy_singly(door, ours)
+            return missing
+    return _all_of([missing, _destroy_singly(door, ours)])
 
 
 def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:
@@ -256,17 +274,20 @@ def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:
     return {name for word, _, name in lines if word == "destroy"} or None
 
 
-def _destroy_singly(door: Door, snapshots: Sequence[str]) -> list[Left]:
-    left = []
-    for name in snapshots:
-        try:
-            result = door.run(["zfs", "destroy", name], check=False)
-        except CommandFailed as error:
-            left.append(Left(name, error.reason))
-            continue
-        if result.status != 0 and not is_gone(result):
-            left.append(Left(name, failure(result)))
-    return left
+def _destroy_singly(door: Door, snapshots: Sequence[str]) -> Destroyed:
+    return _all_of(_destroy_one(door, name) for name in snapshots)
+
+
+def _destroy_one(door: Door, name: str) -> Destroyed:
+    try:
+        result = door.run(["zfs", "destroy", name], check=False)
+    except CommandFailed as error:
+        return Destroyed(left=(Left(name, error.reason),))
+    if result.status == 0:
+        return Destroyed()
+    if is_gone(result):
+        return Destroyed(missing=(name,))
+    return Destroyed(left=(Left(name, failure(result)),))
 
 
 def _attempt(door: Door, argv: Sequence[str]) -> Result | None:

@@ -77,7 +77,7 @@ zfs.snapshot(door, names, "restomic:default:1")
 assert zfs.own_snapshots(door, "restomic:default:") == sorted(names)
 groups = door.run(["zfs", "list", "-Hp", "-t", "snapshot", "-o", "createtxg"]).stdout.split()
 print(len(names), *set(groups))
-assert zfs.destroy(door, names) == []
+assert zfs.destroy(door, names) == zfs.Destroyed()
 assert zfs.own_snapshots(door, "restomic:default:") == []
 """
     result = machine.run(["/usr/local/bin/python3", "-I", "-c", code], timeout=300)

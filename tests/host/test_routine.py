@@ -197,6 +197,12 @@ class TestFailures:
         shell(filled, "zfs list -H -t snapshot -o name | grep restomic | xargs zfs release kt")
         assert "snapshot kta/src@restomic-" in run(filled, "-c", "true", "kta/src")
 
+    @pytest.mark.parametrize("words", [["kta/src"], ["-r", "kta"]])
+    def test_a_dataset_renamed_meanwhile_does_not_keep_its_snapshot(self, filled: Machine, words):
+        output = run(filled, "-c", "true", "-s", "zfs rename -u kta/src kta/source", *words)
+        assert "renamed, or promoted from a clone, during the backup" in output
+        assert "its snapshot was kta/source@restomic-" in output
+
     def test_foreign_snapshots_of_our_name_are_spared(self, filled: Machine):
         if not filled.is_sandbox:
             pytest.skip("leaves snapshots with our names")

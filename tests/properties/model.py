@@ -12,7 +12,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -60,7 +60,7 @@ class Model:
     seen: dict[str, tuple[str, int]] | None = None
     visible: list[tuple[str, str]] = field(default_factory=list)
     planned: dict[str, plan.ViewMount] = field(default_factory=dict)
-    client_status: int = 0
+    moves: tuple[str, str] | None = None  # what is renamed, and to what, while the client runs
 
     # -- the door ----------------------------------------------------------------------------
 
@@ -261,6 +261,20 @@ class Model:
         self.unmounted.append(point)
         return ""
 
+    def rename(self, old: str, new: str) -> None:
+        """Do what ``zfs rename -u`` does: mounts stay where they are."""
+
+        def after(name: str) -> str:
+            return new + name[len(old) :] if within(name, old) else name
+
+        self.datasets = {
+            after(name): replace(each, name=after(name)) for name, each in self.datasets.items()
+        }
+        self.snapshots = {after(name): each for name, each in self.snapshots.items()}
+        self.mounts = [
+            replace(m, special=after(m.special)) if m.type == "zfs" else m for m in self.mounts
+        ]
+
     # -- the client --------------------------------------------------------------------------
 
     def look(self, names: plan.Names) -> None:
@@ -276,6 +290,11 @@ class Model:
                     m.special for m in visible_mounts(self.mounts) if m.point == (live or "/")
                 )
                 self.seen[point] = (dataset, self.snapshots[f"{dataset}@{short}"].txg)
+
+
+def within(name: str, dataset: str) -> bool:
+    """Say whether a dataset or snapshot is ``dataset``, below it, or a snapshot of these."""
+    return name == dataset or name.startswith((f"{dataset}/", f"{dataset}@"))
 
 
 RUNS = "/nonexistent"
@@ -320,6 +339,8 @@ def run_client(
         send(fault)
     if argv[0] == "chroot":
         door.look(plan.Names("", "", os.path.dirname(argv[1])))
+        if door.moves:
+            door.rename(*door.moves)
     status = {"fails": 1, "fails-after": 3, "killed": -9, "killed-after": -11}.get(fault, 0)
     return client.Ended(status, 0.0, GARBAGE.encode("utf-8", "surrogateescape"), b"odd\n", b"")
 

@@ -88,7 +88,10 @@ def test_a_run_is_complete_or_has_failed(place, request, faults: int):
         if faults > 1:
             points = chance.sample(["", "/dev", "/a", "/home", "/b"], chance.randrange(4))
             model.stubborn = {f"{HERE.directory}/view{point}" for point in points}
-        hypothesis.note(f"{model.faults} {model.stubborn}")
+        nested = sorted(name for name in model.datasets if "/" in name)
+        if nested and chance.random() < 0.3:
+            model.moves = (chosen := chance.choice(nested), f"{chosen}_moved")
+        hypothesis.note(f"{model.faults} {model.stubborn} {model.moves}")
         report = None
         try:
             report = attempt(model, job)
@@ -101,9 +104,12 @@ def test_a_run_is_complete_or_has_failed(place, request, faults: int):
                 assert not complete(model, report)
             if not faults:
                 assert report.status == 0, report.problems
-        invariants(model, before)
         if report is not None and report.status == 0:
             assert left_over(model) == []
+        if model.moves:
+            moved, model.moves = model.moves[::-1], None
+            model.rename(*moved)
+        invariants(model, before)
         # The next run finds nothing in its way, and takes down what is left.
         model.faults, model.stubborn = {}, set()
         try:

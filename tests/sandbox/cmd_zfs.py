@@ -9,9 +9,9 @@ MODULES = {
     "list": "zfs_list", "get": "zfs_list", "snapshot": "zfs_snapshot", "snap": "zfs_snapshot",
     "destroy": "zfs_destroy", "hold": "zfs_snapshot", "holds": "zfs_snapshot",
     "release": "zfs_snapshot", "program": "zfs_program", "create": "zfs_change",
-    "set": "zfs_change", "inherit": "zfs_change", "clone": "zfs_change", "mount": "zfs_change",
-    "unmount": "zfs_change", "umount": "zfs_change", "load-key": "zfs_change",
-    "unload-key": "zfs_change",
+    "set": "zfs_change", "inherit": "zfs_change", "clone": "zfs_change", "rename": "zfs_change",
+    "mount": "zfs_change", "unmount": "zfs_change", "umount": "zfs_change",
+    "load-key": "zfs_change", "unload-key": "zfs_change",
 }
 VERSION = "zfs-2.2.6-FreeBSD_g33174af15\nzfs-kmod-2.2.6-FreeBSD_g33174af15"
 TAIL = """
@@ -33,6 +33,7 @@ USAGES = {
                "\t    <pool> <program file> [lua args...]",
     "mount": "\n\tmount [-flvO] [-o opts] <-a | filesystem>",
     "set": "<property=value> ... <filesystem|volume|snapshot> ...",
+    "rename": "-u [-f] <filesystem> <filesystem>",
     "hold": "[-r] <tag> <snapshot> ...",
     "release": "[-r] <tag> <snapshot> ...",
 }

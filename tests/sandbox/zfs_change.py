@@ -1,4 +1,4 @@
-"""zfs create, clone, set, inherit, mount, unmount, load-key and unload-key."""
+"""zfs create, clone, rename, set, inherit, mount, unmount, load-key and unload-key."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ SETTABLE = {*INHERITED, *OWN, "mountpoint", "volsize", "encryption", "keyformat"
 def run(state: State, command: str, arguments: list[str]) -> int:
     """Any of them."""
     commands = {
-        "create": _create, "clone": _clone, "set": _set, "inherit": _inherit, "mount": _mount,
-        "unmount": _unmount, "umount": _unmount, "load-key": _load_key, "unload-key": _unload_key,
+        "create": _create, "clone": _clone, "rename": _rename, "set": _set, "inherit": _inherit,
+        "mount": _mount, "unmount": _unmount, "umount": _unmount, "load-key": _load_key,
+        "unload-key": _unload_key,
     }
     if state.flag("jailed") and command not in ("mount",):
         warn(f"cannot {command} '{arguments[-1] if arguments else ''}': permission denied")
@@ -135,6 +136,29 @@ def _clone(world: World, arguments: list[str]) -> int:
     world.reload()
     if world.automatic(world.datasets[name]):
         world.mount_at_property(world.datasets[name])
+    return 0
+
+
+def _rename(world: World, arguments: list[str]) -> int:
+    """With -u alone: what is mounted stays where it is."""
+    given, words = _options(arguments, "u")
+    if len(words) != 2 or "u" not in given:
+        raise Usage("missing target dataset argument")
+    old, new = words
+    if old not in world.datasets:
+        warn(f"cannot open '{old}': dataset does not exist")
+        return 1
+    if new in world.datasets:
+        warn(f"cannot rename '{old}': dataset already exists")
+        return 1
+    for name in list(world.datasets):
+        if name == old or name.startswith(f"{old}/"):
+            renamed = new + name[len(old) :]
+            world.state.run("update datasets set name = ? where name = ?", renamed, name)
+            world.state.run(
+                "update mounts set special = ? where special = ? and fstype = 'zfs'", renamed, name
+            )
+    world.reload()
     return 0
 
 

@@ -203,6 +203,20 @@ def test_a_mount_table_that_cannot_be_read_at_the_end(world, fp, monkeypatch):
     assert issued(fp).count("mount -v --libxo") == 1 + len(view.PATIENCE)
 
 
+def test_a_snapshot_that_has_gone_elsewhere_is_looked_for_by_its_mark(world, fp):
+    """Where that cannot be seen, the note that the run has begun stays for the next one."""
+    gone = "cannot open 'kta/a': dataset does not exist"
+    succeed(fp, SNAPSHOT, DEVFS)
+    fp.register(["zfs", "destroy", fp.any()], returncode=1, stderr=gone)
+    fp.register(["zfs", "get", fp.any()], returncode=1, stderr="cannot iterate filesystems")
+    report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    assert report.status == 71
+    assert report.problems[0].startswith("the snapshot kta/a@restomic-")
+    assert report.problems[0].endswith("or: restomic --sweep -j default")
+    assert state.is_unfinished(state.Place("restomic", "default"))
+    assert issued(fp)[-2:] == ["zfs destroy", "zfs get"]
+
+
 def test_more_paths_than_a_command_line_takes_are_refused_beforehand(fp):
     """Where a chosen dataset is mounted above them, they are one path."""
     names = ["t", *(f"t/{number:04}{'x' * 90}" for number in range(4000))]

@@ -109,18 +109,18 @@ class TestOwnSnapshots:
 class TestDestroy:
     def test_one_by_its_name(self, fp):
         fp.register("zfs destroy t/a@s")
-        assert zfs.destroy(DOOR, ["t/a@s"]) == []
+        assert zfs.destroy(DOOR, ["t/a@s"]) == zfs.Destroyed()
 
     def test_several_of_a_pool_with_one_command_after_asking(self, fp):
         fp.register("zfs destroy -nvp -r t/a@s", stdout="destroy\tt/a/x@s\ndestroy\tt/a@s\n")
         fp.register("zfs destroy -r t/a@s")
-        assert zfs.destroy(DOOR, ["t/a@s", "t/a/x@s"]) == []
+        assert zfs.destroy(DOOR, ["t/a@s", "t/a/x@s"]) == zfs.Destroyed()
         assert len(issued(fp)) == 2
 
     def test_each_pool_with_its_own(self, fp):
         fp.register("zfs destroy t@s")
         fp.register("zfs destroy u@s")
-        assert zfs.destroy(DOOR, ["t@s", "u@s"]) == []
+        assert zfs.destroy(DOOR, ["t@s", "u@s"]) == zfs.Destroyed()
 
     def test_a_foreign_snapshot_of_the_same_name_is_spared(self, fp):
         fp.register(
@@ -129,14 +129,14 @@ class TestDestroy:
         )
         fp.register("zfs destroy t/a@s")
         fp.register("zfs destroy t/b@s")
-        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == []
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == zfs.Destroyed()
 
     def test_what_is_gone_is_no_problem(self, fp):
         gone = "could not find any snapshots to destroy; check snapshot names.\n"
         fp.register("zfs destroy -nvp -r t@s", returncode=1, stderr=gone)
-        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == []
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]).missing == ("t/a@s", "t/b@s")
         fp.register("zfs destroy t/a@s", returncode=1, stderr=gone)
-        assert zfs.destroy(DOOR, ["t/a@s"]) == []
+        assert zfs.destroy(DOOR, ["t/a@s"]) == zfs.Destroyed(missing=("t/a@s",))
 
     def test_if_one_is_busy_the_others_go(self, fp):
         busy = "cannot destroy snapshot t/b@s: dataset is busy\n"
@@ -144,7 +144,7 @@ class TestDestroy:
         fp.register("zfs destroy -r t@s", returncode=1, stderr=busy)
         fp.register("zfs destroy t/a@s")
         fp.register("zfs destroy t/b@s", returncode=1, stderr=busy)
-        left = zfs.destroy(DOOR, ["t/a@s", "t/b@s"])
+        left = zfs.destroy(DOOR, ["t/a@s", "t/b@s"]).left
         assert [each.name for each in left] == ["t/b@s"]
         assert "dataset is busy" in left[0].reason
 
@@ -154,4 +154,4 @@ class TestDestroy:
         assert issued(fp) == []
 
     def test_nothing_to_do(self, fp):
-        assert zfs.destroy(DOOR, []) == []
+        assert zfs.destroy(DOOR, []) == zfs.Destroyed()

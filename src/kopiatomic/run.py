@@ -408,13 +408,13 @@ def take_down(work: Work, place: Place, names: Names) -> None:
 def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
     """Destroy the snapshots of the run and return those that stay."""
     report = work.report
-    done = zfs.destroy(work.door, made_snapshots(work))
-    left = done.left
-    if left:
+    done = again = zfs.destroy(work.door, made_snapshots(work))
+    if done.left:
         # A snapshot can be busy for a moment after its last mount has gone.
         time.sleep(1.0)
-        left = zfs.destroy(work.door, [each.name for each in left]).left
-    lost = [name for name in done.missing if zfs.pool_of(name) in report.captured_at]
+        again = zfs.destroy(work.door, [each.name for each in done.left])
+    left, missing = again.left, {*done.missing, *again.missing}
+    lost = sorted(name for name in missing if zfs.pool_of(name) in report.captured_at)
     if not lost:
         return left
     # A dataset that is renamed, or promoted from a clone, takes snapshots along.
@@ -423,10 +423,10 @@ def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
         moved = [each for each in zfs.own_snapshots(work.door, report.run) if each not in known]
     except CommandFailed as error:
         work.unsure = True
-        again = quote([report.program, "--sweep", "-j", report.job])
+        by_hand = quote([report.program, "--sweep", "-j", report.job])
         report.fail(
             f"the snapshot {lost[0]} has gone, perhaps elsewhere: {error}; "
-            f"the next run looks for it, or: {again}",
+            f"the next run looks for it, or: {by_hand}",
             EX_OSERR,
         )
         return left

@@ -200,6 +200,8 @@ def nanoseconds(text: object) -> int | None:
         whole = datetime.fromisoformat(match[1] + zone)
     except ValueError:
         return None
+    if whole.tzinfo is None:  # a date, to which no zone belongs
+        return None
     seconds = (whole - _EPOCH) // timedelta(seconds=1)
     return seconds * 10**9 + int((match[2] or "0").ljust(9, "0"))
 

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import quote, unquote
 
+from kopiatomic.command import decode, printable
+
 HIDDEN = "[hidden]"
 
 # Shorter values are too likely to be a part of ordinary words.
@@ -76,7 +78,7 @@ def _script(path: str | None) -> str:
             data = file.read(WRAPPER_LIMIT)
     except OSError:
         return ""
-    return data.decode("utf-8", "replace") if data.startswith(b"#!") else ""
+    return decode(data) if data.startswith(b"#!") else ""
 
 
 def _assigned(script: str) -> Iterable[str]:
@@ -88,7 +90,11 @@ def _assigned(script: str) -> Iterable[str]:
 def _pattern(values: Iterable[str]) -> re.Pattern[str] | None:
     """Return a pattern for the values in all their spellings, the longest first."""
     lines = {line.strip() for value in values for line in value.splitlines()}
-    spellings = (str, lambda line: quote(line, safe=""), unquote, shlex.quote)
+    spellings = (str, _in_url, unquote, shlex.quote, printable)
     spelled = {spell(line) for line in lines for spell in spellings}
     long = sorted((each for each in spelled if len(each) >= SHORTEST), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, long))) if long else None
+
+
+def _in_url(line: str) -> str:
+    return quote(line, safe="", errors="surrogateescape")

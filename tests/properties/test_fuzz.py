@@ -19,6 +19,7 @@ from kopiatomic import (
     check,
     cli,
     command,
+    contents,
     drill,
     envfile,
     invocation,
@@ -247,6 +248,14 @@ def test_restic_snapshots(snapshots: list[object]) -> None:
         return  # these, find() expects
 
 
+@fuzz("client_times", st.one_of(
+    ANY_TEXT, mangled(st.sampled_from(["2026-01-02T03:04:05.123456789+01:00", "20260102Z"])),
+))  # fmt: skip
+def test_client_times(text: str) -> None:
+    when = contents.nanoseconds(text)
+    assert when is None or isinstance(when, int)
+
+
 WORDS = st.one_of(
     ANY_TEXT, st.sampled_from([
         "restic backup", "kopia snapshot create --json", "kopia-my 'repo", '"', "a\\", "restic -r",
@@ -259,7 +268,8 @@ WORDS = st.one_of(
 def test_wrapper_strings(text: str, options: str, plain: bool, program: str) -> None:
     job = Job(program, targets=("p",), plain=plain, command=preflight.split_words(text, "-c"),
               options=preflight.split_words(options, "-o"))  # fmt: skip
-    environment = backend.client_environment(job, {"RESTIC_REPOSITORY": text}, None)
+    inherited = {"RESTIC_REPOSITORY": text, "RESTIC_PASSWORD": text, "KOPIA_PASSWORD": options}
+    environment = backend.client_environment(job, inherited, None)
     hide = redact.redactor(environment, [*job.command, *job.options])
     hide(text + options)
     drawn = make_plan(job, *SMALL, NAMES, backend.needs_of(job, "/bin/sh", environment))

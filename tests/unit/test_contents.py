@@ -158,6 +158,7 @@ def test_kopias_newest_complete_backup_of_each_source():
         ("1969-12-31T23:59:59.25Z", -750000000),
         ("0001-01-01T00:00:00Z", -62135596800 * 10**9),
         ("garbage", None),
+        ("20260102Z", None),
         (None, None),
         ("12026-01-01T00:00:00Z", None),
     ],

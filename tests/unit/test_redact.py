@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 
+from kopiatomic.command import printable
 from kopiatomic.redact import everywhere, redactor
 
 
@@ -49,6 +50,16 @@ def test_a_wrapper_script(tmp_path):
     )
     hide = redactor({}, wrapper=str(wrapper))
     assert hide("correct horse abcd1234 pw1234 cat /x") == "[hidden] [hidden] [hidden] cat /x"
+
+
+def test_a_password_that_is_no_text(tmp_path):
+    """Bytes that are not UTF-8 are hidden as they come, and as they are shown in a message."""
+    wrapper = tmp_path / "restic-x"
+    wrapper.write_bytes(b"#!/bin/sh\nRESTIC_PASSWORD='pw\xe9\xe8\x01z' exec restic\n")
+    for hide in (redactor({}, wrapper=str(wrapper)), redactor({"PASSWORD": "pw\udce9\udce8\x01z"})):
+        assert hide("no pw\udce9\udce8\x01z") == "no [hidden]"
+        assert hide(printable("no pw\udce9\udce8\x01z")) == "no [hidden]"
+        assert hide("https://h/?p=pw%E9%E8%01z") == "https://h/?p=[hidden]"
 
 
 def test_a_wrapper_that_is_none(tmp_path):

@@ -204,7 +204,9 @@ def printable(text: str) -> str:
 def _visible(char: str) -> str:
     if char.isprintable():
         return char
-    return "".join(f"\\x{byte:02x}" for byte in encode(char))
+    # Other surrogates than those of decode() come out of JSON, which can spell them.
+    handler = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", handler))
 
 
 def encode(text: str) -> bytes:

@@ -3,7 +3,8 @@
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -56,9 +57,19 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Raise ClientFailed where the client's answer has another form than it should."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ClientFailed(1, "the client printed something that is not understood") from error
+
+
 # restic
 
 
+@_understood()
 def restic_sources(reader: Reader, host: str) -> list[Source]:
     """Return the newest snapshot of ``host`` for each of its groups of paths."""
     answer = reader.whole("snapshots", "--json", "--latest", "1", "--host", host)
@@ -72,6 +83,7 @@ def restic_sources(reader: Reader, host: str) -> list[Source]:
     ]
 
 
+@_understood()
 def restic_files(
     reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
 ) -> list[File]:
@@ -115,6 +127,7 @@ def _restic_file(backup: str, node: Mapping[str, object], size: int) -> File:
 # kopia
 
 
+@_understood()
 def kopia_sources(reader: Reader) -> list[Source]:
     """Return the newest complete backup of each source of this user and host."""
     newest: dict[str, Source] = {}
@@ -129,6 +142,7 @@ def kopia_sources(reader: Reader) -> list[Source]:
     return [newest[path] for path in sorted(newest)]
 
 
+@_understood()
 def kopia_files(
     reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
 ) -> list[File]:
@@ -180,13 +194,13 @@ def _files_below(entry: Mapping[str, object]) -> int:
 
 
 def _json(text: bytes, kind: type) -> Any:
-    """Return the JSON value that the client printed; raises ClientFailed if it is none."""
+    """Return the JSON value that the client printed; raises ValueError if it is none."""
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
+    except RecursionError as error:
+        raise ValueError("too deep to be an answer") from error
     if not isinstance(value, kind):
-        raise ClientFailed(1, "the client printed something that is not understood")
+        raise ValueError(f"no {kind.__name__}")
     return value
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import hypothesis
 import pytest
@@ -36,6 +37,7 @@ from kopiatomic import (
 from kopiatomic.command import CommandFailed
 from kopiatomic.job import Job
 from kopiatomic.plan import make_plan
+from kopiatomic.reader import ClientFailed
 from kopiatomic.refusal import Refusal
 from properties.conftest import ALL, SEED, count, several
 from properties.machines import jobs, machines
@@ -246,6 +248,53 @@ def test_restic_snapshots(snapshots: list[object]) -> None:
         parent.choose(snapshots, ["/a"], "h")
     except (ValueError, KeyError, TypeError):
         return  # these, find() expects
+
+
+RESTIC_LIST = json.dumps([{"id": "ab", "paths": ["/a"], "time": "2026-01-02T03:04:05Z"}])
+RESTIC_FILES = json.dumps({"type": "file", "path": "/a", "size": 3, "inode": 7, "mtime": "x"})
+KOPIA_LIST = json.dumps([{"id": "ab", "source": {"path": "/a"}, "startTime": "2026-01-02T03:04:05Z",
+                          "rootEntry": {"type": "d", "obj": "k", "summ": {"files": 2}}}])
+KOPIA_FILES = json.dumps({"entries": [{"type": "f", "obj": "a", "name": "x", "size": 3},
+                                      {"type": "f", "obj": "b", "name": "y"}]})  # fmt: skip
+
+
+def answer(good: str) -> st.SearchStrategy[str]:
+    return st.one_of(mangled(st.just(good)), JSON.map(json.dumps), CHANCE.map(
+        lambda chance: json.dumps([_entry(chance, ("id", "paths", "time", "source", "startTime",
+                                                   "rootEntry", "type", "summ", "entries"))])))
+
+
+class Printer:
+    """A client that prints the same to whatever it is asked."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.encode("utf-8", "surrogatepass")
+
+    def whole(self, *_: str) -> bytes:
+        return self.text
+
+    def lines(self, *_: str) -> list[bytes]:
+        return self.text.split(b"\n")
+
+
+@fuzz("repository_contents", answer(RESTIC_LIST), answer(RESTIC_FILES), answer(KOPIA_LIST),
+      answer(KOPIA_FILES))  # fmt: skip
+def test_repository_contents(snapshots: str, listing: str, manifests: str, shown: str) -> None:
+    chance = random.Random(1)
+    source = contents.Source("ab", "/a", 0.0)
+    root = {"type": "d", "obj": "k", "summ": {"files": 2}}
+    for ask in (
+        lambda: contents.restic_sources(Printer(snapshots), "h"),
+        lambda: contents.restic_files(Printer(listing), contents.Tally(source), 2, 9, chance),
+        lambda: contents.kopia_sources(Printer(manifests)),
+        lambda: contents.kopia_files(
+            Printer(shown), contents.Tally(replace(source, root=root, path="/a")), 2, 9, chance),
+    ):  # fmt: skip
+        try:
+            for each in ask():
+                command.printable(str(each))
+        except ClientFailed as error:
+            clear(str(error))
 
 
 @fuzz("client_times", st.one_of(

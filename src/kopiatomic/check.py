@@ -150,12 +150,12 @@ def findings(sight: Sight, now: float) -> list[Finding]:
 
 
 def dated_success(past: Past, now: float) -> Run | None:
-    """Return the newest run that succeeded at a moment which is not in the future.
+    """Return the newest good run, of a moment that is not in the future.
 
     The newest by the order of the history, which no clock can change.
     """
     for run in reversed(past.runs):
-        if run.outcome == "success" and run.when is not None and run.when <= now + TOLERANCE:
+        if run.is_good and run.when is not None and run.when <= now + TOLERANCE:
             return run
     return None
 

@@ -56,8 +56,15 @@ class Run:
 
     @property
     def night(self) -> str:
-        """How the run shows in a row of nights."""
+        """How the run shows in a row of nights: success, incomplete or failed."""
+        if self.is_good:
+            return "success"
         return "failed" if self.outcome == "interrupted" else self.outcome
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is a whole backup, whatever came after it."""
+        return self.outcome in state.GOOD
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class Past:
 
     @property
     def success(self) -> Run | None:
-        """The newest run that succeeded, or None."""
-        return next((run for run in reversed(self.runs) if run.outcome == "success"), None)
+        """The newest run with a whole backup, or None."""
+        return next((run for run in reversed(self.runs) if run.is_good), None)
 
 
 # Reading them
@@ -231,7 +238,7 @@ def nights(runs: Sequence[Run], now: float) -> list[str]:
 
 
 def newest_failure(runs: Sequence[Run], now: float) -> Run | None:
-    """Return the newest run that did not succeed, if it was lately or nothing came after it."""
+    """Return the newest run that had a problem, if it was lately or nothing came after it."""
     for index, run in enumerate(reversed(runs)):
         if run.outcome != "success":
             lately = run.start is not None and now - run.start < NIGHTS * DAY

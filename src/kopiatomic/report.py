@@ -20,6 +20,7 @@ MOST_NAMES = 3
 
 OUTCOMES = {
     "success": "succeeded",
+    "trouble": "succeeded, but NOT ALL IS WELL",
     "incomplete": "is INCOMPLETE",
     "failed": "FAILED",
     "interrupted": "was INTERRUPTED",
@@ -45,6 +46,7 @@ class Report:
     ended: float = 0.0
     outcome: str = "success"
     status: int = 0
+    whole: bool = False  # the backup: see settle()
     captured_at: dict[str, float] = field(default_factory=dict)
     plan: Plan | None = None
     client: list[str] = field(default_factory=list)
@@ -61,7 +63,13 @@ class Report:
         """Add a problem; the first one decides about the outcome and the exit status."""
         self.problems.append(message)
         if self.status == 0:
-            self.status, self.outcome = status, outcome
+            self.status, self.outcome = status, "trouble" if self.whole else outcome
+
+    def settle(self) -> None:
+        """Note that the backup is whole: no problem beside it makes it a failed one."""
+        self.whole = True
+        if self.outcome != "success":
+            self.outcome = "trouble"
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""

@@ -283,6 +283,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
 def judge(job: Job, report: Report, ended: Ended) -> None:
     """Turn the client's exit status into the run's."""
     if ended.status == 0:
+        report.settle()
         return
     text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
     hint = None
@@ -302,7 +303,7 @@ def last_paths(place: Place) -> list[str] | None:
     try:
         for entry in state.newest_first(place):
             paths = entry.get("paths")
-            if entry.get("outcome") == "success" and isinstance(paths, list):
+            if entry.get("outcome") in state.GOOD and isinstance(paths, list):
                 return [str(path) for path in paths]
     except OSError:
         return None  # which is told when this run cannot be added either

@@ -19,6 +19,9 @@ from kopiatomic.refusal import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, R
 RUN_ROOT = "/var/run"
 STATE_DIRECTORY = "/var/db/kopiatomic"
 
+# The outcomes of a run that has made a whole backup.
+GOOD = ("success", "trouble")
+
 # Entries kept in a job's history: more than a year of nights.
 HISTORY_LENGTH = 500
 
@@ -256,7 +259,7 @@ def _add(path: str, entry: Mapping[str, object]) -> None:
     lines, room, good_one = [], HISTORY_BYTES, False
     for each in reversed(entries):
         line = _line(each)
-        newest_good = each.get("outcome") == "success" and not good_one
+        newest_good = each.get("outcome") in GOOD and not good_one
         good_one = good_one or newest_good
         room -= len(line)
         # What the newest good backup holds is asked for by --check and by the next run.

@@ -154,11 +154,12 @@ class TestHooks:
         output = run(filled, "-c", "/bin/echo client-ran", "-s", "exit 1", "kta/src", status=69)
         assert f"client-ran {TOP}/src" in output
         assert "the command of -s failed" in output
+        assert "the backup succeeded, but NOT ALL IS WELL" in output
 
     def test_a_failing_after_is_told(self, filled: Machine):
-        assert "the command of -q failed" in run(
-            filled, "-c", "true", "-q", "false", "kta/src", status=69
-        )
+        output = run(filled, "-c", "true", "-q", "false", "kta/src", status=69)
+        assert "the command of -q failed" in output
+        assert "the backup succeeded, but NOT ALL IS WELL" in output
 
     def test_thaw_follows_a_snapshot_that_fails(self, filled: Machine):
         if not filled.is_sandbox:
@@ -192,6 +193,7 @@ class TestFailures:
             ["/usr/local/bin/restomic", "--plain", "-c", "true", "-s", hold, "kta/src"]
         )
         assert result.returncode == 71
+        assert "the backup succeeded, but NOT ALL IS WELL" in result.stdout
         assert "cannot be destroyed" in result.stderr
         assert "zfs destroy kta/src@restomic-" in result.stderr
         shell(filled, "zfs list -H -t snapshot -o name | grep restomic | xargs zfs release kt")

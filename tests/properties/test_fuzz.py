@@ -182,7 +182,8 @@ KEYS = ("program", "job", "status", "began", "ended", "seconds", "moment", "capt
         "captured_at", "left_out", "paths", "client", "problems", "notes", "env_file", "command",
         "kind", "not_frozen", "swept")  # fmt: skip
 RUN_ENTRY = CHANCE.map(lambda chance: {
-    **_entry(chance, KEYS), "outcome": chance.choice(["success", "failed", "incomplete", 3]),
+    **_entry(chance, KEYS),
+    "outcome": chance.choice(["success", "trouble", "failed", "incomplete", 3]),
 })  # fmt: skip
 HISTORIES = st.lists(
     st.one_of(ANY_TEXT, RUN_ENTRY.map(json.dumps), mangled(RUN_ENTRY.map(json.dumps)),

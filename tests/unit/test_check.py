@@ -62,6 +62,9 @@ class TestStale:
         assert ": no\\x0aspace" in found.text
         assert "restomic --status -j default" in found.remedy
 
+    def test_trouble_after_a_backup_makes_it_no_worse(self):
+        assert find(past(run(60 * HOUR), run(HOUR, "trouble", problems=("busy",)))) == []
+
     def test_a_failure_after_a_fresh_backup_is_left_to_the_daily_mail(self):
         assert find(past(run(20 * HOUR), run(HOUR, "failed"))) == []
 

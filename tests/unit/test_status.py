@@ -107,6 +107,7 @@ class TestReading:
 
     def test_an_entry_without_an_outcome_is_no_success(self):
         assert history.run_of({}).outcome == "failed"
+        assert history.run_of({"outcome": "trouble"}).is_good
         assert history.run_of({"outcome": ["success"]}).outcome == "failed"
 
 

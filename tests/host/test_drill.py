@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 from machine import Machine, shell
@@ -68,6 +69,7 @@ def test_only_the_newest_backup_is_drilled(repository: Repository):
     machine = repository.machine
     call(repository, "kta/src")
     machine.path(f"{TOP}/src/main.c").write_text("int main(void) { return 1; }\n")
+    time.sleep(1.0)  # a backup's moment is told to the second
     call(repository, "kta/src")
     (source,) = drilled(repository, 9)["sources"]
     assert (source["chosen"], source["identical"]) == (1, 1)

@@ -157,7 +157,9 @@ def test_asked_to_end_at_every_line(place, numbers: list[int], request, name: st
         if last["status"] == 0:
             assert model.seen is not None
         else:
-            assert last["outcome"] == "interrupted", (number, last)
+            # In the last hook, when the backup is whole already.
+            late = last["outcome"] == "trouble" and model.seen is not None
+            assert late or last["outcome"] == "interrupted", (number, last)
             assert last["status"] == 128 + signum
         assert signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler,
                                             signal.SIG_IGN)  # fmt: skip

@@ -184,7 +184,7 @@ def run(
     try:
         if child.stdout is not None and child.stderr is not None:
             _pump(child, {child.stdout: output, child.stderr: messages}, signals)
-        while not _ended(child, 0.2):
+        while not has_ended(child, 0.2):
             signals.enforce()
     finally:
         signals.unwatch()
@@ -192,7 +192,8 @@ def run(
     return Ended(child.returncode, seconds, bytes(output.tail), bytes(messages.tail), bytes(said))
 
 
-def _ended(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
+def has_ended(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Wait so long at most for a program to end, and say whether it did."""
     try:
         child.wait(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from kopiatomic import state
-from kopiatomic.client import Signals
+from kopiatomic.client import Signals, has_ended
 from kopiatomic.command import Door, decode, describe_status, printable
 
 _BLOCK = 1 << 18
@@ -50,7 +50,7 @@ class Reader:
         with tempfile.TemporaryFile(dir=state.STATE_DIRECTORY) as messages:
             child = self._start(words, descriptor, messages)
             try:
-                while not _ended(child):
+                while not has_ended(child, 0.5):
                     self.signals.enforce()
             finally:
                 self._finish(child)
@@ -70,7 +70,7 @@ class Reader:
                     if not block:
                         break
                     yield block
-                while not _ended(child):
+                while not has_ended(child, 0.5):
                     self.signals.enforce()
             finally:
                 self._finish(child)
@@ -111,11 +111,3 @@ class Reader:
             how = describe_status(status)
             raise ClientFailed(status, printable(f"{name}: {said} ({how})" if said else
                                                  f"{name}: {how}"))  # fmt: skip
-
-
-def _ended(child: "subprocess.Popen[bytes]") -> bool:
-    try:
-        child.wait(timeout=0.5)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

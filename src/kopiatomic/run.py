@@ -385,10 +385,9 @@ def take_down(work: Work, place: Place, names: Names) -> None:
             EX_OSERR,
         )
     if outcome.unknown:
-        again = [report.program, "--sweep", "-j", report.job]
         report.fail(
             f"the view may still be mounted: {outcome.unknown}; "
-            f"the next run tries again, or: {quote(again)}",
+            f"the next run tries again, or: {sweep_by_hand(report)}",
             EX_OSERR,
         )
     left = destroy_snapshots(work)
@@ -424,10 +423,9 @@ def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
         moved = [each for each in zfs.own_snapshots(work.door, report.run) if each not in known]
     except CommandFailed as error:
         work.unsure = True
-        by_hand = quote([report.program, "--sweep", "-j", report.job])
         report.fail(
             f"the snapshot {lost[0]} has gone, perhaps elsewhere: {error}; "
-            f"the next run looks for it, or: {by_hand}",
+            f"the next run looks for it, or: {sweep_by_hand(report)}",
             EX_OSERR,
         )
         return left
@@ -437,6 +435,11 @@ def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
         for each in moved
     ]
     return (*left, *zfs.destroy(work.door, moved).left)
+
+
+def sweep_by_hand(report: Report) -> str:
+    """Return the command that takes down what the job has left."""
+    return quote([report.program, "--sweep", "-j", report.job])
 
 
 def made_snapshots(work: Work) -> list[str]:

@@ -249,7 +249,7 @@ def _name_of(snapshot: str) -> str:
 
 def _destroy_together(door: Door, snapshots: Sequence[str]) -> Destroyed:
     if len(snapshots) == 1:
-        return _destroy_singly(door, snapshots)
+        return _destroy_one(door, snapshots[0])
     argv = destroy_command(snapshots)
     there = _would_destroy(door, argv)
     ours = [name for name in snapshots if there is None or name in there]
@@ -258,7 +258,7 @@ def _destroy_together(door: Door, snapshots: Sequence[str]) -> Destroyed:
         result = _attempt(door, argv) if ours else None
         if not ours or (result is not None and result.status == 0):
             return missing
-    return _all_of([missing, _destroy_singly(door, ours)])
+    return _all_of([missing, *(_destroy_one(door, name) for name in ours)])
 
 
 def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:
@@ -272,10 +272,6 @@ def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:
     if any(word not in ("destroy", "reclaim") for word, _, _ in lines):
         return None
     return {name for word, _, name in lines if word == "destroy"} or None
-
-
-def _destroy_singly(door: Door, snapshots: Sequence[str]) -> Destroyed:
-    return _all_of(_destroy_one(door, name) for name in snapshots)
 
 
 def _destroy_one(door: Door, name: str) -> Destroyed:

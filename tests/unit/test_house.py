@@ -12,7 +12,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "kopiatomic"
 TEMPLATES = SOURCE.parents[1] / "periodic"
-FILES = sorted(SOURCE.glob("*.py"))
+FILES = sorted(SOURCE.rglob("*.py"))
+assert FILES, "there is nothing to check"
 
 
 def imports(path: Path) -> set[str]:
@@ -27,7 +28,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_nothing_is_ever_deleted_recursively(path: Path):
     text = path.read_text()
     assert not re.search(r"\brmtree\b|\bremovedirs\b|rm\s+-\w*[rR]|--recursive-delete", text)
@@ -40,14 +41,14 @@ def test_the_scripts_delete_nothing():
         assert not re.search(r"^\s*(rm|rmdir|unlink|find)\b", path.read_text(), re.M), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_only_the_standard_library_is_needed(path: Path):
     for name in imports(path):
         top = name.partition(".")[0]
         assert top == "kopiatomic" or top in sys.stdlib_module_names, name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_programs_are_started_through_the_one_door(path: Path):
     if path.name == "command.py":
         return

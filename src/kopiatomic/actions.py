@@ -9,20 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kopiatomic import (
-    backend,
-    client,
-    nullfs,
-    outcome,
-    preflight,
-    redact,
-    report,
-    run,
-    state,
-)
-from kopiatomic.command import Door
+from kopiatomic import backend, outcome, preflight, redact, report, run, state
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
+from kopiatomic.system import nullfs, process
+from kopiatomic.system.command import Door
 
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
@@ -47,7 +38,7 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     names = run.name_run(state.Place(job.program, job.name))
     plan = run.draw_plan(job, door, names, needs)
     plan = replace(plan, notes=(*plan.notes, *notes))
-    words = backend.client_command(job, plan, None, None, not client.on_terminal())
+    words = backend.client_command(job, plan, None, None, not process.on_terminal())
     if "--json" in values:
         text = report.as_json(report.plan_as_dict(plan, words))
     else:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopiatomic.command import PATH, decode, quote
 from kopiatomic.job import Job
 from kopiatomic.plan import Needs, Plan
+from kopiatomic.system.command import PATH, decode, quote
 
 # Of the caller's environment the client gets all but what could make a
 # program that runs as root load something else.

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 
 from kopiatomic import backend, drill, outcome, preflight, redact, report, upkeep
-from kopiatomic.command import Door, quote
 from kopiatomic.job import Job
+from kopiatomic.system.command import Door, quote
 
 
 def look_after(job: Job, door: Door, values: Mapping[str, str]) -> int:

@@ -8,16 +8,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kopiatomic import mounts, state, zfs
-from kopiatomic.command import CommandFailed, Door, printable, quote
+from kopiatomic import state
 from kopiatomic.exposure import Thing, exposures, find_things
 from kopiatomic.history import DAY, PROGRAMS, Past, Run, read_pasts
 from kopiatomic.leftovers import Leftover, described, find_leftovers
-from kopiatomic.machine import Dataset, Mount, visible_mounts
 from kopiatomic.refusal import Refusal
 from kopiatomic.report import OUTCOMES
 from kopiatomic.state import Place
 from kopiatomic.status import TOLERANCE, age, running_since, when
+from kopiatomic.system import mounts, zfs
+from kopiatomic.system.command import CommandFailed, Door, printable, quote
+from kopiatomic.system.machine import Dataset, Mount, visible_mounts
 
 HOUR = 3600.0
 MAX_AGE = 48.0

@@ -77,8 +77,8 @@ def main(program: str, arguments: "Sequence[str]") -> int:
         return 0
     import os
 
-    from kopiatomic.command import CommandFailed
     from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, Refusal
+    from kopiatomic.system.command import CommandFailed
 
     os.umask(0o077)
     _fill_standard_streams()
@@ -114,8 +114,8 @@ def _fill_standard_streams() -> None:
 
 def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int) -> int:
     """Say in one line why nothing was done, and return the exit status."""
-    from kopiatomic.command import printable
     from kopiatomic.refusal import PERIODIC_TROUBLE
+    from kopiatomic.system.command import printable
 
     if "--periodic" not in arguments:
         print(f"{program}: {printable(message)}", file=sys.stderr)
@@ -142,7 +142,7 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
         return 0
     job = job_from(program, options, targets)
 
-    from kopiatomic.command import Door
+    from kopiatomic.system.command import Door
 
     door = Door(trace=_tracer(job) if "--verbose" in values else None)
     instead = _instead_of_a_backup(set(values), job)

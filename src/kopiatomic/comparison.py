@@ -3,10 +3,10 @@
 import os
 import stat
 
-from kopiatomic import mounts, zfs
-from kopiatomic.command import CommandFailed, Door
 from kopiatomic.contents import File
-from kopiatomic.machine import join, nearest
+from kopiatomic.system import mounts, zfs
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.machine import join, nearest
 
 _BLOCK = 1 << 18
 

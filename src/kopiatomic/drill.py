@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kopiatomic import backend, contents, preflight, report, scratch, state, upkeep
-from kopiatomic.client import Interrupted, Signals
-from kopiatomic.command import CommandFailed, Door, printable
 from kopiatomic.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.contents import Tally
 from kopiatomic.invocation import base_command
@@ -24,6 +22,8 @@ from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.scratch import Scratch
 from kopiatomic.state import Place
+from kopiatomic.system.command import CommandFailed, Door, printable
+from kopiatomic.system.process import Interrupted, Signals
 from kopiatomic.upkeep import Account, Done
 
 # Larger files are not restored unless the user says otherwise.

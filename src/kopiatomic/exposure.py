@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from kopiatomic import state
-from kopiatomic.command import find, printable, quote
 from kopiatomic.history import PROGRAMS, Past
-from kopiatomic.machine import ancestors
 from kopiatomic.state import Place
+from kopiatomic.system.command import find, printable, quote
+from kopiatomic.system.machine import ancestors
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 
 from kopiatomic.backend import ByHand, backend_of
-from kopiatomic.command import quote
 from kopiatomic.job import Job
 from kopiatomic.refusal import Refusal
+from kopiatomic.system.command import quote
 
 # Options of a backup that say which repository and how to reach it, so that the
 # client's other subcommands need them as well: those that take a word, and those

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kopiatomic import mounts, state, zfs
-from kopiatomic.command import Door, printable
+from kopiatomic import state
 from kopiatomic.history import PROGRAMS, find_notes, place_of
-from kopiatomic.machine import Mount, lies_in
 from kopiatomic.state import Place
+from kopiatomic.system import mounts, zfs
+from kopiatomic.system.command import Door, printable
+from kopiatomic.system.machine import Mount, lies_in
 
 
 @dataclass(frozen=True)

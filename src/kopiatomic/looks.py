@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 
 from kopiatomic import check, outcome, preflight, report, status
-from kopiatomic.command import Door
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_OSERR, PERIODIC_TROUBLE
+from kopiatomic.system.command import Door
 
 
 def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:

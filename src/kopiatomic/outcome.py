@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from kopiatomic import client
-from kopiatomic.command import printable
 from kopiatomic.job import Job
 from kopiatomic.refusal import PERIODIC_TROUBLE
+from kopiatomic.system import process
+from kopiatomic.system.command import printable
 
 
 class Account(Protocol):
@@ -23,13 +23,13 @@ class Account(Protocol):
         """What went wrong."""
 
 
-def streams(values: Mapping[str, str]) -> client.Streams:
+def streams(values: Mapping[str, str]) -> process.Streams:
     """Return where the client's output goes."""
     if "--periodic" in values:
-        return client.Streams(output=None, messages=None)
+        return process.Streams(output=None, messages=None)
     as_json = "--json" in values
-    return client.Streams(
-        output=2 if as_json else 1, capture=as_json or not client.on_terminal()
+    return process.Streams(
+        output=2 if as_json else 1, capture=as_json or not process.on_terminal()
     )
 
 

@@ -10,11 +10,11 @@ import os
 from collections.abc import Mapping, Sequence
 
 from kopiatomic.backend import has_option, option_value
-from kopiatomic.command import CommandFailed, Door
 from kopiatomic.invocation import base_command
 from kopiatomic.job import Job
-from kopiatomic.machine import lies_in
 from kopiatomic.refusal import Refusal
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.machine import lies_in
 
 # Options with which the user decides about the parent.
 _DECIDED = ("--parent", "--force", "-f", "--group-by", "-g")

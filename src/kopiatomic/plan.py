@@ -9,9 +9,17 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from kopiatomic.job import Job
-from kopiatomic.machine import Dataset, Mount, ancestors, join, lies_in, nearest, visible_mounts
 from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, Refusal
-from kopiatomic.zfs import BACKUP_PROPERTY, NAME_LIMIT
+from kopiatomic.system.machine import (
+    Dataset,
+    Mount,
+    ancestors,
+    join,
+    lies_in,
+    nearest,
+    visible_mounts,
+)
+from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 
 # What a view never needs: these show processes, file descriptors or nothing.
 UNWANTED = frozenset({"fdescfs", "procfs", "linprocfs", "linsysfs", "autofs"})

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from kopiatomic import envfile
 from kopiatomic.backend import backend_of
-from kopiatomic.command import CommandFailed, Door, find
 from kopiatomic.job import Job
-from kopiatomic.machine import Dataset
 from kopiatomic.refusal import EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, Refusal
+from kopiatomic.system.command import CommandFailed, Door, find
+from kopiatomic.system.machine import Dataset
 
 # A hook whose first word holds none of these names a program, and no shell syntax.
 _SHELL_SYNTAX = re.compile(r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]")

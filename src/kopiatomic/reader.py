@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from kopiatomic import state
-from kopiatomic.client import Signals, has_ended
-from kopiatomic.command import Door, decode, describe_status, printable
+from kopiatomic.system.command import Door, decode, describe_status, printable
+from kopiatomic.system.process import Signals, has_ended
 
 _BLOCK = 1 << 18
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import quote, unquote
 
-from kopiatomic.command import decode, printable
+from kopiatomic.system.command import decode, printable
 
 HIDDEN = "[hidden]"
 

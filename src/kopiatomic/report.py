@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from kopiatomic.backend import Figures
-from kopiatomic.command import describe_status, fits, printable, quote
 from kopiatomic.plan import Plan
+from kopiatomic.system.command import describe_status, fits, printable, quote
+from kopiatomic.system.zfs import by_pool, snapshot_command
 from kopiatomic.view import mount_command
-from kopiatomic.zfs import by_pool, snapshot_command
 
 # How much of a client's words a mail carries.
 MAIL_LINES = 40

@@ -5,21 +5,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import backend, client, mounts, parent, preflight, redact, state, view, zfs
-from kopiatomic.client import Ended, Interrupted, Signals, Streams
-from kopiatomic.command import (
-    CommandFailed,
-    Door,
-    GivenUp,
-    decode,
-    describe_status,
-    fits,
-    printable,
-    quote,
-)
+from kopiatomic import backend, parent, preflight, redact, state, view
 from kopiatomic.invocation import by_hand
 from kopiatomic.job import Job
-from kopiatomic.machine import Mount
 from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.refusal import (
     EX_CANTCREAT,
@@ -32,6 +20,19 @@ from kopiatomic.refusal import (
 )
 from kopiatomic.report import Report, as_dict, kept_out_by_hand
 from kopiatomic.state import Place
+from kopiatomic.system import mounts, process, zfs
+from kopiatomic.system.command import (
+    CommandFailed,
+    Door,
+    GivenUp,
+    decode,
+    describe_status,
+    fits,
+    printable,
+    quote,
+)
+from kopiatomic.system.machine import Mount
+from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 
 class Failed(Exception):
@@ -268,7 +269,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
     if for_us_alone:
         streams = replace(streams, output=None)
     try:
-        ended = client.run(
+        ended = process.run(
             work.door, view.chroot_command(plan.names, words), environment, work.signals, streams
         )
     except CommandFailed as error:
@@ -332,7 +333,7 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
             "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
         }
     try:
-        ended = client.run(
+        ended = process.run(
             work.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
         )
     except CommandFailed as error:

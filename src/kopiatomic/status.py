@@ -4,11 +4,11 @@ import os
 import time
 from dataclasses import dataclass
 
-from kopiatomic.command import CommandFailed, Door, printable
 from kopiatomic.history import Past, Run, newest_failure, nights, read_pasts
 from kopiatomic.leftovers import Leftover, described, find_leftovers
 from kopiatomic.report import clock, duration, size
 from kopiatomic.state import Place
+from kopiatomic.system.command import CommandFailed, Door, printable
 
 # How far a moment may lie ahead of the clock, which is set back a little at times.
 TOLERANCE = 600.0

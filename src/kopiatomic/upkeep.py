@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import backend, client, preflight, report, state
+from kopiatomic import backend, preflight, report, state
 from kopiatomic.backend import backend_of, has_option, option_value
-from kopiatomic.client import Ended, Interrupted, Signals, Streams
-from kopiatomic.command import CommandFailed, Door, decode, describe_status, printable
 from kopiatomic.invocation import base_command, by_hand
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.state import Place
+from kopiatomic.system import process
+from kopiatomic.system.command import CommandFailed, Door, decode, describe_status, printable
+from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 # How kopia names the one who may do maintenance.
 _KOPIA_OWNER = re.compile(r"must be run by designated user: (\S{1,300})")
@@ -128,7 +129,7 @@ def run(
                     break
                 # What forget says has to be read, also where a person watches.
                 how = replace(streams, capture=streams.capture or step.name.startswith("forget"))
-                ended = client.run(door, step.argv, environment, signals, how)
+                ended = process.run(door, step.argv, environment, signals, how)
                 done.status, done.seconds = ended.status, ended.seconds
                 account.said = decode(ended.said)
                 done.outcome = "ok" if ended.status == 0 else "failed"

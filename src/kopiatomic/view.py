@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from kopiatomic import mounts, nullfs
-from kopiatomic.command import CommandFailed, Door, chunks, failure, printable, reason_of
-from kopiatomic.machine import Mount, join, lies_in
 from kopiatomic.plan import Names, Plan, ViewMount
+from kopiatomic.system import mounts, nullfs
+from kopiatomic.system.command import CommandFailed, Door, chunks, failure, printable, reason_of
+from kopiatomic.system.machine import Mount, join, lies_in
 
 # A network file system that hangs must not hang the backup.
 MOUNT_TIME_LIMIT = 120.0

@@ -68,8 +68,9 @@ def measure(count: int, answers: str) -> dict[str, float]:
     import itertools
     import time
 
-    from kopiatomic import client, command, nullfs, plan, preflight, run, state, view
+    from kopiatomic import plan, preflight, run, state, view
     from kopiatomic.job import Job
+    from kopiatomic.system import command, nullfs, process
 
     started = 0
     meanwhile = 0.0
@@ -90,11 +91,11 @@ def measure(count: int, answers: str) -> dict[str, float]:
                 out = json.dumps({"return": count})
             return command.Result(tuple(argv), 0, out, "")
 
-    def run_client(*_: object) -> client.Ended:
+    def run_client(*_: object) -> process.Ended:
         nonlocal started, meanwhile
         started += 1
         meanwhile = megabytes("VmRSS")
-        return client.Ended(0, 0.0)
+        return process.Ended(0, 0.0)
 
     class Nmount:
         """The system call, which costs nothing; what it takes to call it is ours."""
@@ -126,14 +127,14 @@ def measure(count: int, answers: str) -> dict[str, float]:
     state.RUN_ROOT, state.STATE_DIRECTORY = f"{answers}/run", f"{answers}/db"
     plan.RUN_DIRECTORIES = (f"{answers}/run",)
     preflight.need_root = lambda job: None
-    client.run, run.draw_plan = run_client, draw_plan
+    process.run, run.draw_plan = run_client, draw_plan
     ctypes.CDLL.nmount, view.standing_in = Nmount(), standing_in
     view.way_to = lambda path: way_to("/." * path.count("/"))
     job = Job("restomic", everything=True, plain=True, command=("/bin/true",))
     before = megabytes("VmRSS")
     began = time.process_time()
     door = Free(nmount=nullfs.find_nmount())
-    report = run.run(job, door, client.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
+    report = run.run(job, door, process.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
     seconds = time.process_time() - began
     assert report.status == 0, report.problems
     assert len(report.plan.captured) == count

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 import pytest
 from machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
-from kopiatomic import backend, check, client, command, drill, plan, refusal, scratch, state
+from kopiatomic import backend, check, drill, plan, refusal, scratch, state
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.job import Job
-from kopiatomic.machine import lies_in
 from kopiatomic.state import Place
+from kopiatomic.system import command, process
+from kopiatomic.system.machine import lies_in
 from kopiatomic.upkeep import Wishes
 from kopiatomic.upkeep import plan as plan_upkeep
 
@@ -276,7 +277,7 @@ def test_the_environment_is_that_of_the_program(program):
 @both
 def test_the_numbers_are_those_of_the_program(program):
     page = plain(PAGES[program])
-    assert f"which has {client.GRACE:g} seconds to end" in page
+    assert f"which has {process.GRACE:g} seconds to end" in page
     assert f"The last {state.HISTORY_LENGTH} backups" in page
     assert f"{check.MAX_AGE:g} hours if not given" in page
     assert drill.size_of("1G") == drill.SIZE_LIMIT

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from kopiatomic.job import Job
-from kopiatomic.machine import Dataset, Mount
+from kopiatomic.system.machine import Dataset, Mount
 from properties.model import JOB, Model, Snapshot
 
 # Few parts, so that names and points meet: prefixes of each other, blanks, dots, wildcards.

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from kopiatomic import client, plan, preflight, run, state, view, zfs
-from kopiatomic.command import CommandFailed, GivenUp, Result, failure
+from kopiatomic import plan, preflight, run, state, view
 from kopiatomic.job import Job
-from kopiatomic.machine import Dataset, Mount, lies_in, nearest, visible_mounts
 from kopiatomic.report import Report
+from kopiatomic.system import process, zfs
+from kopiatomic.system.command import CommandFailed, GivenUp, Result, failure
+from kopiatomic.system.machine import Dataset, Mount, lies_in, nearest, visible_mounts
 
 CONTROL = "/.zfs/snapshot/"
 FAULTS = (
@@ -304,7 +305,7 @@ BUILD = view.build
 def send(name: str) -> None:
     """Send a signal to ourselves, if a run catches it; it would be the end of the tests."""
     number = getattr(signal, f"SIG{name}")
-    if isinstance(getattr(signal.getsignal(number), "__self__", None), client.Signals):
+    if isinstance(getattr(signal.getsignal(number), "__self__", None), process.Signals):
         os.kill(os.getpid(), number)
 
 
@@ -327,10 +328,10 @@ def place() -> Any:
 
 
 def run_client(
-    door: Model, argv: Sequence[str], environment: Mapping[str, str], signals: client.Signals,
-    streams: client.Streams,
-) -> client.Ended:  # fmt: skip
-    """Stand in for client.run: the model's client, or a hook."""
+    door: Model, argv: Sequence[str], environment: Mapping[str, str], signals: process.Signals,
+    streams: process.Streams,
+) -> process.Ended:  # fmt: skip
+    """Stand in for process.run: the model's client, or a hook."""
     door.call += 1
     fault = door.faults.get(door.call, "")
     if fault == "no-start":
@@ -342,13 +343,13 @@ def run_client(
         if door.moves:
             door.rename(*door.moves)
     status = {"fails": 1, "fails-after": 3, "killed": -9, "killed-after": -11}.get(fault, 0)
-    return client.Ended(status, 0.0, GARBAGE.encode("utf-8", "surrogateescape"), b"odd\n", b"")
+    return process.Ended(status, 0.0, GARBAGE.encode("utf-8", "surrogateescape"), b"odd\n", b"")
 
 
 # Both systems have it.
 JOB = Job("restomic", plain=True, command=("/bin/echo",))
 ENVIRONMENT = {"HOME": "/nonexistent", "TMPDIR": "/tmp"}
-QUIET = client.Streams(output=None, messages=None)
+QUIET = process.Streams(output=None, messages=None)
 
 
 def attempt(model: Model, job: Job) -> Report:

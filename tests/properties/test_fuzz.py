@@ -20,12 +20,10 @@ from kopiatomic import (
     backend,
     check,
     cli,
-    command,
     contents,
     drill,
     envfile,
     invocation,
-    mounts,
     parent,
     preflight,
     redact,
@@ -33,13 +31,13 @@ from kopiatomic import (
     state,
     status,
     upkeep,
-    zfs,
-)  # fmt: skip
-from kopiatomic.command import CommandFailed
+)
 from kopiatomic.job import Job
 from kopiatomic.plan import make_plan
 from kopiatomic.reader import ClientFailed
 from kopiatomic.refusal import Refusal
+from kopiatomic.system import command, mounts, zfs
+from kopiatomic.system.command import CommandFailed
 from properties.conftest import ALL, SEED, count, several
 from properties.machines import jobs, machines
 from properties.model import Model, place

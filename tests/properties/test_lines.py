@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-from kopiatomic import client, state
-from kopiatomic.machine import Dataset, Mount
+from kopiatomic import state
+from kopiatomic.system import process
+from kopiatomic.system.machine import Dataset, Mount
 from properties.conftest import ALL, SEED, count
 from properties.model import JOB, Model, attempt, complete, left_over, place
 from properties.test_runs import HERE, forget, invariants
@@ -143,7 +144,7 @@ def test_asked_to_end_at_every_line(place, numbers: list[int], request, name: st
 
         def ask() -> None:
             handler = signal.getsignal(signum)
-            if isinstance(getattr(handler, "__self__", None), client.Signals):
+            if isinstance(getattr(handler, "__self__", None), process.Signals):
                 sent.append(number)  # noqa: B023
                 os.kill(os.getpid(), signum)
                 time.sleep(0)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import strategies as st
 
 from kopiatomic import state
-from kopiatomic.command import printable
-from kopiatomic.machine import lies_in
 from kopiatomic.refusal import Refusal
 from kopiatomic.report import as_dict, as_json, as_mail
+from kopiatomic.system.command import printable
+from kopiatomic.system.machine import lies_in
 from properties.conftest import SEED, count, several
 from properties.machines import jobs, machines
 from properties.model import FAULTS, Model, attempt, complete, left_over, place

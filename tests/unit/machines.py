@@ -1,8 +1,8 @@
 """Made-up machines for the tests of what is pure."""
 
 from kopiatomic.job import Job
-from kopiatomic.machine import Dataset, Mount
 from kopiatomic.plan import Names, Needs, Plan, make_plan
+from kopiatomic.system.machine import Dataset, Mount
 
 NAMES = Names("restomic:default:1", "restomic-1", "/var/run/restomic/default")
 NEEDS = Needs("/usr/local/bin/restic")

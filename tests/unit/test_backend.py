@@ -264,7 +264,7 @@ class TestParent:
         assert parent.choose(self.SNAPSHOTS, ["/srv"], "h") is None
 
     def test_the_repository_may_be_named_after_the_subcommand(self, fp):
-        from kopiatomic.command import Door
+        from kopiatomic.system.command import Door
 
         asked = ["restic", "-r", "/r", "--no-cache", "--no-lock", "snapshots", "--json"]
         fp.register(asked, stdout=json.dumps(self.SNAPSHOTS))
@@ -287,7 +287,7 @@ class TestParent:
         ],
     )
     def test_nothing_is_asked(self, fp, job):
-        from kopiatomic.command import Door
+        from kopiatomic.system.command import Door
 
         assert parent.find(Door(), job, ["/a"], None, {}) is None
         assert not fp.calls
@@ -295,7 +295,7 @@ class TestParent:
     def test_asks_through_the_wrapper_with_the_repositorys_options(self, fp):
         import os
 
-        from kopiatomic.command import Door
+        from kopiatomic.system.command import Door
 
         host = os.uname().nodename
         fp.register(

@@ -8,13 +8,13 @@ import pytest
 
 from kopiatomic import check, cli, exposure, state, status
 from kopiatomic.check import MAX_AGE, Expected, Sight
-from kopiatomic.command import Door
 from kopiatomic.exposure import Thing
 from kopiatomic.history import Past, Run
 from kopiatomic.leftovers import Leftover
-from kopiatomic.machine import Mount
 from kopiatomic.refusal import EX_NOPERM, EX_USAGE, Refusal
 from kopiatomic.state import Place
+from kopiatomic.system.command import Door
+from kopiatomic.system.machine import Mount
 from unit.machines import dataset, simple, unmounted, zfs
 
 NOW = 1_795_420_800.0

@@ -8,16 +8,16 @@ import time
 
 import pytest
 
-from kopiatomic import client
-from kopiatomic.client import Interrupted, Signals, Streams
-from kopiatomic.command import CommandFailed, Door
+from kopiatomic.system import process
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.process import Interrupted, Signals, Streams
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
 def run(code, *, signals=None, **streams):
     argv = [sys.executable, "-c", code]
-    return client.run(Door(), argv, ENVIRONMENT, signals or Signals(), Streams(**streams))
+    return process.run(Door(), argv, ENVIRONMENT, signals or Signals(), Streams(**streams))
 
 
 class TestOutput:
@@ -44,7 +44,7 @@ class TestOutput:
         null = os.open(os.devnull, os.O_WRONLY)
         ended = run("print('x' * 3_000_000 + 'end')", output=null)
         os.close(null)
-        assert len(ended.output) == client.TAIL
+        assert len(ended.output) == process.TAIL
         assert ended.output.endswith(b"end\n")
 
     def test_a_reader_that_has_gone_does_not_stop_the_backup(self):
@@ -62,7 +62,7 @@ class TestOutput:
 
     def test_a_program_that_is_not_there(self):
         with pytest.raises(CommandFailed, match="cannot be started"):
-            client.run(Door(), ["/nonexistent/x"], ENVIRONMENT, Signals(), Streams())
+            process.run(Door(), ["/nonexistent/x"], ENVIRONMENT, Signals(), Streams())
 
 
 def later(seconds, signum):
@@ -122,10 +122,10 @@ class TestSignals:
             assert run("import time; time.sleep(30)", signals=signals).status == -signal.SIGTERM
 
     def test_handlers_are_put_back(self):
-        before = [signal.getsignal(each) for each in client.CAUGHT]
+        before = [signal.getsignal(each) for each in process.CAUGHT]
         with Signals():
             assert signal.getsignal(signal.SIGTERM) not in before
-        assert [signal.getsignal(each) for each in client.CAUGHT] == before
+        assert [signal.getsignal(each) for each in process.CAUGHT] == before
 
     def test_what_nohup_ignores_stays_ignored(self):
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from kopiatomic import command
-from kopiatomic.command import CommandFailed, Door, chunks, printable, quote
+from kopiatomic.system import command
+from kopiatomic.system.command import CommandFailed, Door, chunks, printable, quote
 
 
 def python(code: str) -> list[str]:

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from kopiatomic.command import Door
 from kopiatomic.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.contents import File
+from kopiatomic.system.command import Door
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from kopiatomic import cli, contents, drill, state
-from kopiatomic.command import Door
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_NOINPUT, EX_USAGE, Refusal
+from kopiatomic.system.command import Door
 from unit.drills import node, place
 
 __all__ = ["place"]

@@ -67,7 +67,7 @@ def test_nobody_imports_the_front_door():
 
 @pytest.mark.parametrize("name", ["plan", "machine", "job", "refusal"])
 def test_what_is_pure_knows_no_program_and_no_file(name: str):
-    touched = imports(SOURCE / f"{name}.py") & {"os", "subprocess", "kopiatomic.command"}
+    touched = imports(SOURCE / f"{name}.py") & {"os", "subprocess", "kopiatomic.system.command"}
     assert not touched
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from kopiatomic import mounts
-from kopiatomic.command import CommandFailed, Door
-from kopiatomic.machine import Mount
+from kopiatomic.system import mounts
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.machine import Mount
 
 # As recorded on FreeBSD 14.2, with a tab in a mount point left as it is.
 RECORDED = (

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from kopiatomic import nullfs, view
-from kopiatomic.command import CommandFailed, Door
+from kopiatomic import view
 from kopiatomic.plan import Names, ViewMount
+from kopiatomic.system import nullfs
+from kopiatomic.system.command import CommandFailed, Door
 
 NAMES = Names("run", "snapshot", "/nowhere")
 VIEW = NAMES.view

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from kopiatomic.machine import Dataset, Mount, visible_mounts
 from kopiatomic.plan import Names, Needs
 from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, Refusal
+from kopiatomic.system.machine import Dataset, Mount, visible_mounts
 from unit.machines import (
     NAMES,
     ROOT,

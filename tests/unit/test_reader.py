@@ -7,9 +7,9 @@ import sys
 import time
 
 from kopiatomic import state
-from kopiatomic.client import Signals
-from kopiatomic.command import Door
 from kopiatomic.reader import Reader
+from kopiatomic.system.command import Door
+from kopiatomic.system.process import Signals
 from unit.drills import place
 
 __all__ = ["place"]

@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from kopiatomic.command import printable
 from kopiatomic.redact import everywhere, redactor
+from kopiatomic.system.command import printable
 
 
 @pytest.mark.parametrize(

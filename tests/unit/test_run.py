@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import pytest
 
-from kopiatomic import client, run, state, view
-from kopiatomic.client import Ended, Streams
-from kopiatomic.command import Door
+from kopiatomic import run, state, view
 from kopiatomic.job import Job
-from kopiatomic.machine import Mount
 from kopiatomic.refusal import Refusal
 from kopiatomic.report import as_dict
+from kopiatomic.system import process
+from kopiatomic.system.command import Door
+from kopiatomic.system.machine import Mount
+from kopiatomic.system.process import Ended, Streams
 from unit.machines import NAMES, NEEDS
 
 LIST = (

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from kopiatomic import cli, envfile, invocation, state, upkeep
-from kopiatomic.client import Ended, Streams
-from kopiatomic.command import Door
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
+from kopiatomic.system.command import Door
+from kopiatomic.system.process import Ended, Streams
 from kopiatomic.upkeep import Wishes
 
 HOST = os.uname().nodename

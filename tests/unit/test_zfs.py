@@ -2,9 +2,9 @@
 
 import pytest
 
-from kopiatomic import zfs
-from kopiatomic.command import CommandFailed, Door
-from kopiatomic.machine import Dataset
+from kopiatomic.system import zfs
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.machine import Dataset
 
 DOOR = Door()
 LIST = (

@@ -4,8 +4,8 @@ import json
 import sys
 from typing import Any
 
-from kopiatomic.command import CommandFailed, Door
-from kopiatomic.machine import Mount
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.machine import Mount
 
 
 def table(door: Door) -> list[Mount]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from kopiatomic.command import Door, decode, encode
+from kopiatomic.system.command import Door, decode, encode
 
 # Between passing a signal on and ending the program by force, in seconds.
 GRACE = 20.0

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from kopiatomic.command import CommandFailed, Door, Result, encode, failure, fits
-from kopiatomic.machine import Dataset
+from kopiatomic.system.command import CommandFailed, Door, Result, encode, failure, fits
+from kopiatomic.system.machine import Dataset
 
 # Set by the same atomic command that makes a snapshot: this, and no name, says
 # that a snapshot is ours.

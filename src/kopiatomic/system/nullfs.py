@@ -6,7 +6,7 @@ mount_nullfs(8) does the same one call, but starting it takes sixty times as lon
 import os
 from collections.abc import Callable, Mapping
 
-from kopiatomic.command import encode
+from kopiatomic.system.command import encode
 
 # Takes nmount(2)'s options by name; raises OSError if there is no mount.
 Nmount = Callable[[Mapping[str, str]], None]

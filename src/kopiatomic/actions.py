@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kopiatomic import backend, outcome, preflight, redact, report, run, state
+from kopiatomic import outcome, preflight, redact, report, run, state
+from kopiatomic.clients import base
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 from kopiatomic.system import nullfs, process
@@ -33,12 +34,12 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
 def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Say what a backup would do; needs no rights."""
     job, notes = preflight.with_environment_if_allowed(job)
-    environment = backend.client_environment(job, os.environ, None)
+    environment = base.client_environment(job, os.environ, None)
     needs = run.find_needs(job, environment)
     names = run.name_run(state.Place(job.program, job.name))
     plan = run.draw_plan(job, door, names, needs)
     plan = replace(plan, notes=(*plan.notes, *notes))
-    words = backend.client_command(job, plan, None, None, not process.on_terminal())
+    words = base.client_command(job, plan, None, None, not process.on_terminal())
     if "--json" in values:
         text = report.as_json(report.plan_as_dict(plan, words))
     else:

@@ -6,7 +6,8 @@
 import os
 from collections.abc import Mapping
 
-from kopiatomic import backend, drill, outcome, preflight, redact, report, upkeep
+from kopiatomic import drill, outcome, preflight, redact, report, upkeep
+from kopiatomic.clients import base
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door, quote
 
@@ -31,7 +32,7 @@ def _wishes(values: Mapping[str, str]) -> upkeep.Wishes:
 
 def _dry_upkeep(job: Job, values: Mapping[str, str]) -> int:
     job, notes = preflight.with_environment_if_allowed(job)
-    environment = backend.client_environment(job, os.environ, None)
+    environment = base.client_environment(job, os.environ, None)
     steps = upkeep.plan(job, _wishes(values), environment)
     hide = redact.redactor(environment, [*job.command, *job.options])
     lines = ["Would run:", *(f"  {quote(step.argv)}" for step in steps), *notes]

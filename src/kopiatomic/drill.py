@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopiatomic import backend, contents, preflight, report, scratch, state, upkeep
+from kopiatomic import preflight, report, scratch, state, upkeep
+from kopiatomic.clients import base, contents
+from kopiatomic.clients.contents import Tally
+from kopiatomic.clients.invocation import base_command
+from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.comparison import CHANGED, IDENTICAL, Comparer
-from kopiatomic.contents import Tally
-from kopiatomic.invocation import base_command
 from kopiatomic.job import Job
-from kopiatomic.reader import ClientFailed, Reader
 from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.scratch import Scratch
@@ -66,7 +67,7 @@ def run(job: Job, door: Door, inherited: Mapping[str, str], wishes: Wishes) -> D
     preflight.need_root(job)
     base = base_command(job)
     program = preflight.client_program(job)
-    environment = backend.client_environment(job, inherited, None)
+    environment = base.client_environment(job, inherited, None)
     hide = redactor(environment, [*job.command, *job.options], program)
     place = Place(job.program, job.name)
     with state.lock(place), Signals() as signals:

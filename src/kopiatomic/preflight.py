@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kopiatomic import envfile
-from kopiatomic.backend import backend_of
+from kopiatomic.clients.base import backend_of
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, Refusal
 from kopiatomic.system.command import CommandFailed, Door, find

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from kopiatomic.backend import Figures
+from kopiatomic.clients.base import Figures
 from kopiatomic.plan import Plan
 from kopiatomic.system.command import describe_status, fits, printable, quote
 from kopiatomic.system.zfs import by_pool, snapshot_command

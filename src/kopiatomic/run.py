@@ -5,8 +5,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import backend, parent, preflight, redact, state, view
-from kopiatomic.invocation import by_hand
+from kopiatomic import preflight, redact, state, view
+from kopiatomic.clients import base, parent
+from kopiatomic.clients.invocation import by_hand
 from kopiatomic.job import Job
 from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.refusal import (
@@ -64,7 +65,7 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
     was touched, if there is something for the user to mend; what goes wrong
     later is in the report.
     """
-    environment = backend.client_environment(job, inherited, None)
+    environment = base.client_environment(job, inherited, None)
     needs = refuse_early(job, door, environment)
     hide = redact.redactor(environment, [*job.command, *job.options], needs.program)
     streams = replace(streams, hide=hide)
@@ -126,7 +127,7 @@ def find_needs(job: Job, environment: Mapping[str, str]) -> Needs:
     program = preflight.client_program(job)
     preflight.hooks(job)
     live = preflight.live_directories(job)
-    return backend.needs_of(replace(job, live=live), program, environment)
+    return base.needs_of(replace(job, live=live), program, environment)
 
 
 def name_run(place: Place) -> Names:
@@ -154,7 +155,7 @@ def draw_plan(
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
     resolved = replace(job, targets=preflight.targets(job))
     plan = make_plan(resolved, datasets, table, names, needs)
-    if not fits(backend.client_command(job, plan, None, None, captured=True)):
+    if not fits(base.client_command(job, plan, None, None, captured=True)):
         raise Refusal(
             f"the client cannot be given {len(plan.paths)} paths, its command line would be too "
             "long; choose a dataset that is mounted above them as well, or make several jobs",
@@ -259,7 +260,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
     if plan.temporary is not None:
         environment["TMPDIR"] = plan.temporary
     chosen = parent.find(work.door, job, plan.paths, last_paths(place), environment)
-    words = backend.client_command(
+    words = base.client_command(
         job, plan, report.moment, chosen, captured=work.streams.capture
     )
     report.client = words
@@ -276,7 +277,7 @@ def back_up(work: Work, plan: Plan, place: Place) -> None:
         raise Failed(str(error), EX_UNAVAILABLE) from error
     report.client_status, report.client_seconds = ended.status, ended.seconds
     report.said += decode(ended.messages if for_us_alone else ended.said)
-    report.figures = backend.backend_of(job.program).figures(ended.output, ended.messages)
+    report.figures = base.backend_of(job.program).figures(ended.output, ended.messages)
     work.signals.check()
     judge(job, report, ended)
 
@@ -289,7 +290,7 @@ def judge(job: Job, report: Report, ended: Ended) -> None:
     text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
     hint = None
     if not job.plain:
-        hint = backend.backend_of(job.program).hint(ended.status, text, by_hand(job))
+        hint = base.backend_of(job.program).hint(ended.status, text, by_hand(job))
     message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
     incomplete = job.program == "restomic" and ended.status == 3 and not job.plain
     report.fail(

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import backend, preflight, report, state
-from kopiatomic.backend import backend_of, has_option, option_value
-from kopiatomic.invocation import base_command, by_hand
+from kopiatomic import preflight, report, state
+from kopiatomic.clients import base
+from kopiatomic.clients.base import backend_of, has_option, option_value
+from kopiatomic.clients.invocation import base_command, by_hand
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
@@ -113,7 +114,7 @@ def run(
     after the check of it. Raises Refusal before anything was started.
     """
     preflight.need_root(job)
-    environment = backend.client_environment(job, inherited, None)
+    environment = base.client_environment(job, inherited, None)
     steps = plan(job, wishes, environment)
     program = preflight.client_program(job)
     hide = redactor(environment, [*job.command, *job.options], program)

@@ -1,6 +1,6 @@
 """What --help prints."""
 
-from kopiatomic.backend import backend_of
+from kopiatomic.clients.base import backend_of
 
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...

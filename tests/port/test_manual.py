@@ -16,8 +16,9 @@ from collections.abc import Iterator
 import pytest
 from machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
-from kopiatomic import backend, check, drill, plan, refusal, scratch, state
+from kopiatomic import check, drill, plan, refusal, scratch, state
 from kopiatomic.cli import LONG, SHORT
+from kopiatomic.clients import base
 from kopiatomic.job import Job
 from kopiatomic.state import Place
 from kopiatomic.system import command, process
@@ -268,7 +269,7 @@ def test_the_environment_is_that_of_the_program(program):
     kept = {"HOME", "LANG", "RESTIC_PASSWORD", "KOPIA_PASSWORD", "TMPDIR"}
     job = Job(program=program, name="default", targets=())
     inherited = dict.fromkeys((*kept, *dropped), "/x")
-    environment = backend.client_environment(job, inherited, None)
+    environment = base.client_environment(job, inherited, None)
     assert {name for name, value in environment.items() if value == "/x"} == kept
     listed = " , ".join(re.findall(r"^\.(?:Pq )?Ev (.*?)(?: [.,])?$", text, re.M)).split(" , ")
     assert set(dropped.values()) <= set(listed)

@@ -16,25 +16,11 @@ import pytest
 from hypothesis import strategies as st
 from unit.machines import NAMES, NEEDS
 
-from kopiatomic import (
-    backend,
-    check,
-    cli,
-    contents,
-    drill,
-    envfile,
-    invocation,
-    parent,
-    preflight,
-    redact,
-    run,
-    state,
-    status,
-    upkeep,
-)
+from kopiatomic import check, cli, drill, envfile, preflight, redact, run, state, status, upkeep
+from kopiatomic.clients import base, contents, invocation, parent
+from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.job import Job
 from kopiatomic.plan import make_plan
-from kopiatomic.reader import ClientFailed
 from kopiatomic.refusal import Refusal
 from kopiatomic.system import command, mounts, zfs
 from kopiatomic.system.command import CommandFailed
@@ -229,7 +215,7 @@ def test_client_output(output: str, messages: str, code: int) -> None:
     from kopiatomic.report import Report, as_dict, as_json, as_mail
 
     for program in ("restomic", "kopiatomic"):
-        client = backend.backend_of(program)
+        client = base.backend_of(program)
         encoded = [text.encode("utf-8", "surrogatepass") for text in (output, messages)]
         report = Report(program, "default", "run", 0.0)
         report.figures = client.figures(*encoded)
@@ -323,11 +309,11 @@ def test_wrapper_strings(text: str, options: str, plain: bool, program: str) -> 
     job = Job(program, targets=("p",), plain=plain, command=preflight.split_words(text, "-c"),
               options=preflight.split_words(options, "-o"))  # fmt: skip
     inherited = {"RESTIC_REPOSITORY": text, "RESTIC_PASSWORD": text, "KOPIA_PASSWORD": options}
-    environment = backend.client_environment(job, inherited, None)
+    environment = base.client_environment(job, inherited, None)
     hide = redact.redactor(environment, [*job.command, *job.options])
     hide(text + options)
-    drawn = make_plan(job, *SMALL, NAMES, backend.needs_of(job, "/bin/sh", environment))
-    words = backend.client_command(job, drawn, 1.0, None, captured=True)
+    drawn = make_plan(job, *SMALL, NAMES, base.needs_of(job, "/bin/sh", environment))
+    words = base.client_command(job, drawn, 1.0, None, captured=True)
     assert words[-1] == "/p"
     assert all(isinstance(word, str) for word in words)
     invocation.repository_words(job.program, job.options)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kopiatomic import backend, parent
-from kopiatomic.backend import Figures, Kopia, Restic
+from kopiatomic.clients import base, parent
+from kopiatomic.clients.base import Figures, Kopia, Restic
 from kopiatomic.job import Job
 from unit.machines import installer, plan_for, simple
 
@@ -13,7 +13,7 @@ MOMENT = 1795410241.9  # 2026-11-23 05:04:01 UTC
 
 
 def words(program, *command, **job):
-    return backend.backend_of(program).command(Job(program, command=command, **job))
+    return base.backend_of(program).command(Job(program, command=command, **job))
 
 
 class TestCommand:
@@ -53,7 +53,7 @@ class TestCommand:
 class TestClientCommand:
     def test_kopia(self):
         job = Job("kopiatomic", options=("--tags=a:b",))
-        assert backend.client_command(job, plan_for(simple(), "tank"), MOMENT, None, True) == [
+        assert base.client_command(job, plan_for(simple(), "tank"), MOMENT, None, True) == [
             "kopia", "snapshot", "create", "--start-time", "2026-11-23 05:04:01 UTC", "--json",
             "--progress", "--tags=a:b", "/data",
         ]  # fmt: skip
@@ -62,31 +62,31 @@ class TestClientCommand:
         monkeypatch.setenv("TZ", "UTC")
         job = Job("restomic", command=("restic-x", "backup"), options=("--exclude", "/home/ben/x"))
         plan = plan_for(simple(), everything=True)
-        assert backend.client_command(job, plan, MOMENT, "abc", True) == [
-            "restic-x", "backup", "--time", backend.Restic().moment(MOMENT), "--parent", "abc",
+        assert base.client_command(job, plan, MOMENT, "abc", True) == [
+            "restic-x", "backup", "--time", base.Restic().moment(MOMENT), "--parent", "abc",
             "--exclude", "/home/ben/x", "/data", "/home",
         ]  # fmt: skip
 
     def test_what_is_not_frozen_stays_out_of_restics_backup(self):
-        command = backend.client_command(
+        command = base.client_command(
             Job("restomic"), plan_for(installer(), everything=True), MOMENT, None, True
         )
         assert command[command.index("--exclude") + 1] == "/dev/*"
 
     def test_the_users_own_time_wins(self):
         job = Job("restomic", options=("--time=2020-01-01 00:00:00",))
-        command = backend.client_command(job, plan_for(simple(), "tank"), MOMENT, None, True)
+        command = base.client_command(job, plan_for(simple(), "tank"), MOMENT, None, True)
         assert "--time" not in command
 
     def test_plain_gets_paths_and_nothing_else(self):
         job = Job("restomic", command=("tar", "-cf", "/x"), options=("-v",), plain=True)
-        command = backend.client_command(job, plan_for(simple(), "tank"), MOMENT, "p", True)
+        command = base.client_command(job, plan_for(simple(), "tank"), MOMENT, "p", True)
         assert command == ["tar", "-cf", "/x", "-v", "/data"]
 
 
 class TestEnvironment:
     def env(self, program="restomic", inherited=None, **job):
-        return backend.client_environment(Job(program, **job), inherited or {}, None)
+        return base.client_environment(Job(program, **job), inherited or {}, None)
 
     def test_what_endangers_root_is_dropped(self):
         inherited = {"LD_PRELOAD": "x", "PYTHONPATH": "x", "PATH": "/evil", "COLD_KEY": "k"}
@@ -197,7 +197,7 @@ OWNER = "locked by PID 26 on bob.test by root (UID 0, GID 0) for "
 
 class TestLocks:
     def test_the_owner_and_the_command_are_told(self):
-        by_hand = backend.ByHand("restic-x -r /r")
+        by_hand = base.ByHand("restic-x -r /r")
         said = Restic().hint(11, LOCKED, by_hand)
         assert f"{OWNER}812ms; if that restic still runs" in said
         assert "if it is dead: restic-x -r /r unlock, on bob.test at once" in said
@@ -223,7 +223,7 @@ class TestLocks:
         assert "restic unlock" in said
 
     def test_the_env_file_is_named(self):
-        by_hand = backend.ByHand("restic", "/root/my env")
+        by_hand = base.ByHand("restic", "/root/my env")
         said = Restic().hint(11, LOCKED, by_hand)
         assert "dead: restic unlock (with the variables of '/root/my env'), on bob.test" in said
 
@@ -233,7 +233,7 @@ class TestLocks:
         assert "restic unlock, on its machine at once" in said
 
     def test_one_that_cannot_be_read(self):
-        said = Restic().hint(1, "Fatal: invalid lock file: x", backend.ByHand("restic-x"))
+        said = Restic().hint(1, "Fatal: invalid lock file: x", base.ByHand("restic-x"))
         assert said.endswith("on any machine: restic-x unlock --remove-all")
 
     def test_a_file_of_that_name_is_none(self):
@@ -312,13 +312,13 @@ def test_the_home_of_another_user_is_not_taken_over(tmp_path, monkeypatch):
     job = Job("kopiatomic")
     names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
     given = dict.fromkeys(names, str(tmp_path))
-    kept = backend.client_environment(job, given, None)
+    kept = base.client_environment(job, given, None)
     assert kept.items() >= given.items()
-    monkeypatch.setattr(backend.os, "geteuid", lambda: 12345)
-    backend.os.chown(tmp_path, 54321, -1)
+    monkeypatch.setattr(base.os, "geteuid", lambda: 12345)
+    base.os.chown(tmp_path, 54321, -1)
     monkeypatch.setattr(backend, "_home", lambda: "/root")
-    ours = backend.client_environment(job, given, None)
+    ours = base.client_environment(job, given, None)
     assert ours["HOME"] == "/root"
     assert not ours.keys() & set(names[1:])
-    missing = backend.client_environment(job, {"HOME": "/no/such"}, None)
+    missing = base.client_environment(job, {"HOME": "/no/such"}, None)
     assert missing["HOME"] == "/no/such"

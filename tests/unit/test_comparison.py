@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
+from kopiatomic.clients.contents import File
 from kopiatomic.comparison import CHANGED, IDENTICAL, Comparer
-from kopiatomic.contents import File
 from kopiatomic.system.command import Door
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from kopiatomic import contents
-from kopiatomic.contents import File, Source, Tally
-from kopiatomic.reader import ClientFailed
+from kopiatomic.clients import contents
+from kopiatomic.clients.contents import File, Source, Tally
+from kopiatomic.clients.reader import ClientFailed
 from unit.drills import node
 
 

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from kopiatomic import cli, contents, drill, state
+from kopiatomic import cli, drill, state
+from kopiatomic.clients import contents
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_NOINPUT, EX_USAGE, Refusal
 from kopiatomic.system.command import Door

@@ -7,7 +7,7 @@ import sys
 import time
 
 from kopiatomic import state
-from kopiatomic.reader import Reader
+from kopiatomic.clients.reader import Reader
 from kopiatomic.system.command import Door
 from kopiatomic.system.process import Signals
 from unit.drills import place

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from kopiatomic import cli, envfile, invocation, state, upkeep
+from kopiatomic import cli, envfile, state, upkeep
+from kopiatomic.clients import invocation
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
 from kopiatomic.system.command import Door

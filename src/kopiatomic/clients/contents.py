@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from kopiatomic.reader import ClientFailed, Reader
+from kopiatomic.clients.reader import ClientFailed, Reader
 
 # JSON of Go has this for bytes that are not UTF-8, and U+FFFD itself unescaped.
 _NOT_UTF8 = re.compile(rb"(?<!\\)(?:\\\\)*\\ufffd")

@@ -9,8 +9,8 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
-from kopiatomic.backend import has_option, option_value
-from kopiatomic.invocation import base_command
+from kopiatomic.clients.base import has_option, option_value
+from kopiatomic.clients.invocation import base_command
 from kopiatomic.job import Job
 from kopiatomic.refusal import Refusal
 from kopiatomic.system.command import CommandFailed, Door

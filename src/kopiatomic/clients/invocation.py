@@ -6,7 +6,7 @@ The backup's own command line says which repository it is and how to reach it.
 import os
 from collections.abc import Sequence
 
-from kopiatomic.backend import ByHand, backend_of
+from kopiatomic.clients.base import ByHand, backend_of
 from kopiatomic.job import Job
 from kopiatomic.refusal import Refusal
 from kopiatomic.system.command import quote

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kopiatomic import outcome, preflight, redact, report, run, state
+from kopiatomic import outcome, redact, state
+from kopiatomic.backup import preflight, report, routine
 from kopiatomic.clients import base
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
@@ -21,7 +22,7 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
     job = preflight.with_environment(job)
     door = replace(door, nmount=nullfs.find_nmount())
-    done = run.run(job, door, outcome.streams(values), os.environ)
+    done = routine.run(job, door, outcome.streams(values), os.environ)
     if "--json" in values:
         outcome.show(report.as_json(report.as_dict(done)))
     elif "--periodic" in values:
@@ -35,9 +36,9 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Say what a backup would do; needs no rights."""
     job, notes = preflight.with_environment_if_allowed(job)
     environment = base.client_environment(job, os.environ, None)
-    needs = run.find_needs(job, environment)
-    names = run.name_run(state.Place(job.program, job.name))
-    plan = run.draw_plan(job, door, names, needs)
+    needs = routine.find_needs(job, environment)
+    names = routine.name_run(state.Place(job.program, job.name))
+    plan = routine.draw_plan(job, door, names, needs)
     plan = replace(plan, notes=(*plan.notes, *notes))
     words = base.client_command(job, plan, None, None, not process.on_terminal())
     if "--json" in values:
@@ -54,7 +55,7 @@ def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     place = state.Place(job.program, job.name)
     with state.lock(place):
         done = report.Report(job.program, job.name, "", began=time.time())
-        run.sweep(place, door, done, thoroughly=True)
+        routine.sweep(place, door, done, thoroughly=True)
     if "--json" in values:
         outcome.show(report.as_json({"removed": done.swept, "notes": done.notes}))
     else:

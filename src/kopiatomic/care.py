@@ -6,7 +6,8 @@
 import os
 from collections.abc import Mapping
 
-from kopiatomic import drill, outcome, preflight, redact, report, upkeep
+from kopiatomic import drill, outcome, redact, upkeep
+from kopiatomic.backup import preflight, report
 from kopiatomic.clients import base
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door, quote

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
+from kopiatomic.backup.report import OUTCOMES
 from kopiatomic.exposure import Thing, exposures, find_things
 from kopiatomic.history import DAY, PROGRAMS, Past, Run, read_pasts
 from kopiatomic.leftovers import Leftover, described, find_leftovers
 from kopiatomic.refusal import Refusal
-from kopiatomic.report import OUTCOMES
 from kopiatomic.state import Place
 from kopiatomic.status import TOLERANCE, age, running_since, when
 from kopiatomic.system import mounts, zfs

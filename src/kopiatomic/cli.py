@@ -211,7 +211,8 @@ def job_from(
     """Return the job that a command line describes; raises Refusal."""
     import os
 
-    from kopiatomic import preflight, state
+    from kopiatomic import state
+    from kopiatomic.backup import preflight
     from kopiatomic.job import Job
 
     def last(option: str) -> "str | None":

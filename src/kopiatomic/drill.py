@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopiatomic import preflight, report, scratch, state, upkeep
+from kopiatomic import scratch, state, upkeep
+from kopiatomic.backup import preflight, report
 from kopiatomic.clients import base, contents
 from kopiatomic.clients.contents import Tally
 from kopiatomic.clients.invocation import base_command

@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from kopiatomic import check, outcome, preflight, report, status
+from kopiatomic import check, outcome, status
+from kopiatomic.backup import preflight, report
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.system.command import Door

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kopiatomic import report, state
+from kopiatomic import state
+from kopiatomic.backup import report
 from kopiatomic.refusal import EX_OSERR
 from kopiatomic.state import Place
 from kopiatomic.upkeep import Account

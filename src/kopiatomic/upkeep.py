@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import preflight, report, state
+from kopiatomic import state
+from kopiatomic.backup import preflight, report
 from kopiatomic.clients import base
 from kopiatomic.clients.base import backend_of, has_option, option_value
 from kopiatomic.clients.invocation import base_command, by_hand

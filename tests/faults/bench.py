@@ -68,7 +68,8 @@ def measure(count: int, answers: str) -> dict[str, float]:
     import itertools
     import time
 
-    from kopiatomic import plan, preflight, run, state, view
+    from kopiatomic import state
+    from kopiatomic.backup import plan, preflight, routine, view
     from kopiatomic.job import Job
     from kopiatomic.system import command, nullfs, process
 
@@ -114,7 +115,7 @@ def measure(count: int, answers: str) -> dict[str, float]:
     looks, real, way_to = itertools.count(), view.standing_in, view.way_to
 
     planned: list[float] = []
-    draw = run.draw_plan
+    draw = routine.draw_plan
 
     def draw_plan(*words, **options):
         began = time.process_time()
@@ -127,14 +128,14 @@ def measure(count: int, answers: str) -> dict[str, float]:
     state.RUN_ROOT, state.STATE_DIRECTORY = f"{answers}/run", f"{answers}/db"
     plan.RUN_DIRECTORIES = (f"{answers}/run",)
     preflight.need_root = lambda job: None
-    process.run, run.draw_plan = run_client, draw_plan
+    process.run, routine.draw_plan = run_client, draw_plan
     ctypes.CDLL.nmount, view.standing_in = Nmount(), standing_in
     view.way_to = lambda path: way_to("/." * path.count("/"))
     job = Job("restomic", everything=True, plain=True, command=("/bin/true",))
     before = megabytes("VmRSS")
     began = time.process_time()
     door = Free(nmount=nullfs.find_nmount())
-    report = run.run(job, door, process.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
+    report = routine.run(job, door, process.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
     seconds = time.process_time() - began
     assert report.status == 0, report.problems
     assert len(report.plan.captured) == count

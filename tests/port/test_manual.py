@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import pytest
 from machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
-from kopiatomic import check, drill, plan, refusal, scratch, state
+from kopiatomic import check, drill, refusal, scratch, state
+from kopiatomic.backup import plan
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.clients import base
 from kopiatomic.job import Job

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from kopiatomic import plan, preflight, run, state, view
+from kopiatomic import state
+from kopiatomic.backup import plan, preflight, routine, view
+from kopiatomic.backup.report import Report
 from kopiatomic.job import Job
-from kopiatomic.report import Report
 from kopiatomic.system import process, zfs
 from kopiatomic.system.command import CommandFailed, GivenUp, Result, failure
 from kopiatomic.system.machine import Dataset, Mount, lies_in, nearest, visible_mounts
@@ -321,7 +322,7 @@ def place() -> Any:
         patch.setattr(state, "STATE_DIRECTORY", f"{directory}/db")
         patch.setattr(plan, "RUN_DIRECTORIES", (f"{RUNS}/kopiatomic", f"{RUNS}/restomic"))
         patch.setattr(view, "_make_like", lambda path, live: os.makedirs(path, exist_ok=True))
-        patch.setattr(run.time, "sleep", lambda seconds: None)
+        patch.setattr(routine.time, "sleep", lambda seconds: None)
         patch.setattr(preflight, "need_root", lambda job: None)
         patch.setattr(client, "run", run_client)
         yield directory
@@ -353,7 +354,7 @@ QUIET = process.Streams(output=None, messages=None)
 
 
 def attempt(model: Model, job: Job) -> Report:
-    """Do one run on the model; raises Refusal as run.run does."""
+    """Do one run on the model; raises Refusal as routine.run does."""
     model.call, model.seen, model.visible, model.planned = 0, None, [], {}
 
     def build(door: Any, drawn: plan.Plan, *rest: Any) -> None:
@@ -364,7 +365,7 @@ def attempt(model: Model, job: Job) -> Report:
         patch.setattr(view, "build", build)
         patch.setattr(view, "standing_in", model.standing_in)
         patch.setattr(view, "way_to", lambda path: [])
-        return run.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
+        return routine.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
 
 
 def left_over(model: Model, job: str = "default") -> list[str]:

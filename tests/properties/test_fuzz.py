@@ -16,11 +16,12 @@ import pytest
 from hypothesis import strategies as st
 from unit.machines import NAMES, NEEDS
 
-from kopiatomic import check, cli, drill, envfile, preflight, redact, run, state, status, upkeep
+from kopiatomic import check, cli, drill, envfile, redact, state, status, upkeep
+from kopiatomic.backup import preflight, routine
+from kopiatomic.backup.plan import make_plan
 from kopiatomic.clients import base, contents, invocation, parent
 from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.job import Job
-from kopiatomic.plan import make_plan
 from kopiatomic.refusal import Refusal
 from kopiatomic.system import command, mounts, zfs
 from kopiatomic.system.command import CommandFailed
@@ -184,7 +185,7 @@ def test_history(lines: list[str], upkeep_lines: list[str]) -> None:
         with open(path, "wb") as file:
             file.write("\n".join(content).encode("utf-8", "surrogatepass"))
     entries = state.read_history(here)
-    run.last_paths(here)
+    routine.last_paths(here)
     model = Model({}, [])
     now = time.time()
     account = status.look(model, "restomic", None, now)
@@ -212,7 +213,7 @@ SAID = st.one_of(
 
 @fuzz("client_output", SAID, SAID, st.integers(-64, 255))
 def test_client_output(output: str, messages: str, code: int) -> None:
-    from kopiatomic.report import Report, as_dict, as_json, as_mail
+    from kopiatomic.backup.report import Report, as_dict, as_json, as_mail
 
     for program in ("restomic", "kopiatomic"):
         client = base.backend_of(program)

@@ -1,7 +1,7 @@
 """Made-up machines for the tests of what is pure."""
 
+from kopiatomic.backup.plan import Names, Needs, Plan, make_plan
 from kopiatomic.job import Job
-from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.system.machine import Dataset, Mount
 
 NAMES = Names("restomic:default:1", "restomic-1", "/var/run/restomic/default")

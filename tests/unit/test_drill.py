@@ -125,7 +125,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("words", [["--size-limit", "x"], ["--seed", "-1"], ["--seed", "x"]])
 def test_bad_numbers(capsys, monkeypatch, words):
-    monkeypatch.setattr("kopiatomic.preflight.need_root", lambda job: None)
+    monkeypatch.setattr("kopiatomic.backup.preflight.need_root", lambda job: None)
     assert cli.main("restomic", ["--drill", "3", *words]) == EX_USAGE
     assert cli.main("restomic", ["--drill", "0"]) == EX_USAGE
 

@@ -62,7 +62,7 @@ def test_nobody_imports_the_front_door():
     for path in FILES:
         assert "kopiatomic.cli" not in imports(path), path.name
         if path.name != "actions.py":
-            assert "kopiatomic.run" not in imports(path), path.name
+            assert "kopiatomic.backup.routine" not in imports(path), path.name
 
 
 @pytest.mark.parametrize("name", ["plan", "machine", "job", "refusal"])

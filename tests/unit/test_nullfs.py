@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from kopiatomic import view
-from kopiatomic.plan import Names, ViewMount
+from kopiatomic.backup import view
+from kopiatomic.backup.plan import Names, ViewMount
 from kopiatomic.system import nullfs
 from kopiatomic.system.command import CommandFailed, Door
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from kopiatomic.plan import Names, Needs
+from kopiatomic.backup.plan import Names, Needs
 from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.system.machine import Dataset, Mount, visible_mounts
 from unit.machines import (

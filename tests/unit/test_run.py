@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from kopiatomic import run, state, view
+from kopiatomic import state
+from kopiatomic.backup import routine, view
+from kopiatomic.backup.report import as_dict
 from kopiatomic.job import Job
 from kopiatomic.refusal import Refusal
-from kopiatomic.report import as_dict
 from kopiatomic.system import process
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Mount
@@ -46,8 +47,8 @@ def world(fp, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
     monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    monkeypatch.setattr(run.preflight, "need_root", lambda job: None)
-    monkeypatch.setattr(run.preflight, "client_program", lambda job: "/usr/local/bin/restic")
+    monkeypatch.setattr(routine.preflight, "need_root", lambda job: None)
+    monkeypatch.setattr(routine.preflight, "client_program", lambda job: "/usr/local/bin/restic")
     started, looks = [], itertools.count()
 
     def fake(door, argv, environment, signals, streams):
@@ -100,7 +101,7 @@ def test_order(world, fp):
         "restomic", targets=("kta/a", "ktb"), before="freeze", after_snapshot="thaw", after="tell"
     )
     view = mounted(fp)
-    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.problems == []
     assert issued(fp) == [
         "sysctl -n security.jail.jailed",
@@ -133,7 +134,7 @@ def test_a_snapshot_that_fails_is_the_end_of_it(world, fp):
         ["zfs", "destroy", fp.any()], returncode=1, stderr="could not find any snapshots to destroy"
     )
     job = Job("restomic", targets=("kta/a",), before="freeze", after_snapshot="thaw", after="tell")
-    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.status == 73
     assert "out of space" in report.problems[0]
     assert [argv[-1] for argv in world] == ["freeze", "thaw", "tell"]
@@ -149,7 +150,7 @@ def test_a_mount_that_fails_takes_down_what_was_made(world, fp):
     )
     fp.register(["kldstat", fp.any()])
     view = mounted(fp)
-    report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
     assert report.status == 71
     assert "cannot build the view" in report.problems[0]
     assert world == []
@@ -158,7 +159,7 @@ def test_a_mount_that_fails_takes_down_what_was_made(world, fp):
 
 def test_only_snapshots_that_were_made_are_destroyed(world, fp):
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
-    run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
     made = next(call for call in fp.calls if call[:2] == ["zfs", "snapshot"])
     gone = [call for call in fp.calls if call[:2] == ["zfs", "destroy"]]
     assert [call[2] for call in gone] == made[4:]
@@ -171,10 +172,10 @@ def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path, monkeyp
     hook.write_text("#!/bin/sh\n")
     hook.chmod(0o700)
     job = Job("restomic", targets=("kta/a",), before=f"{hook} now", after_snapshot="echo thaw")
-    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
     assert as_dict(report)["hooks"] == [str(hook)]
     monkeypatch.chdir(tmp_path)
-    report = run.run(replace(job, before="./freeze"), Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(replace(job, before="./freeze"), Door(), Streams(), {"HOME": "/root"})
     assert as_dict(report)["hooks"] == [str(hook)]
 
 
@@ -184,7 +185,7 @@ def test_statuses_are_explained_of_the_real_client_only(world, fp, monkeypatch, 
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
     monkeypatch.setattr(client, "run", lambda *_: Ended(11, 0.1))
     job = Job("restomic", targets=("kta/a",), command=("restic", "backup"), plain=plain)
-    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.status == 11
     assert ("is locked" in report.problems[0]) is told
 
@@ -194,7 +195,7 @@ def test_a_mount_table_that_cannot_be_read_at_the_end(world, fp, monkeypatch):
     monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
     fp.register(LOOK, returncode=1, stderr="mount: no memory")
-    report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
     assert report.status == 71
     assert "the view may still be mounted: mount -v" in report.problems[0]
     assert report.problems[0].endswith("or: restomic --sweep -j default")
@@ -210,7 +211,7 @@ def test_a_snapshot_that_has_gone_elsewhere_is_looked_for_by_its_mark(world, fp)
     succeed(fp, SNAPSHOT, DEVFS)
     fp.register(["zfs", "destroy", fp.any()], returncode=1, stderr=gone)
     fp.register(["zfs", "get", fp.any()], returncode=1, stderr="cannot iterate filesystems")
-    report = run.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
     assert report.status == 71
     assert report.problems[0].startswith("the snapshot kta/a@restomic-")
     assert report.problems[0].endswith("or: restomic --sweep -j default")
@@ -226,26 +227,26 @@ def test_more_paths_than_a_command_line_takes_are_refused_beforehand(fp):
     above, *below = (Mount(name, f"/{name}", "zfs") for name in names)
     root, job = Mount("/dev/vtbd0", "/", "ufs"), Job("restomic", everything=True)
     with pytest.raises(Refusal, match="cannot be given 4000 paths") as caught:
-        run.draw_plan(job, Door(), NAMES, NEEDS, [root, *below])
+        routine.draw_plan(job, Door(), NAMES, NEEDS, [root, *below])
     assert caught.value.status == 78
     table = [root, above, *below]
-    assert run.draw_plan(job, Door(), NAMES, NEEDS, table).paths == ("/t",)
+    assert routine.draw_plan(job, Door(), NAMES, NEEDS, table).paths == ("/t",)
 
 
 def test_what_the_client_needs_must_be_in_the_view(world, fp, monkeypatch):
     """A repository that cannot be shown is no new one, and nothing is written beside it."""
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
     nas = [*MOUNTED, ("nas:/b", "/backup", "nfs")]
-    monkeypatch.setattr(run.mounts, "table", lambda door: [
+    monkeypatch.setattr(routine.mounts, "table", lambda door: [
         Mount(*each, local=each[2] != "nfs") for each in nas
     ])  # fmt: skip
     fp.register(["realpath", fp.any()], returncode=1, stderr="realpath: Operation timed out")
     fp.register(["kldstat", fp.any()])
     job = Job("restomic", targets=("kta/a",), options=("-r", "/backup/restic"))
-    report = run.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.status == 71
     assert "timed out" in report.problems[0]
     assert world == []
-    report = run.run(replace(job, options=()), Door(), Streams(), {"HOME": "/root"})
+    report = routine.run(replace(job, options=()), Door(), Streams(), {"HOME": "/root"})
     assert report.status == 0
     assert any("/backup is not in the view" in note for note in report.notes)

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from kopiatomic import state
-from kopiatomic.plan import Captured, Names, Plan
+from kopiatomic.backup.plan import Captured, Names, Plan
+from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.refusal import EX_NOPERM, EX_TEMPFAIL, Refusal
-from kopiatomic.report import Report, as_dict
 
 
 @pytest.fixture

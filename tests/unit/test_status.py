@@ -7,9 +7,9 @@ import time
 import pytest
 
 from kopiatomic import history, leftovers, state, status
+from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.history import Past, Run
 from kopiatomic.leftovers import Leftover
-from kopiatomic.report import Report, as_dict
 from kopiatomic.state import Place
 from kopiatomic.status import Account
 from kopiatomic.system.command import Door

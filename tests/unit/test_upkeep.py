@@ -168,7 +168,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
     monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
     monkeypatch.setattr("os.geteuid", lambda: os.stat(tmp_path).st_uid)
-    monkeypatch.setattr("kopiatomic.preflight.need_root", lambda job: None)
+    monkeypatch.setattr("kopiatomic.backup.preflight.need_root", lambda job: None)
     return state.Place("restomic", "default")
 
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kopiatomic.backup.plan import Needs, Plan
 from kopiatomic.job import Job
-from kopiatomic.plan import Needs, Plan
 from kopiatomic.system.command import PATH, decode, quote
 
 # Of the caller's environment the client gets all but what could make a

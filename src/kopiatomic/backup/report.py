@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.view import mount_command
 from kopiatomic.clients.base import Figures
-from kopiatomic.plan import Plan
 from kopiatomic.system.command import describe_status, fits, printable, quote
 from kopiatomic.system.zfs import by_pool, snapshot_command
-from kopiatomic.view import mount_command
 
 # How much of a client's words a mail carries.
 MAIL_LINES = 40

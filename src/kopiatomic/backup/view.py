@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from kopiatomic.plan import Names, Plan, ViewMount
+from kopiatomic.backup.plan import Names, Plan, ViewMount
 from kopiatomic.system import mounts, nullfs
 from kopiatomic.system.command import CommandFailed, Door, chunks, failure, printable, reason_of
 from kopiatomic.system.machine import Mount, join, lies_in

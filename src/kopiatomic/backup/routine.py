@@ -5,11 +5,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import preflight, redact, state, view
+from kopiatomic import redact, state
+from kopiatomic.backup import preflight, view
+from kopiatomic.backup.plan import Names, Needs, Plan, make_plan
+from kopiatomic.backup.report import Report, as_dict, kept_out_by_hand
 from kopiatomic.clients import base, parent
 from kopiatomic.clients.invocation import by_hand
 from kopiatomic.job import Job
-from kopiatomic.plan import Names, Needs, Plan, make_plan
 from kopiatomic.refusal import (
     EX_CANTCREAT,
     EX_CONFIG,
@@ -19,7 +21,6 @@ from kopiatomic.refusal import (
     EX_UNAVAILABLE,
     Refusal,
 )
-from kopiatomic.report import Report, as_dict, kept_out_by_hand
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, process, zfs
 from kopiatomic.system.command import (

@@ -6,10 +6,11 @@
 import os
 from collections.abc import Mapping
 
-from kopiatomic import drill, outcome, redact, upkeep
+from kopiatomic import outcome, redact
 from kopiatomic.backup import preflight, report
 from kopiatomic.clients import base
 from kopiatomic.job import Job
+from kopiatomic.repository import drill, upkeep
 from kopiatomic.system.command import Door, quote
 
 

@@ -16,16 +16,17 @@ from collections.abc import Iterator
 import pytest
 from machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
-from kopiatomic import check, drill, refusal, scratch, state
+from kopiatomic import check, refusal, state
 from kopiatomic.backup import plan
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.clients import base
 from kopiatomic.job import Job
+from kopiatomic.repository import drill, scratch
+from kopiatomic.repository.upkeep import Wishes
+from kopiatomic.repository.upkeep import plan as plan_upkeep
 from kopiatomic.state import Place
 from kopiatomic.system import command, process
 from kopiatomic.system.machine import lies_in
-from kopiatomic.upkeep import Wishes
-from kopiatomic.upkeep import plan as plan_upkeep
 
 SOURCES = CHECKOUT / "src/kopiatomic"
 PAGES = {program: (CHECKOUT / f"files/{program}.8").read_text() for program in PROGRAMS}

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import strategies as st
 from unit.machines import NAMES, NEEDS
 
-from kopiatomic import check, cli, drill, envfile, redact, state, status, upkeep
+from kopiatomic import check, cli, envfile, redact, state, status
 from kopiatomic.backup import preflight, routine
 from kopiatomic.backup.plan import make_plan
 from kopiatomic.clients import base, contents, invocation, parent
 from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.job import Job
 from kopiatomic.refusal import Refusal
+from kopiatomic.repository import drill, upkeep
 from kopiatomic.system import command, mounts, zfs
 from kopiatomic.system.command import CommandFailed
 from properties.conftest import ALL, SEED, count, several

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from kopiatomic.clients.contents import File
-from kopiatomic.comparison import CHANGED, IDENTICAL, Comparer
+from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.system.command import Door
 
 

@@ -7,9 +7,10 @@ import stat
 
 import pytest
 
-from kopiatomic import scratch, state
-from kopiatomic.scratch import Scratch
-from kopiatomic.upkeep import Account
+from kopiatomic import state
+from kopiatomic.repository import scratch
+from kopiatomic.repository.scratch import Scratch
+from kopiatomic.repository.upkeep import Account
 from unit.drills import place
 
 __all__ = ["place"]

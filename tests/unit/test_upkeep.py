@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from kopiatomic import cli, envfile, state, upkeep
+from kopiatomic import cli, envfile, state
 from kopiatomic.clients import invocation
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
+from kopiatomic.repository import upkeep
+from kopiatomic.repository.upkeep import Wishes
 from kopiatomic.system.command import Door
 from kopiatomic.system.process import Ended, Streams
-from kopiatomic.upkeep import Wishes
 
 HOST = os.uname().nodename
 ALL = Wishes(verify=5.0, forget=("--keep-daily", "7"), prune=True)

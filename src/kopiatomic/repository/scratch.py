@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from kopiatomic import state
 from kopiatomic.backup import report
 from kopiatomic.refusal import EX_OSERR
+from kopiatomic.repository.upkeep import Account
 from kopiatomic.state import Place
-from kopiatomic.upkeep import Account
 
 # What is left free on the file system of the scratch file, in bytes.
 RESERVE = 64 << 20

@@ -12,21 +12,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopiatomic import scratch, state, upkeep
+from kopiatomic import state
 from kopiatomic.backup import preflight, report
 from kopiatomic.clients import base, contents
 from kopiatomic.clients.contents import Tally
 from kopiatomic.clients.invocation import base_command
 from kopiatomic.clients.reader import ClientFailed, Reader
-from kopiatomic.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
 from kopiatomic.refusal import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
-from kopiatomic.scratch import Scratch
+from kopiatomic.repository import scratch, upkeep
+from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
+from kopiatomic.repository.scratch import Scratch
+from kopiatomic.repository.upkeep import Account, Done
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
 from kopiatomic.system.process import Interrupted, Signals
-from kopiatomic.upkeep import Account, Done
 
 # Larger files are not restored unless the user says otherwise.
 SIZE_LIMIT = 1 << 30

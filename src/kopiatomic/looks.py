@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from kopiatomic import check, outcome, status
+from kopiatomic import outcome
 from kopiatomic.backup import preflight, report
 from kopiatomic.job import Job
+from kopiatomic.monitoring import check, status
 from kopiatomic.refusal import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.system.command import Door
 

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 import pytest
 from machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
-from kopiatomic import check, refusal, state
+from kopiatomic import refusal, state
 from kopiatomic.backup import plan
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.clients import base
 from kopiatomic.job import Job
+from kopiatomic.monitoring import check
 from kopiatomic.repository import drill, scratch
 from kopiatomic.repository.upkeep import Wishes
 from kopiatomic.repository.upkeep import plan as plan_upkeep

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import strategies as st
 from unit.machines import NAMES, NEEDS
 
-from kopiatomic import check, cli, envfile, redact, state, status
+from kopiatomic import cli, envfile, redact, state
 from kopiatomic.backup import preflight, routine
 from kopiatomic.backup.plan import make_plan
 from kopiatomic.clients import base, contents, invocation, parent
 from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.job import Job
+from kopiatomic.monitoring import check, status
 from kopiatomic.refusal import Refusal
 from kopiatomic.repository import drill, upkeep
 from kopiatomic.system import command, mounts, zfs

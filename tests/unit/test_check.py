@@ -6,11 +6,12 @@ import stat
 
 import pytest
 
-from kopiatomic import check, cli, exposure, state, status
-from kopiatomic.check import MAX_AGE, Expected, Sight
-from kopiatomic.exposure import Thing
-from kopiatomic.history import Past, Run
-from kopiatomic.leftovers import Leftover
+from kopiatomic import cli, state
+from kopiatomic.monitoring import check, exposure, status
+from kopiatomic.monitoring.check import MAX_AGE, Expected, Sight
+from kopiatomic.monitoring.exposure import Thing
+from kopiatomic.monitoring.history import Past, Run
+from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.refusal import EX_NOPERM, EX_USAGE, Refusal
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door

@@ -6,12 +6,13 @@ import time
 
 import pytest
 
-from kopiatomic import history, leftovers, state, status
+from kopiatomic import state
 from kopiatomic.backup.report import Report, as_dict
-from kopiatomic.history import Past, Run
-from kopiatomic.leftovers import Leftover
+from kopiatomic.monitoring import history, leftovers, status
+from kopiatomic.monitoring.history import Past, Run
+from kopiatomic.monitoring.leftovers import Leftover
+from kopiatomic.monitoring.status import Account
 from kopiatomic.state import Place
-from kopiatomic.status import Account
 from kopiatomic.system.command import Door
 
 DOOR = Door()

@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass
 
 from kopiatomic.backup.report import clock, duration, size
-from kopiatomic.history import Past, Run, newest_failure, nights, read_pasts
-from kopiatomic.leftovers import Leftover, described, find_leftovers
+from kopiatomic.monitoring.history import Past, Run, newest_failure, nights, read_pasts
+from kopiatomic.monitoring.leftovers import Leftover, described, find_leftovers
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from kopiatomic import state
-from kopiatomic.history import PROGRAMS, Past
+from kopiatomic.monitoring.history import PROGRAMS, Past
 from kopiatomic.state import Place
 from kopiatomic.system.command import find, printable, quote
 from kopiatomic.system.machine import ancestors

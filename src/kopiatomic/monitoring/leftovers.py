@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
-from kopiatomic.history import PROGRAMS, find_notes, place_of
+from kopiatomic.monitoring.history import PROGRAMS, find_notes, place_of
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, zfs
 from kopiatomic.system.command import Door, printable

@@ -147,23 +147,23 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     door = Door(trace=_tracer(job) if "--verbose" in values else None)
     instead = _instead_of_a_backup(set(values), job)
     if instead in ("--status", "--check"):
-        from kopiatomic import looks
+        from kopiatomic.commands import monitoring
 
-        look = looks.check_all if instead == "--check" else looks.show_status
+        look = monitoring.check_all if instead == "--check" else monitoring.show_status
         return look(job, door, options)
     if instead in ("--upkeep", "--drill"):
-        from kopiatomic import care
+        from kopiatomic.commands import repository
 
-        return care.look_after(job, door, values)
+        return repository.look_after(job, door, values)
 
-    from kopiatomic import actions
+    from kopiatomic.commands import backup
 
     if instead == "--sweep":
-        return actions.sweep(job, door, values)
+        return backup.sweep(job, door, values)
     _need_a_selection(job)
     if "-n" in values:
-        return actions.dry_run(job, door, values)
-    return actions.back_up(job, door, values)
+        return backup.dry_run(job, door, values)
+    return backup.back_up(job, door, values)
 
 
 def _need_a_selection(job: "Job") -> None:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kopiatomic import outcome, redact, state
+from kopiatomic import redact, state
 from kopiatomic.backup import preflight, report, routine
 from kopiatomic.clients import base
+from kopiatomic.commands import common
 from kopiatomic.job import Job
 from kopiatomic.refusal import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 from kopiatomic.system import nullfs, process
@@ -22,14 +23,14 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
     job = preflight.with_environment(job)
     door = replace(door, nmount=nullfs.find_nmount())
-    done = routine.run(job, door, outcome.streams(values), os.environ)
+    done = routine.run(job, door, common.streams(values), os.environ)
     if "--json" in values:
-        outcome.show(report.as_json(report.as_dict(done)))
+        common.show(report.as_json(report.as_dict(done)))
     elif "--periodic" in values:
-        outcome.show(report.as_mail(done))
+        common.show(report.as_mail(done))
     else:
-        outcome.show("\n" + report.as_text(done))
-    return outcome.tell(job, done, values, PERIODIC_INFORMATION if done.noteworthy else 0)
+        common.show("\n" + report.as_text(done))
+    return common.tell(job, done, values, PERIODIC_INFORMATION if done.noteworthy else 0)
 
 
 def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
@@ -45,7 +46,7 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
         text = report.as_json(report.plan_as_dict(plan, words))
     else:
         text = report.plan_as_text(plan, words)
-    outcome.show(redact.redactor(environment, [*job.command, *job.options], needs.program)(text))
+    common.show(redact.redactor(environment, [*job.command, *job.options], needs.program)(text))
     return 0
 
 
@@ -57,10 +58,10 @@ def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
         done = report.Report(job.program, job.name, "", began=time.time())
         routine.sweep(place, door, done, thoroughly=True)
     if "--json" in values:
-        outcome.show(report.as_json({"removed": done.swept, "notes": done.notes}))
+        common.show(report.as_json({"removed": done.swept, "notes": done.notes}))
     else:
         lines = [f"removed {each}" for each in done.swept] or ["nothing was left behind"]
-        outcome.show("".join(f"{line}\n" for line in lines))
+        common.show("".join(f"{line}\n" for line in lines))
     periodic = "--periodic" in values
     for note in done.notes:
         print(f"{job.program}: {note}", file=sys.stdout if periodic else sys.stderr)

@@ -6,9 +6,10 @@
 import os
 from collections.abc import Mapping
 
-from kopiatomic import outcome, redact
+from kopiatomic import redact
 from kopiatomic.backup import preflight, report
 from kopiatomic.clients import base
+from kopiatomic.commands import common
 from kopiatomic.job import Job
 from kopiatomic.repository import drill, upkeep
 from kopiatomic.system.command import Door, quote
@@ -38,12 +39,12 @@ def _dry_upkeep(job: Job, values: Mapping[str, str]) -> int:
     steps = upkeep.plan(job, _wishes(values), environment)
     hide = redact.redactor(environment, [*job.command, *job.options])
     lines = ["Would run:", *(f"  {quote(step.argv)}" for step in steps), *notes]
-    outcome.show(hide("".join(f"{line}\n" for line in lines)))
+    common.show(hide("".join(f"{line}\n" for line in lines)))
     return 0
 
 
 def _upkeep(job: Job, door: Door, values: Mapping[str, str]) -> int:
-    account = upkeep.run(job, door, outcome.streams(values), os.environ, _wishes(values))
+    account = upkeep.run(job, door, common.streams(values), os.environ, _wishes(values))
     text = upkeep.as_text(account)
     if "--json" in values:
         text = report.as_json(upkeep.as_dict(account))
@@ -51,8 +52,8 @@ def _upkeep(job: Job, door: Door, values: Mapping[str, str]) -> int:
         text += report.what_was_said("the client", account.said) if account.problems else ""
     else:
         text = "\n" + text
-    outcome.show(text)
-    return outcome.tell(job, account, values)
+    common.show(text)
+    return common.tell(job, account, values)
 
 
 def _drill(job: Job, door: Door, values: Mapping[str, str]) -> int:
@@ -64,5 +65,5 @@ def _drill(job: Job, door: Door, values: Mapping[str, str]) -> int:
     )
     account = drill.run(job, door, os.environ, wishes)
     as_json = "--json" in values
-    outcome.show(report.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
-    return outcome.tell(job, account, values)
+    common.show(report.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
+    return common.tell(job, account, values)

@@ -77,7 +77,7 @@ def main(program: str, arguments: "Sequence[str]") -> int:
         return 0
     import os
 
-    from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, Refusal
+    from kopiatomic.errors import EX_OSERR, EX_SOFTWARE, Refusal
     from kopiatomic.system.command import CommandFailed
 
     os.umask(0o077)
@@ -114,7 +114,7 @@ def _fill_standard_streams() -> None:
 
 def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int) -> int:
     """Say in one line why nothing was done, and return the exit status."""
-    from kopiatomic.refusal import PERIODIC_TROUBLE
+    from kopiatomic.errors import PERIODIC_TROUBLE
     from kopiatomic.system.command import printable
 
     if "--periodic" not in arguments:
@@ -167,7 +167,7 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
 
 
 def _need_a_selection(job: "Job") -> None:
-    from kopiatomic.refusal import Refusal
+    from kopiatomic.errors import Refusal
 
     if job.everything and job.targets:
         raise Refusal(f"-a means every dataset: leave out -a, or '{job.targets[0]}'")
@@ -195,7 +195,7 @@ def _parse(arguments: "Sequence[str]") -> "tuple[list[tuple[str, str]], list[str
     """Return the options by their canonical names, and the targets; raises Refusal."""
     import getopt
 
-    from kopiatomic.refusal import Refusal
+    from kopiatomic.errors import Refusal
 
     try:
         options, targets = getopt.gnu_getopt(list(arguments), SHORT, list(LONG))
@@ -251,7 +251,7 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
 
     Raises Refusal if it is unclear what is asked for.
     """
-    from kopiatomic.refusal import Refusal
+    from kopiatomic.errors import Refusal
 
     for name, options in INSTEAD.items():
         for option in options:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from kopiatomic.refusal import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
+from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
 
 RUN_ROOT = "/var/run"
 STATE_DIRECTORY = "/var/db/kopiatomic"

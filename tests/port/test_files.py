@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kopiatomic import envfile
+from kopiatomic import environment
 from port.build import CHECKOUT, Port, needed
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
@@ -72,7 +72,7 @@ def test_an_env_file_can_be_read_by_the_program(tmp_path: Path, name: str):
     path = tmp_path / "env"
     shutil.copy(FILES / name, path)
     path.chmod(0o600)
-    variables = envfile.read(str(path), os.geteuid())
+    variables = environment.read(str(path), os.geteuid())
     client = name.split("-")[0].upper()
     assert variables
     assert all(each.startswith(f"{client}_") for each in variables)

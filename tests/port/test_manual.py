@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 from machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
-from kopiatomic import refusal, state
+from kopiatomic import errors, state
 from kopiatomic.backup import plan
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.clients import base
@@ -68,7 +68,7 @@ def lacks(program: str, **wish: object) -> bool:
     job = Job(program=program, name="default", targets=())
     try:
         plan_upkeep(job, Wishes(**wish), {})  # type: ignore[arg-type]
-    except refusal.Refusal as error:
+    except errors.Refusal as error:
         return re.search("(is|are) (kopia|restic)'s", str(error)) is not None
     return False
 
@@ -218,7 +218,7 @@ def test_every_exit_status_that_can_occur_is_listed(program):
         if name.startswith("EX_") and value and re.search(rf"\b{name}\b", code)
     }
     # Refusal's own, where nothing else is said.
-    used["EX_USAGE"] = refusal.EX_USAGE
+    used["EX_USAGE"] = errors.EX_USAGE
     text = section(PAGES[program], "EXIT STATUS")
     listed = re.findall(r"^\.It (\d+) Pq Dv (EX_\w+)$", text, re.M)
     assert {name: int(value) for value, name in listed} == used
@@ -399,7 +399,7 @@ def test_the_command_works(text, host):
     if "--drill" in text:
         status, said = run(host, text)
         assert "there is no backup of this machine" in said
-        assert status == refusal.EX_NOINPUT
+        assert status == errors.EX_NOINPUT
         return
     if re.search(r"--(status|check|sweep)\b", text):
         status, said = run(host, text)

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import strategies as st
 from unit.machines import NAMES, NEEDS
 
-from kopiatomic import cli, envfile, redact, state
+from kopiatomic import cli, environment, redact, state
 from kopiatomic.backup import preflight, routine
 from kopiatomic.backup.plan import make_plan
 from kopiatomic.clients import base, contents, invocation, parent
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.monitoring import check, status
-from kopiatomic.refusal import Refusal
 from kopiatomic.repository import drill, upkeep
 from kopiatomic.system import command, mounts, zfs
 from kopiatomic.system.command import CommandFailed
@@ -155,7 +155,7 @@ def test_env_file(data: bytes) -> None:
         file.write(data)
     os.chmod(path, 0o600)
     try:
-        variables = envfile.read(path, os.geteuid())
+        variables = environment.read(path, os.geteuid())
     except Refusal as refusal:
         assert "xyzzy" not in str(refusal)  # noqa: PT017
         raise

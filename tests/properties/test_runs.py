@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kopiatomic import state
 from kopiatomic.backup.report import as_dict, as_json, as_mail
-from kopiatomic.refusal import Refusal
+from kopiatomic.errors import Refusal
 from kopiatomic.system.command import printable
 from kopiatomic.system.machine import lies_in
 from properties.conftest import SEED, count, several

@@ -7,12 +7,12 @@ import stat
 import pytest
 
 from kopiatomic import cli, state
+from kopiatomic.errors import EX_NOPERM, EX_USAGE, Refusal
 from kopiatomic.monitoring import check, exposure, status
 from kopiatomic.monitoring.check import MAX_AGE, Expected, Sight
 from kopiatomic.monitoring.exposure import Thing
 from kopiatomic.monitoring.history import Past, Run
 from kopiatomic.monitoring.leftovers import Leftover
-from kopiatomic.refusal import EX_NOPERM, EX_USAGE, Refusal
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Mount

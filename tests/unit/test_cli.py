@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kopiatomic import __version__, cli
-from kopiatomic.refusal import EX_USAGE
+from kopiatomic.errors import EX_USAGE
 
 
 def job(*arguments):

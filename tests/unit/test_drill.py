@@ -13,8 +13,8 @@ import pytest
 
 from kopiatomic import cli, state
 from kopiatomic.clients import contents
+from kopiatomic.errors import EX_NOINPUT, EX_USAGE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_NOINPUT, EX_USAGE, Refusal
 from kopiatomic.repository import drill
 from kopiatomic.system.command import Door
 from unit.drills import node, place

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from kopiatomic import envfile
-from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, EX_NOPERM, Refusal
+from kopiatomic import environment
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_NOPERM, Refusal
 
 ME = os.geteuid()
 
@@ -27,7 +27,7 @@ SINGLE='a "b"'
 EMPTY=
   SPACED = x y
 """
-    assert envfile.read(write(tmp_path, text), ME) == {
+    assert environment.read(write(tmp_path, text), ME) == {
         "RESTIC_PASSWORD": "se=cret $(touch /tmp/x) `id`",
         "RESTIC_REPOSITORY": "/backup/with space",
         "SINGLE": 'a "b"',
@@ -37,13 +37,13 @@ EMPTY=
 
 
 def test_bytes_that_are_no_text_pass_through(tmp_path):
-    assert os.fsencode(envfile.read(write(tmp_path, b"A=\xff"), ME)["A"]) == b"\xff"
+    assert os.fsencode(environment.read(write(tmp_path, b"A=\xff"), ME)["A"]) == b"\xff"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
 def test_open_to_others(tmp_path, mode):
     with pytest.raises(Refusal, match="chmod 600") as caught:
-        envfile.read(write(tmp_path, "A=1", mode), ME)
+        environment.read(write(tmp_path, "A=1", mode), ME)
     assert caught.value.status == EX_NOPERM
 
 
@@ -52,26 +52,26 @@ def test_open_to_others(tmp_path, mode):
 )
 def test_a_line_that_makes_no_sense_is_named_without_its_value(tmp_path, line):
     with pytest.raises(Refusal, match="line 2: not of the form NAME=VALUE") as caught:
-        envfile.read(write(tmp_path, f"A=1\n{line}\n"), ME)
+        environment.read(write(tmp_path, f"A=1\n{line}\n"), ME)
     assert caught.value.status == EX_CONFIG
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_value_with_a_nul(tmp_path):
     with pytest.raises(Refusal, match="NUL"):
-        envfile.read(write(tmp_path, "A=1\0"), ME)
+        environment.read(write(tmp_path, "A=1\0"), ME)
 
 
 def test_missing(tmp_path):
     with pytest.raises(Refusal, match="No such file") as caught:
-        envfile.read(str(tmp_path / "none"), ME)
+        environment.read(str(tmp_path / "none"), ME)
     assert caught.value.status == EX_NOINPUT
 
 
 def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "env", 0o600)
     with pytest.raises(Refusal, match="not a plain file"):
-        envfile.read(str(tmp_path / "env"), ME)
+        environment.read(str(tmp_path / "env"), ME)
 
 
 @pytest.mark.skipif(ME != 0, reason="only root can give files away")
@@ -79,4 +79,4 @@ def test_of_another_user(tmp_path):
     path = write(tmp_path, "A=1")
     os.chown(path, 12345, 12345)
     with pytest.raises(Refusal, match="does not belong to root"):
-        envfile.read(path, 0)
+        environment.read(path, 0)

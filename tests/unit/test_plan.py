@@ -5,7 +5,7 @@ import time
 import pytest
 
 from kopiatomic.backup.plan import Names, Needs
-from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, Refusal
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.system.machine import Dataset, Mount, visible_mounts
 from unit.machines import (
     NAMES,

@@ -13,8 +13,8 @@ import pytest
 from kopiatomic import state
 from kopiatomic.backup import routine, view
 from kopiatomic.backup.report import as_dict
+from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
-from kopiatomic.refusal import Refusal
 from kopiatomic.system import process
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Mount

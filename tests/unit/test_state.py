@@ -11,7 +11,7 @@ import pytest
 from kopiatomic import state
 from kopiatomic.backup.plan import Captured, Names, Plan
 from kopiatomic.backup.report import Report, as_dict
-from kopiatomic.refusal import EX_NOPERM, EX_TEMPFAIL, Refusal
+from kopiatomic.errors import EX_NOPERM, EX_TEMPFAIL, Refusal
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from kopiatomic import cli, envfile, state
+from kopiatomic import cli, environment, state
 from kopiatomic.clients import invocation
+from kopiatomic.errors import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
 from kopiatomic.repository import upkeep
 from kopiatomic.repository.upkeep import Wishes
 from kopiatomic.system.command import Door

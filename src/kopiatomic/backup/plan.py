@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.system.machine import (
     Dataset,
     Mount,

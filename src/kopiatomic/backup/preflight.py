@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from kopiatomic import envfile
+from kopiatomic import environment
 from kopiatomic.clients.base import backend_of
+from kopiatomic.errors import EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, Refusal
 from kopiatomic.system.command import CommandFailed, Door, find
 from kopiatomic.system.machine import Dataset
 
@@ -30,7 +30,7 @@ def with_environment(job: Job) -> Job:
     need_root(job)
     if job.env_file is None:
         return job
-    return replace(job, environment=envfile.read(job.env_file))
+    return replace(job, environment=environment.read(job.env_file))
 
 
 def with_environment_if_allowed(job: Job) -> tuple[Job, list[str]]:
@@ -41,7 +41,7 @@ def with_environment_if_allowed(job: Job) -> tuple[Job, list[str]]:
     if job.env_file is None:
         return job, []
     try:
-        return replace(job, environment=envfile.read(job.env_file, os.geteuid())), []
+        return replace(job, environment=environment.read(job.env_file, os.geteuid())), []
     except Refusal as refusal:
         if os.geteuid() == 0 or refusal.status == EX_NOPERM:
             raise

@@ -11,8 +11,7 @@ from kopiatomic.backup.plan import Names, Needs, Plan, make_plan
 from kopiatomic.backup.report import Report, as_dict, kept_out_by_hand
 from kopiatomic.clients import base, parent
 from kopiatomic.clients.invocation import by_hand
-from kopiatomic.job import Job
-from kopiatomic.refusal import (
+from kopiatomic.errors import (
     EX_CANTCREAT,
     EX_CONFIG,
     EX_OSERR,
@@ -21,6 +20,7 @@ from kopiatomic.refusal import (
     EX_UNAVAILABLE,
     Refusal,
 )
+from kopiatomic.job import Job
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, process, zfs
 from kopiatomic.system.command import (

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 
 from kopiatomic.clients.base import ByHand, backend_of
+from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
-from kopiatomic.refusal import Refusal
 from kopiatomic.system.command import quote
 
 # Options of a backup that say which repository and how to reach it, so that the

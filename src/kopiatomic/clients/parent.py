@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from kopiatomic.clients.base import has_option, option_value
 from kopiatomic.clients.invocation import base_command
+from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
-from kopiatomic.refusal import Refusal
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import lies_in
 

@@ -13,8 +13,8 @@ from kopiatomic import redact, state
 from kopiatomic.backup import preflight, report, routine
 from kopiatomic.clients import base
 from kopiatomic.commands import common
+from kopiatomic.errors import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 from kopiatomic.job import Job
-from kopiatomic.refusal import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 from kopiatomic.system import nullfs, process
 from kopiatomic.system.command import Door
 

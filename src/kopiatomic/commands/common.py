@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from kopiatomic.errors import PERIODIC_TROUBLE
 from kopiatomic.job import Job
-from kopiatomic.refusal import PERIODIC_TROUBLE
 from kopiatomic.system import process
 from kopiatomic.system.command import printable
 

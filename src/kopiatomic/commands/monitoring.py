@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from kopiatomic.backup import preflight, report
 from kopiatomic.commands import common
+from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.job import Job
 from kopiatomic.monitoring import check, status
-from kopiatomic.refusal import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.system.command import Door
 
 

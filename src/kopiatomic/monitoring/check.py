@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from kopiatomic import state
 from kopiatomic.backup.report import OUTCOMES
+from kopiatomic.errors import Refusal
 from kopiatomic.monitoring.exposure import Thing, exposures, find_things
 from kopiatomic.monitoring.history import DAY, PROGRAMS, Past, Run, read_pasts
 from kopiatomic.monitoring.leftovers import Leftover, described, find_leftovers
 from kopiatomic.monitoring.status import TOLERANCE, age, running_since, when
-from kopiatomic.refusal import Refusal
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, zfs
 from kopiatomic.system.command import CommandFailed, Door, printable, quote

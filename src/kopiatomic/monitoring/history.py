@@ -13,7 +13,7 @@ from datetime import date, datetime
 
 from kopiatomic import state
 from kopiatomic.backup.report import OUTCOMES
-from kopiatomic.refusal import EX_OSERR, Refusal
+from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.state import Place
 
 PROGRAMS = ("kopiatomic", "restomic")

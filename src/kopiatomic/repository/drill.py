@@ -18,9 +18,9 @@ from kopiatomic.clients import base, contents
 from kopiatomic.clients.contents import Tally
 from kopiatomic.clients.invocation import base_command
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.errors import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
-from kopiatomic.refusal import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.repository import scratch, upkeep
 from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.repository.scratch import Scratch

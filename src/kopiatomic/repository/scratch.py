@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from kopiatomic import state
 from kopiatomic.backup import report
-from kopiatomic.refusal import EX_OSERR
+from kopiatomic.errors import EX_OSERR
 from kopiatomic.repository.upkeep import Account
 from kopiatomic.state import Place
 

@@ -15,9 +15,9 @@ from kopiatomic.backup import preflight, report
 from kopiatomic.clients import base
 from kopiatomic.clients.base import backend_of, has_option, option_value
 from kopiatomic.clients.invocation import base_command, by_hand
+from kopiatomic.errors import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
-from kopiatomic.refusal import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.state import Place
 from kopiatomic.system import process
 from kopiatomic.system.command import CommandFailed, Door, decode, describe_status, printable

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 
-from kopiatomic.refusal import EX_CONFIG, EX_NOINPUT, EX_NOPERM, Refusal
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_NOPERM, Refusal
 
 
 def read(path: str, owner: int = 0) -> dict[str, str]:

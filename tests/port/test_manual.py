@@ -211,10 +211,10 @@ def test_a_kind_of_script_with_one_period_is_not_described_as_one_with_more(scri
 
 @both
 def test_every_exit_status_that_can_occur_is_listed(program):
-    code = "".join(each.read_text() for each in SOURCES.glob("*.py") if each.name != "refusal.py")
+    code = "".join(each.read_text() for each in SOURCES.rglob("*.py") if each.name != "errors.py")
     used = {
         name: value
-        for name, value in vars(refusal).items()
+        for name, value in vars(errors).items()
         if name.startswith("EX_") and value and re.search(rf"\b{name}\b", code)
     }
     # Refusal's own, where nothing else is said.
@@ -228,8 +228,8 @@ def test_every_exit_status_that_can_occur_is_listed(program):
 
 def test_the_readme_has_the_same_exit_statuses():
     told = (CHECKOUT / "README.md").read_text().split("## Exit status", 1)[1].split("##", 1)[0]
-    code = "".join(each.read_text() for each in SOURCES.glob("*.py") if each.name != "refusal.py")
-    for name, value in vars(refusal).items():
+    code = "".join(each.read_text() for each in SOURCES.rglob("*.py") if each.name != "errors.py")
+    for name, value in vars(errors).items():
         if name.startswith("EX_") and re.search(rf"\b{name}\b", code) and name != "EX_SOFTWARE":
             assert re.search(rf"\b{value}\b", told), name
 
@@ -258,7 +258,7 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
 @both
 def test_the_environment_is_that_of_the_program(program):
     text = section(PAGES[program], "ENVIRONMENT")
-    given = set(re.findall(r'"(KOPIATOMIC_\w+)"', (SOURCES / "run.py").read_text()))
+    given = set(re.findall(r'"(KOPIATOMIC_\w+)"', (SOURCES / "backup/routine.py").read_text()))
     assert {each for each in items(text, "Ev") if each.startswith("KOPIATOMIC_")} == given
     assert f".Pa {command.PATH} .\n" in text
     dropped = {

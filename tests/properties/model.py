@@ -324,7 +324,7 @@ def place() -> Any:
         patch.setattr(view, "_make_like", lambda path, live: os.makedirs(path, exist_ok=True))
         patch.setattr(routine.time, "sleep", lambda seconds: None)
         patch.setattr(preflight, "need_root", lambda job: None)
-        patch.setattr(client, "run", run_client)
+        patch.setattr(process, "run", run_client)
         yield directory
 
 

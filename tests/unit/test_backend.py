@@ -316,7 +316,7 @@ def test_the_home_of_another_user_is_not_taken_over(tmp_path, monkeypatch):
     assert kept.items() >= given.items()
     monkeypatch.setattr(base.os, "geteuid", lambda: 12345)
     base.os.chown(tmp_path, 54321, -1)
-    monkeypatch.setattr(backend, "_home", lambda: "/root")
+    monkeypatch.setattr(base, "_home", lambda: "/root")
     ours = base.client_environment(job, given, None)
     assert ours["HOME"] == "/root"
     assert not ours.keys() & set(names[1:])

@@ -103,7 +103,7 @@ class TestSignals:
         assert caught.value.signum == signum
 
     def test_force_comes_after_the_grace_period(self, monkeypatch):
-        monkeypatch.setattr(client, "GRACE", 1.0)
+        monkeypatch.setattr(process, "GRACE", 1.0)
         with Signals() as signals:
             later(1.0, signal.SIGTERM)
             began = time.monotonic()

@@ -56,7 +56,7 @@ def world(fp, tmp_path, monkeypatch):
         fp.calls.append(list(argv))
         return Ended(0, 0.1)
 
-    monkeypatch.setattr(client, "run", fake)
+    monkeypatch.setattr(process, "run", fake)
     # Every look finds something else, as if each mount had been made.
     look = contextlib.nullcontext((".", lambda: next(looks)))
     monkeypatch.setattr(view, "way_to", lambda path: [])
@@ -183,7 +183,7 @@ def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path, monkeyp
 def test_statuses_are_explained_of_the_real_client_only(world, fp, monkeypatch, plain, told):
     """Any other program may mean something else by 11 than that a repository is locked."""
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
-    monkeypatch.setattr(client, "run", lambda *_: Ended(11, 0.1))
+    monkeypatch.setattr(process, "run", lambda *_: Ended(11, 0.1))
     job = Job("restomic", targets=("kta/a",), command=("restic", "backup"), plain=plain)
     report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
     assert report.status == 11

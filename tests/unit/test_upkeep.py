@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from kopiatomic import cli, environment, state
+from kopiatomic import cli, state
+from kopiatomic import environment as environment_module
 from kopiatomic.clients import invocation
 from kopiatomic.errors import EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Refusal
 from kopiatomic.job import Job
@@ -314,7 +315,7 @@ class TestCommandLine:
 
     def test_dry_run_with_an_env_file(self, capfd, tmp_path, monkeypatch):
         """It shows what will be run, with the host that the env file gives."""
-        monkeypatch.setattr(envfile, "_check_way", lambda path, owner: None)
+        monkeypatch.setattr(environment_module, "_check_way", lambda path, owner: None)
         file = tmp_path / "env"
         file.write_text("RESTIC_HOST=web\n")
         file.chmod(0o600)

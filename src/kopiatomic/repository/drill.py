@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from kopiatomic import state
 from kopiatomic.backup import preflight, report
-from kopiatomic.clients import base, contents
+from kopiatomic.clients import base as clients_base
+from kopiatomic.clients import contents
 from kopiatomic.clients.contents import Tally
 from kopiatomic.clients.invocation import base_command
 from kopiatomic.clients.reader import ClientFailed, Reader
@@ -69,7 +70,7 @@ def run(job: Job, door: Door, inherited: Mapping[str, str], wishes: Wishes) -> D
     preflight.need_root(job)
     base = base_command(job)
     program = preflight.client_program(job)
-    environment = base.client_environment(job, inherited, None)
+    environment = clients_base.client_environment(job, inherited, None)
     hide = redactor(environment, [*job.command, *job.options], program)
     place = Place(job.program, job.name)
     with state.lock(place), Signals() as signals:

@@ -215,7 +215,8 @@ SAID = st.one_of(
 
 @fuzz("client_output", SAID, SAID, st.integers(-64, 255))
 def test_client_output(output: str, messages: str, code: int) -> None:
-    from kopiatomic.backup.report import Report, as_dict, as_json, as_mail
+    from kopiatomic.backup.report import Report, as_dict, as_mail
+    from kopiatomic.formatting import as_json
 
     for program in ("restomic", "kopiatomic"):
         client = base.backend_of(program)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import strategies as st
 
 from kopiatomic import state
-from kopiatomic.backup.report import as_dict, as_json, as_mail
+from kopiatomic.backup.report import as_dict, as_mail
 from kopiatomic.errors import Refusal
+from kopiatomic.formatting import as_json
 from kopiatomic.system.command import printable
 from kopiatomic.system.machine import lies_in
 from properties.conftest import SEED, count, several

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from kopiatomic import state
+from kopiatomic import formatting, state
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.monitoring import history, leftovers, status
 from kopiatomic.monitoring.history import Past, Run
@@ -168,7 +168,7 @@ class TestNights:
     ],
 )  # fmt: skip
 def test_age(seconds, says):
-    assert status.age(seconds) == says
+    assert formatting.age(seconds) == says
 
 
 class TestNewestFailure:

@@ -1,31 +1,27 @@
 """What a run came to, for people and for programs."""
 
-import json
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.view import mount_command
 from kopiatomic.clients.base import Figures
+from kopiatomic.formatting import (
+    clock,
+    duration,
+    headline,
+    iso,
+    section,
+    size,
+    table,
+    what_was_said,
+)
 from kopiatomic.system.command import describe_status, fits, printable, quote
 from kopiatomic.system.zfs import by_pool, snapshot_command
 
-# How much of a client's words a mail carries.
-MAIL_LINES = 40
-
 # How many backups a report names.
 MOST_NAMES = 3
-
-OUTCOMES = {
-    "success": "succeeded",
-    "trouble": "succeeded, but NOT ALL IS WELL",
-    "incomplete": "is INCOMPLETE",
-    "failed": "FAILED",
-    "interrupted": "was INTERRUPTED",
-}
-
 
 @dataclass
 class Report:
@@ -103,11 +99,11 @@ def as_dict(report: Report) -> dict[str, object]:
         "hooks": list(report.hooks),
         "outcome": report.outcome,
         "status": report.status,
-        "began": _iso(report.began),
-        "ended": _iso(report.ended),
+        "began": iso(report.began),
+        "ended": iso(report.ended),
         "seconds": round(report.ended - report.began, 3),
-        "moment": None if report.moment is None else _iso(report.moment),
-        "captured_at": {pool: _iso(when) for pool, when in report.captured_at.items()},
+        "moment": None if report.moment is None else iso(report.moment),
+        "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
         "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
         "not_frozen": list(plan.thawed) if plan else [],
@@ -124,43 +120,10 @@ def as_dict(report: Report) -> dict[str, object]:
     }
 
 
-def as_json(data: Mapping[str, object]) -> str:
-    """Return data as indented JSON with a newline at its end."""
-    return json.dumps(data, indent=2) + "\n"
-
-
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
-
-
-def clock(seconds: float) -> str:
-    """Return a moment in local time as people read it, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time in the largest units that say something."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in binary units, to three figures."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1000 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
-
-
 def as_text(report: Report) -> str:
     """Return a report for a person: first whether all is well, then what there is to know."""
-    lines = [_headline(report)]
+    took = report.ended - report.began
+    lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
     plan = report.plan
     if report.captured_at and plan:
@@ -173,8 +136,8 @@ def as_text(report: Report) -> str:
         lines += [f"  {printable(place)}" for place in plan.thawed]
     if report.client_status is not None:
         lines += ["", *_client(report)]
-    lines += _list("Note:", report.notes)
-    lines += _list("Taken down from an earlier run that did not end in order:", report.swept)
+    lines += section("Note:", report.notes)
+    lines += section("Taken down from an earlier run that did not end in order:", report.swept)
     return "\n".join(lines) + "\n"
 
 
@@ -186,22 +149,6 @@ def as_mail(report: Report) -> str:
     return as_text(report) + what_was_said(name, report.said)
 
 
-def what_was_said(name: str, said: str) -> str:
-    """Return the end of what a program printed, indented below a title; nothing for nothing."""
-    lines = said.rstrip("\n").split("\n")
-    if lines == [""]:
-        return ""
-    of = f" (its last {MAIL_LINES} lines)" if len(lines) > MAIL_LINES else ""
-    shown = "".join(f"  {printable(line)}\n" for line in lines[-MAIL_LINES:])
-    return f"\nWhat {name} said{of}:\n{shown}"
-
-
-def _headline(report: Report) -> str:
-    job = "" if report.job == "default" else f" (job {report.job})"
-    took = duration(report.ended - report.began)
-    return f"{report.program}{job}: the backup {OUTCOMES[report.outcome]}, {took}"
-
-
 def _when(report: Report) -> str:
     pools = sorted(report.captured_at, key=lambda pool: report.captured_at[pool])
     first, last = report.captured_at[pools[0]], report.captured_at[pools[-1]]
@@ -211,13 +158,6 @@ def _when(report: Report) -> str:
         f"Captured {clock(last)}, one moment for each pool; "
         f"{' and '.join((pools[0], pools[-1]))} lie {last - first:.1f} s apart:"
     )
-
-
-def table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Return rows of two columns, indented, the second one aligned where that is sensible."""
-    shown = [(printable(left), printable(right)) for left, right in rows]
-    width = min(max((len(left) for left, _ in shown), default=0), 40)
-    return [f"  {left:<{width}}  {right}" for left, right in shown]
 
 
 def _client(report: Report) -> list[str]:
@@ -242,10 +182,6 @@ def _client(report: Report) -> list[str]:
     return lines
 
 
-def _list(title: str, items: Sequence[str]) -> list[str]:
-    return ["", title, *(f"  {printable(item)}" for item in items)] if items else []
-
-
 def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
     """Return a plan as plain data, for -n --json."""
     return {
@@ -264,8 +200,8 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
     lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
     if plan.left_out:
         lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
-    lines += _list("Would not freeze, because the client writes there:", plan.thawed)
-    lines += _list("Note:", plan.notes)
+    lines += section("Would not freeze, because the client writes there:", plan.thawed)
+    lines += section("Note:", plan.notes)
     lines += ["", "Would run:"]
     for names in by_pool(plan.snapshots).values():
         argv = snapshot_command(names, plan.names.run)

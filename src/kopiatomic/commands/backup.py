@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kopiatomic import redact, state
+from kopiatomic import formatting, redact, state
 from kopiatomic.backup import preflight, report, routine
 from kopiatomic.clients import base
 from kopiatomic.commands import common
@@ -25,7 +25,7 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     door = replace(door, nmount=nullfs.find_nmount())
     done = routine.run(job, door, common.streams(values), os.environ)
     if "--json" in values:
-        common.show(report.as_json(report.as_dict(done)))
+        common.show(formatting.as_json(report.as_dict(done)))
     elif "--periodic" in values:
         common.show(report.as_mail(done))
     else:
@@ -43,7 +43,7 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     plan = replace(plan, notes=(*plan.notes, *notes))
     words = base.client_command(job, plan, None, None, not process.on_terminal())
     if "--json" in values:
-        text = report.as_json(report.plan_as_dict(plan, words))
+        text = formatting.as_json(report.plan_as_dict(plan, words))
     else:
         text = report.plan_as_text(plan, words)
     common.show(redact.redactor(environment, [*job.command, *job.options], needs.program)(text))
@@ -58,7 +58,7 @@ def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
         done = report.Report(job.program, job.name, "", began=time.time())
         routine.sweep(place, door, done, thoroughly=True)
     if "--json" in values:
-        common.show(report.as_json({"removed": done.swept, "notes": done.notes}))
+        common.show(formatting.as_json({"removed": done.swept, "notes": done.notes}))
     else:
         lines = [f"removed {each}" for each in done.swept] or ["nothing was left behind"]
         common.show("".join(f"{line}\n" for line in lines))

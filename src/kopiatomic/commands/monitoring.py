@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from kopiatomic.backup import preflight, report
+from kopiatomic import formatting
+from kopiatomic.backup import preflight
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.job import Job
@@ -22,7 +23,7 @@ def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int
     name = job.name if "-j" in values else None
     account = status.look(door, job.program, name, time.time())
     as_json, periodic = "--json" in values, "--periodic" in values
-    common.show(report.as_json(status.as_dict(account)) if as_json else status.as_text(account))
+    common.show(formatting.as_json(status.as_dict(account)) if as_json else status.as_text(account))
     if account.trouble is None:
         return 0
     print(f"{job.program}: {account.trouble}", file=sys.stdout if periodic else sys.stderr)
@@ -36,6 +37,6 @@ def check_all(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
     preflight.need_root(job)
     found = check.findings(check.look(door, expect, max_age), time.time())
     as_json = "--json" in values
-    common.show(report.as_json(check.as_dict(found)) if as_json else check.as_text(found))
+    common.show(formatting.as_json(check.as_dict(found)) if as_json else check.as_text(found))
     trouble = PERIODIC_TROUBLE if "--periodic" in values else 1
     return trouble if found else 0

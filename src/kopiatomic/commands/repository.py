@@ -6,8 +6,8 @@
 import os
 from collections.abc import Mapping
 
-from kopiatomic import redact
-from kopiatomic.backup import preflight, report
+from kopiatomic import formatting, redact
+from kopiatomic.backup import preflight
 from kopiatomic.clients import base
 from kopiatomic.commands import common
 from kopiatomic.job import Job
@@ -47,9 +47,9 @@ def _upkeep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     account = upkeep.run(job, door, common.streams(values), os.environ, _wishes(values))
     text = upkeep.as_text(account)
     if "--json" in values:
-        text = report.as_json(upkeep.as_dict(account))
+        text = formatting.as_json(upkeep.as_dict(account))
     elif "--periodic" in values:
-        text += report.what_was_said("the client", account.said) if account.problems else ""
+        text += formatting.what_was_said("the client", account.said) if account.problems else ""
     else:
         text = "\n" + text
     common.show(text)
@@ -65,5 +65,5 @@ def _drill(job: Job, door: Door, values: Mapping[str, str]) -> int:
     )
     account = drill.run(job, door, os.environ, wishes)
     as_json = "--json" in values
-    common.show(report.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
+    common.show(formatting.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
     return common.tell(job, account, values)

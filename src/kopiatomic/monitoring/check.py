@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
-from kopiatomic.backup.report import OUTCOMES
 from kopiatomic.errors import Refusal
+from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
 from kopiatomic.monitoring.exposure import Thing, exposures, find_things
 from kopiatomic.monitoring.history import DAY, PROGRAMS, Past, Run, read_pasts
 from kopiatomic.monitoring.leftovers import Leftover, described, find_leftovers
-from kopiatomic.monitoring.status import TOLERANCE, age, running_since, when
+from kopiatomic.monitoring.status import running_since
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, zfs
 from kopiatomic.system.command import CommandFailed, Door, printable, quote

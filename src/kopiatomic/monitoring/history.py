@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from kopiatomic import state
-from kopiatomic.backup.report import OUTCOMES
 from kopiatomic.errors import EX_OSERR, Refusal
+from kopiatomic.formatting import OUTCOMES
 from kopiatomic.state import Place
 
 PROGRAMS = ("kopiatomic", "restomic")

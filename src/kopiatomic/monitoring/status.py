@@ -1,17 +1,13 @@
 """The state of the jobs: past runs, what runs now, and what runs that died have left."""
 
 import os
-import time
 from dataclasses import dataclass
 
-from kopiatomic.backup.report import clock, duration, size
+from kopiatomic.formatting import age, clock, duration, iso, size, when
 from kopiatomic.monitoring.history import Past, Run, newest_failure, nights, read_pasts
 from kopiatomic.monitoring.leftovers import Leftover, described, find_leftovers
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
-
-# How far a moment may lie ahead of the clock, which is set back a little at times.
-TOLERANCE = 600.0
 
 MARKS = {"success": "+", "incomplete": "~", "failed": "x", "none": "."}
 LEGEND = "nights, oldest first: + good   ~ incomplete   x failed   . none (yet)"
@@ -47,26 +43,6 @@ def look(door: Door, program: str, job: str | None, now: float) -> Account:
         trouble = f"cannot see what is left over: {error}"
         return Account(program, job, host, now, pasts, trouble=trouble)
     return Account(program, job, host, now, pasts, left)
-
-
-def age(seconds: float) -> str:
-    """Return how long ago something was, in words."""
-    if seconds < -TOLERANCE:
-        return "in the future"
-    minutes = max(0, int(seconds // 60))
-    if minutes < 60:
-        return f"{minutes} min" if minutes else "just now"
-    days, hours = divmod(minutes // 60, 24)
-    if not days:
-        return f"{hours} h"
-    return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def when(moment: float | None) -> str:
-    """Return a moment to the minute, for a column."""
-    if moment is None:
-        return "unknown"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
 
 
 def running_since(past: Past, now: float) -> str:
@@ -175,7 +151,7 @@ def as_dict(account: Account) -> dict[str, object]:
     return {
         "program": account.program,
         "host": account.host,
-        "now": _iso(account.now),
+        "now": iso(account.now),
         "jobs": [_past_as_dict(past, account.now) for past in account.pasts],
         "left_over": [
             {"job": each.place.job, "kind": each.kind, "name": each.name}
@@ -192,7 +168,7 @@ def _past_as_dict(past: Past, now: float) -> dict[str, object]:
         "newest_failure": _run_as_dict(newest_failure(past.runs, now), now),
         "nights": nights(past.runs, now),
         "running": past.running,
-        "running_since": _iso(past.since),
+        "running_since": _optional_iso(past.since),
     }
 
 
@@ -201,8 +177,8 @@ def _run_as_dict(run: Run | None, now: float) -> dict[str, object] | None:
         return None
     return {
         "outcome": run.outcome,
-        "began": _iso(run.began),
-        "moment": _iso(run.moment),
+        "began": _optional_iso(run.began),
+        "moment": _optional_iso(run.moment),
         "age_seconds": None if run.when is None else round(now - run.when),
         "seconds": run.seconds,
         "datasets": len(run.captured),
@@ -212,7 +188,5 @@ def _run_as_dict(run: Run | None, now: float) -> dict[str, object] | None:
     }
 
 
-def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment))
+def _optional_iso(moment: float | None) -> str | None:
+    return None if moment is None else iso(moment)

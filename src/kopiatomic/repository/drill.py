@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kopiatomic import state
-from kopiatomic.backup import preflight, report
+from kopiatomic.backup import preflight
 from kopiatomic.clients import base as clients_base
 from kopiatomic.clients import contents
 from kopiatomic.clients.contents import Tally
 from kopiatomic.clients.invocation import base_command
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
+from kopiatomic.formatting import clock, headline, iso, size
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
 from kopiatomic.repository import scratch, upkeep
@@ -169,7 +170,7 @@ def as_dict(drill: Drill) -> dict[str, object]:
             {
                 "backup": tally.source.backup,
                 "title": tally.source.title,
-                "moment": upkeep.stamp(tally.source.moment),
+                "moment": iso(tally.source.moment),
                 "chosen": tally.chosen,
                 "restored": tally.restored,
                 "identical": tally.identical,
@@ -185,11 +186,12 @@ def as_dict(drill: Drill) -> dict[str, object]:
 
 def as_text(drill: Drill) -> str:
     """Return the account of a drill for a person."""
-    lines = [upkeep.headline(drill, "the restore drill")]
+    took = drill.ended - drill.began
+    lines = [headline(drill.program, drill.job, "the restore drill", drill.outcome, took)]
     lines += [f"  ! {printable(problem)}" for problem in drill.problems]
     for tally in drill.tallies:
         source = tally.source
-        when = report.clock(source.moment)
+        when = clock(source.moment)
         lines += ["", f"{printable(source.title)}, backup {source.backup[:8]} of {when}:"]
         lines += [f"  {line}" for line in _told(tally, drill)]
     if drill.notes:
@@ -207,7 +209,7 @@ def _told(tally: Tally, drill: Drill) -> list[str]:
             + _few(tally.changed)
         )
     if tally.too_large:
-        lines.append(f"{tally.too_large} over {report.size(drill.size_limit)} passed over")
+        lines.append(f"{tally.too_large} over {size(drill.size_limit)} passed over")
     if tally.unnamed:
         lines.append(f"{tally.unnamed} passed over because their names are not UTF-8")
     return [printable(line) for line in lines]

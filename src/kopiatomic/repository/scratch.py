@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kopiatomic import state
-from kopiatomic.backup import report
+from kopiatomic import formatting, state
 from kopiatomic.errors import EX_OSERR
 from kopiatomic.repository.upkeep import Account
 from kopiatomic.state import Place
@@ -44,7 +43,8 @@ class Scratch:
         if free.f_bavail * free.f_frsize < size + RESERVE:
             raise OSError(
                 errno.ENOSPC,
-                f"{report.size(size)} are too much for the free space in {state.STATE_DIRECTORY}",
+                f"{formatting.size(size)} are too much for the free space in "
+                f"{state.STATE_DIRECTORY}",
             )
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open("file", flags, 0o600, dir_fd=self.descriptor)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kopiatomic import state
-from kopiatomic.backup import preflight, report
+from kopiatomic.backup import preflight
 from kopiatomic.clients import base
 from kopiatomic.clients.base import backend_of, has_option, option_value
 from kopiatomic.clients.invocation import base_command, by_hand
 from kopiatomic.errors import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
+from kopiatomic.formatting import duration, headline, iso, table
 from kopiatomic.job import Job
 from kopiatomic.redact import redactor
 from kopiatomic.state import Place
@@ -330,8 +331,8 @@ def as_dict(account: Account) -> dict[str, object]:
         "job": account.job,
         "outcome": account.outcome,
         "status": account.status,
-        "began": stamp(account.began),
-        "ended": stamp(account.ended),
+        "began": iso(account.began),
+        "ended": iso(account.ended),
         "seconds": round(account.ended - account.began, 3),
         "steps": [
             {
@@ -347,33 +348,19 @@ def as_dict(account: Account) -> dict[str, object]:
     }
 
 
-def stamp(seconds: float) -> str:
-    """Return a moment as the history has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
-
-
-def headline(account: Account, what: str) -> str:
-    """Return the first line of a report: whether all is well."""
-    job = "" if account.job == "default" else f" (job {account.job})"
-    took = report.duration(account.ended - account.began)
-    return f"{account.program}{job}: {what} {_OUTCOMES[account.outcome]}, {took}"
-
-
-_OUTCOMES = {"success": "succeeded", "failed": "FAILED", "interrupted": "was INTERRUPTED"}
-
-
 def as_text(account: Account) -> str:
     """Return the account of an upkeep run for a person."""
-    lines = [headline(account, "upkeep")]
+    took = account.ended - account.began
+    lines = [headline(account.program, account.job, "upkeep", account.outcome, took)]
     lines += [f"  ! {printable(problem)}" for problem in account.problems]
-    lines += ["", *report.table([(step.name, _how(step)) for step in account.steps])]
+    lines += ["", *table([(step.name, _how(step)) for step in account.steps])]
     return "\n".join(lines) + "\n"
 
 
 def _how(step: Done) -> str:
     if step.status is None:
         return step.outcome
-    took = report.duration(step.seconds)
+    took = duration(step.seconds)
     status = "" if step.status == 0 else f" ({describe_status(step.status)})"
     return f"{step.outcome}{status}, {took}"
 

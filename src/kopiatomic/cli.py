@@ -8,7 +8,7 @@ from kopiatomic import __version__
 # importing typing for this name would take half of that time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from kopiatomic.job import Job
 
@@ -144,7 +144,7 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
 
     from kopiatomic.system.command import Door
 
-    door = Door(trace=_tracer(job) if "--verbose" in values else None)
+    door = Door(trace=_tell if "--verbose" in values else None)
     instead = _instead_of_a_backup(set(values), job)
     if instead in ("--status", "--check"):
         from kopiatomic.commands import monitoring
@@ -154,16 +154,15 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     if instead in ("--upkeep", "--drill"):
         from kopiatomic.commands import repository
 
-        return repository.look_after(job, door, values)
+        care = repository.look_after if instead == "--upkeep" else repository.restore_drill
+        return care(job, door, values)
 
     from kopiatomic.commands import backup
 
     if instead == "--sweep":
         return backup.sweep(job, door, values)
     _need_a_selection(job)
-    if "-n" in values:
-        return backup.dry_run(job, door, values)
-    return backup.back_up(job, door, values)
+    return (backup.dry_run if "-n" in values else backup.back_up)(job, door, values)
 
 
 def _need_a_selection(job: "Job") -> None:
@@ -177,18 +176,9 @@ def _need_a_selection(job: "Job") -> None:
         )
 
 
-def _tracer(job: "Job") -> "Callable[[str], None]":
-    """Return what writes a command line to standard error, without the secrets in it."""
-    import os
-
-    from kopiatomic.redact import redactor
-
-    hide = redactor({**os.environ, **job.environment}, [*job.command, *job.options])
-
-    def tell(line: str) -> None:
-        print(hide(line), file=sys.stderr, flush=True)
-
-    return tell
+def _tell(line: str) -> None:
+    """Write a command line to standard error, once the job has been made ready without secrets."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: "Sequence[str]") -> "tuple[list[tuple[str, str]], list[str]]":
@@ -212,8 +202,7 @@ def job_from(
     import os
 
     from kopiatomic import state
-    from kopiatomic.backup import preflight
-    from kopiatomic.job import Job
+    from kopiatomic.job import Job, split_words
 
     def last(option: str) -> "str | None":
         return next((value for name, value in reversed(options) if name == option), None)
@@ -223,7 +212,7 @@ def job_from(
 
     def words(option: str) -> "list[str]":
         return [
-            word for text in every(option) for word in preflight.split_words(text, option)
+            word for text in every(option) for word in split_words(text, option)
         ]
 
     switches = {name for name, _ in options}
@@ -235,7 +224,7 @@ def job_from(
         everything="-a" in switches,
         recursive="-r" in switches,
         exclude=(*every("-x"), *words("--excludes")),
-        command=preflight.split_words(last("-c") or "", "-c"),
+        command=split_words(last("-c") or "", "-c"),
         options=tuple(words("-o")),
         plain="--plain" in switches,
         before=last("-p"),

@@ -1,10 +1,47 @@
-"""Env files: the client's secrets, kept from everyone else."""
+"""The client's environment: what it inherits, and env files, kept from everyone else."""
 
 import os
+import pwd
 import re
 import stat
+from collections.abc import Mapping
 
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_NOPERM, Refusal
+from kopiatomic.system.command import PATH
+
+# Of the caller's environment the client gets all but what could make a
+# program that runs as root load something else.
+_NOT_INHERITED = re.compile(
+    r"^(LD_|PYTHON|PERL|RUBY|BASH_FUNC_)"
+    r"|^(PATH|IFS|ENV|BASH_ENV|BASHOPTS|SHELLOPTS|ZDOTDIR|FPATH|CDPATH|PS4)$"
+)
+
+# Directories that are not taken over where they are another user's, as after ``su -m``.
+_OWN_DIRECTORIES = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+
+
+def inherit(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the caller's environment less what endangers root, with our PATH and a HOME."""
+    base = {name: value for name, value in inherited.items() if not _NOT_INHERITED.search(name)}
+    for name in _OWN_DIRECTORIES:
+        if _is_anothers(base.get(name, "")):
+            del base[name]
+    return base | {"PATH": PATH, "HOME": base.get("HOME") or _home()}
+
+
+def _is_anothers(directory: str) -> bool:
+    """Say whether a directory is there and is another user's, who can put things into it."""
+    try:
+        return os.stat(directory).st_uid not in (0, os.geteuid())
+    except (OSError, ValueError):
+        return False
+
+
+def _home() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
 
 
 def read(path: str, owner: int = 0) -> dict[str, str]:

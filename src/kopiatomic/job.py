@@ -1,7 +1,10 @@
 """What the user asked for."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from kopiatomic.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,14 @@ class Job:
     live: tuple[str, ...] = ()  # --live
     env_file: str | None = None  # -e
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def split_words(text: str, option: str) -> tuple[str, ...]:
+    """Split an option's text into words as sh(1) would; raises Refusal.
+
+    The text may hold a password, so it is not in the message.
+    """
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise Refusal(f"{option}: {str(error).lower()}; mind its quotes") from error

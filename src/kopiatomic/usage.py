@@ -1,6 +1,6 @@
 """What --help prints."""
 
-from kopiatomic.clients.base import backend_of
+from kopiatomic.clients import client_of
 
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
@@ -72,6 +72,6 @@ Try it: {program} -n -r zroot/home      Manual: {program}(8)
 
 def text(program: str) -> str:
     """Return the help of ``kopiatomic`` or ``restomic``."""
-    backend = backend_of(program)
-    command = " ".join((backend.name, *backend.subcommand))
-    return HELP.format(program=program, client=backend.name, command=command)
+    client = client_of(program)
+    command = " ".join((client.name, *client.subcommand))
+    return HELP.format(program=program, client=client.name, command=command)

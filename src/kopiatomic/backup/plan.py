@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from kopiatomic import state
+from kopiatomic.backup.names import Names
+from kopiatomic.clients import programs
+from kopiatomic.clients.base import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.machine import (
@@ -27,57 +31,9 @@ UNWANTED = frozenset({"fdescfs", "procfs", "linprocfs", "linsysfs", "autofs"})
 # mount(2) refuses longer mount points: MNAMELEN, without its NUL.
 MOUNT_LIMIT = 1023
 
-# Views are built below these, and a view does not contain views.
-RUN_DIRECTORIES = ("/var/run/kopiatomic", "/var/run/restomic")
-
 # The ruleset of devfs.rules(5) that shows a jail null, zero, random and the
 # standard streams: all that a client in a frozen system needs of /dev.
 JAIL_RULESET = "4"
-
-
-@dataclass(frozen=True)
-class Names:
-    """What one run calls its things, and where it puts them.
-
-    ``run`` is the value of the run property; ``snapshot`` the part after the @;
-    ``directory`` the job's working directory, which holds the view, the
-    stand-in trees and, where needed, TMPDIR.
-    """
-
-    run: str
-    snapshot: str
-    directory: str
-
-    @property
-    def view(self) -> str:
-        """Where the view is mounted."""
-        return f"{self.directory}/view"
-
-    @property
-    def temporary(self) -> str:
-        """The TMPDIR of a client whose own is frozen."""
-        return f"{self.directory}/tmp"
-
-    @property
-    def gaps(self) -> str:
-        """Where the stand-in trees are kept."""
-        return f"{self.directory}/gap"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the client needs of the view, as absolute paths without symbolic links.
-
-    ``program`` must be there; ``repository``, if it is local, must be there and
-    writable; the directories ``writable`` should be, and ``live`` must be;
-    ``temporary`` is the usual TMPDIR.
-    """
-
-    program: str
-    temporary: str = "/tmp"
-    writable: tuple[str, ...] = ()
-    live: tuple[str, ...] = ()
-    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +77,7 @@ class ViewMount:
 class Plan:
     """What one run does, in full.
 
-    ``thawed`` are the places within the captured datasets that stay live,
+    ``live`` are the places within the captured datasets that stay live,
     because the client has to write there; ``temporary`` is the TMPDIR to give
     it, or None where the usual one serves.
     """
@@ -131,7 +87,7 @@ class Plan:
     left_out: tuple[LeftOut, ...]
     view: tuple[ViewMount, ...]
     paths: tuple[str, ...]
-    thawed: tuple[str, ...]
+    live: tuple[str, ...]
     temporary: str | None
     notes: tuple[str, ...]
 
@@ -157,7 +113,7 @@ def make_plan(
     if not captured:
         raise Refusal(_nothing_left(left_out), EX_NOINPUT)
     view, unchosen = _lay_out(captured, mounts, names)
-    thawed, temporary = _thaw(view, mounts, needs, names)
+    live, temporary = _keep_live(view, mounts, needs, names)
     _bridge_gaps(view, mounts, names)
     _check_client(view, mounts, needs)
     return Plan(
@@ -166,7 +122,7 @@ def make_plan(
         left_out=_named_once(left_out, unchosen, points),
         view=_in_order(view, mounts, needs),
         paths=topmost([each.point for each in captured]),
-        thawed=tuple(sorted(thawed)),
+        live=tuple(sorted(live)),
         temporary=temporary,
         notes=(*notes, *_idle_patterns(job, datasets)),
     )
@@ -391,7 +347,7 @@ def _is_inner(mount: Mount, names: Names) -> bool:
     """
     automount = mount.type == "zfs" and "/.zfs/snapshot/" in mount.point
     run = ancestors(names.directory)[2]
-    ours = (*RUN_DIRECTORIES, f"{run}/kopiatomic", f"{run}/restomic")
+    ours = [f"{root}/{program}" for root in (state.RUN_ROOT, run) for program in programs()]
     return automount or any(lies_in(mount.point, each) for each in ours)
 
 
@@ -399,11 +355,11 @@ def _live(mount: Mount) -> ViewMount:
     return ViewMount("live", mount.point, mount.point, read_only=mount.read_only)
 
 
-def _thaw(
+def _keep_live(
     view: dict[str, ViewMount], mounts: Sequence[Mount], needs: Needs, names: Names
 ) -> tuple[set[str], str | None]:
     """Put back live what the client must write; return these places, and its TMPDIR."""
-    thawed = {"/dev"} if "/dev" in view and view["/dev"].ruleset else set()
+    live = {"/dev"} if "/dev" in view and view["/dev"].ruleset else set()
     for place in needs.live:
         chosen = _chosen_within(place, view)
         if chosen:
@@ -417,7 +373,7 @@ def _thaw(
         places.append(temporary)
     for place in places:
         if not _is_live(place, view, mounts):
-            thawed.add(place)
+            live.add(place)
             view[place] = ViewMount("live", place, place)
             inner = [m for m in mounts if m.point != place and lies_in(m.point, place)]
             view.update(
@@ -427,7 +383,7 @@ def _thaw(
                 and not _is_inner(m, names)
                 and m.point not in view
             )
-    return thawed, temporary
+    return live, temporary
 
 
 def _chosen_within(place: str, view: Mapping[str, ViewMount]) -> list[str]:

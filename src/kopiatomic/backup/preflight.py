@@ -2,50 +2,16 @@
 
 import os
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from kopiatomic import environment
-from kopiatomic.clients.base import backend_of
-from kopiatomic.errors import EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, Refusal
+from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.system.command import CommandFailed, Door, find
+from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import Dataset
 
 # A hook whose first word holds none of these names a program, and no shell syntax.
 _SHELL_SYNTAX = re.compile(r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]")
-
-
-def need_root(job: Job) -> None:
-    """Refuse anyone else: snapshots and mounts are root's."""
-    if os.geteuid() != 0:
-        raise Refusal(
-            f"{job.program} must be run by root (only -n, -h and -v need no rights)", EX_NOPERM
-        )
-
-
-def with_environment(job: Job) -> Job:
-    """Return a job with what its env file holds; only root gets that far."""
-    need_root(job)
-    if job.env_file is None:
-        return job
-    return replace(job, environment=environment.read(job.env_file))
-
-
-def with_environment_if_allowed(job: Job) -> tuple[Job, list[str]]:
-    """Return a job with what its env file holds, for a dry run, which needs no rights.
-
-    Where only root can read it, the job is as it was, and there is a note.
-    """
-    if job.env_file is None:
-        return job, []
-    try:
-        return replace(job, environment=environment.read(job.env_file, os.geteuid())), []
-    except Refusal as refusal:
-        if os.geteuid() == 0 or refusal.status == EX_NOPERM:
-            raise
-        return job, [f"{job.env_file} is not read, which root will do"]
 
 
 def not_in_a_jail(door: Door) -> None:
@@ -59,19 +25,6 @@ def not_in_a_jail(door: Door) -> None:
             "this is a jail, which can neither snapshot nor mount; back it up from its host",
             EX_UNAVAILABLE,
         )
-
-
-def client_program(job: Job) -> str:
-    """Return the path of the client or wrapper; raises Refusal if it cannot be run."""
-    backend = backend_of(job.program)
-    name = backend.command(job)[0]
-    path = find(name)
-    if path is not None:
-        return path
-    if os.path.exists(name):
-        raise Refusal(f"{name} is not executable; chmod +x {name}", EX_UNAVAILABLE)
-    hint = f"install sysutils/{name}" if name == backend.name else "look at -c, or its path"
-    raise Refusal(f"the client '{name}' is not installed; {hint}", EX_UNAVAILABLE)
 
 
 def hooks(job: Job) -> None:
@@ -95,6 +48,11 @@ def _program_in(text: str) -> str | None:
     if not words or "/" not in words[0] or _SHELL_SYNTAX.search(words[0]):
         return None
     return words[0]
+
+
+def resolve(job: Job) -> Job:
+    """Return a job whose paths are real and absolute; raises Refusal where one is not there."""
+    return replace(job, targets=targets(job), live=live_directories(job))
 
 
 def live_directories(job: Job) -> tuple[str, ...]:
@@ -142,12 +100,3 @@ def _module_missing(door: Door, name: str) -> bool:
         return False
 
 
-def split_words(text: str, option: str) -> tuple[str, ...]:
-    """Split an option's text into words as a shell would; raises Refusal.
-
-    The text may hold a password, so it is not in the message.
-    """
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise Refusal(f"{option}: {str(error).lower()}; mind its quotes") from error

@@ -106,13 +106,13 @@ def as_dict(report: Report) -> dict[str, object]:
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
         "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
-        "not_frozen": list(plan.thawed) if plan else [],
+        "not_frozen": list(plan.live) if plan else [],
         "paths": list(plan.paths) if plan else [],
         "client": {
             "command": report.client,
             "status": report.client_status,
             "seconds": round(report.client_seconds, 3),
-            **asdict(report.figures),
+            **report.figures._asdict(),
         },
         "problems": report.problems,
         "notes": report.notes,
@@ -131,9 +131,9 @@ def as_text(report: Report) -> str:
         lines += table([(each.dataset, each.point) for each in plan.captured])
     if plan and plan.left_out:
         lines += ["", "Left out:", *table([(each.name, each.reason) for each in plan.left_out])]
-    if plan and plan.thawed:
+    if plan and plan.live:
         lines += ["", "Not frozen, because the client writes there:"]
-        lines += [f"  {printable(place)}" for place in plan.thawed]
+        lines += [f"  {printable(place)}" for place in plan.live]
     if report.client_status is not None:
         lines += ["", *_client(report)]
     lines += section("Note:", report.notes)
@@ -187,7 +187,7 @@ def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
     return {
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
         "left_out": [{"name": each.name, "reason": each.reason} for each in plan.left_out],
-        "not_frozen": list(plan.thawed),
+        "not_frozen": list(plan.live),
         "view": [asdict(mount) for mount in plan.view],
         "paths": list(plan.paths),
         "client": list(client),
@@ -200,7 +200,7 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
     lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
     if plan.left_out:
         lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
-    lines += section("Would not freeze, because the client writes there:", plan.thawed)
+    lines += section("Would not freeze, because the client writes there:", plan.live)
     lines += section("Note:", plan.notes)
     lines += ["", "Would run:"]
     for names in by_pool(plan.snapshots).values():
@@ -213,23 +213,3 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
     lines.append(f"  {quote(['chroot', plan.names.view, *client])}")
     lines.append("and then take all of it down again.")
     return "\n".join(lines) + "\n"
-
-
-def kept_out_by_hand(plan: Plan) -> list[str]:
-    """Say what a kopia user has to do about places that are not frozen."""
-    if not plan.thawed:
-        return []
-    ignores = [["kopia", "policy", "set", *_ignores(plan, path), path] for path in plan.paths]
-    return [
-        "kopia cannot be told to pass over what is not frozen; if you do not want it in the "
-        f"backup: {quote(words)}"
-        for words in ignores
-        if len(words) > 4
-    ]
-
-
-def _ignores(plan: Plan, path: str) -> list[str]:
-    inside = [each for each in plan.thawed if each.startswith(path.rstrip("/") + "/")]
-    return [f"--add-ignore=/{each[len(path.rstrip('/')) + 1 :]}/*" for each in inside]
-
-

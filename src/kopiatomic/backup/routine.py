@@ -2,15 +2,14 @@
 
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kopiatomic import redact, state
+from kopiatomic import state
 from kopiatomic.backup import preflight, view
-from kopiatomic.backup.plan import Names, Needs, Plan, make_plan
-from kopiatomic.backup.report import Report, as_dict, kept_out_by_hand
-from kopiatomic.clients import base, parent
-from kopiatomic.clients.invocation import by_hand
+from kopiatomic.backup.names import Names, marks_of, name_run
+from kopiatomic.backup.plan import Plan, make_plan
+from kopiatomic.backup.report import Report, as_dict
+from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import (
     EX_CANTCREAT,
     EX_CONFIG,
@@ -20,7 +19,6 @@ from kopiatomic.errors import (
     EX_UNAVAILABLE,
     Refusal,
 )
-from kopiatomic.job import Job
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, process, zfs
 from kopiatomic.system.command import (
@@ -29,6 +27,7 @@ from kopiatomic.system.command import (
     GivenUp,
     decode,
     describe_status,
+    exit_status,
     fits,
     printable,
     quote,
@@ -49,34 +48,29 @@ class Failed(Exception):
 class Work:
     """What a run has in hand: what it was told, and what it has made so far."""
 
-    job: Job
-    door: Door
+    task: Task
     signals: Signals
     streams: Streams
-    environment: Mapping[str, str]
     report: Report
     pools: list[str] = field(default_factory=list)  # in which we may have made our snapshots
     unsure: bool = False  # whether there is a snapshot of ours that we do not know
 
 
-def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) -> Report:
+def run(task: Task, streams: Streams) -> Report:
     """Back up once and return the report.
 
-    ``inherited`` is the caller's environment. Raises Refusal, before anything
-    was touched, if there is something for the user to mend; what goes wrong
-    later is in the report.
+    Raises Refusal, before anything was touched, if there is something for the user
+    to mend; what goes wrong later is in the report.
     """
-    environment = base.client_environment(job, inherited, None)
-    needs = refuse_early(job, door, environment)
-    hide = redact.redactor(environment, [*job.command, *job.options], needs.program)
-    streams = replace(streams, hide=hide)
+    job, door = task.job, task.door
+    preflight.not_in_a_jail(door)
     place = Place(job.program, job.name)
     names = name_run(place)
     with state.lock(place), Signals() as signals:
-        report = begin_report(job, names)
-        work = Work(job, door, signals, streams, environment, report)
+        report = begin_report(task, names)
+        work = Work(task, signals, replace(streams, hide=task.hide), report)
         # Not kept by a name: with many datasets the mount table would be most of what we hold.
-        plan = report.plan = draw_plan(job, door, names, needs, sweep(place, door, report))
+        plan = report.plan = draw_plan(task, names, sweep(place, door, report))
         report.notes += plan.notes
         try:
             prepare(work, place, plan)
@@ -100,7 +94,7 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
                 report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
             call_anyway(work, "-q", job.after)
             report.ended = time.time()
-            report.conceal(hide)
+            report.conceal(task.hide)
             remember(place, report)
     return report
 
@@ -108,63 +102,34 @@ def run(job: Job, door: Door, streams: Streams, inherited: Mapping[str, str]) ->
 # Before anything is touched
 
 
-def begin_report(job: Job, names: Names) -> Report:
+def begin_report(task: Task, names: Names) -> Report:
     """Return the report of a run that begins now."""
+    job = task.job
     hooks = tuple(dict.fromkeys(map(os.path.abspath, preflight.hook_programs(job).values())))
     began = time.time()
     return Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
 
 
-def refuse_early(job: Job, door: Door, environment: Mapping[str, str]) -> Needs:
-    """Check what can be checked and return what the client needs; raises Refusal."""
-    preflight.need_root(job)
-    needs = find_needs(job, environment)
-    preflight.not_in_a_jail(door)
-    return needs
-
-
-def find_needs(job: Job, environment: Mapping[str, str]) -> Needs:
-    """Return what the client needs of the view; raises Refusal."""
-    program = preflight.client_program(job)
-    preflight.hooks(job)
-    live = preflight.live_directories(job)
-    return base.needs_of(replace(job, live=live), program, environment)
-
-
-def name_run(place: Place) -> Names:
-    """Return the names that one run uses; the snapshot's is unlike any other's."""
-    number = os.urandom(6).hex()
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return Names(
-        run=f"{place.program}:{place.job}:{number}",
-        snapshot=f"{place.program}-{stamp}-{number}",
-        directory=place.directory,
-    )
-
-
-def draw_plan(
-    job: Job, door: Door, names: Names, needs: Needs, table: list[Mount] | None = None
-) -> Plan:
+def draw_plan(task: Task, names: Names, table: list[Mount] | None = None) -> Plan:
     """Look at the machine once and plan the run; raises Refusal.
 
     ``table`` is the mount table, where somebody has read it already.
     """
+    job, door = task.job, task.door
     try:
         datasets = preflight.list_datasets(door, zfs.list_datasets)
         table = mounts.table(door) if table is None else table
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
-    resolved = replace(job, targets=preflight.targets(job))
-    plan = make_plan(resolved, datasets, table, names, needs)
-    if not fits(base.client_command(job, plan, None, None, captured=True)):
+    needs = task.client.needs(job, task.program, task.environment)
+    plan = make_plan(job, datasets, table, names, needs)
+    if not fits(task.client.backup_command(job, Request(plan.paths, plan.live))):
         raise Refusal(
             f"the client cannot be given {len(plan.paths)} paths, its command line would be too "
             "long; choose a dataset that is mounted above them as well, or make several jobs",
             EX_CONFIG,
         )
-    if job.program == "kopiatomic":
-        return replace(plan, notes=(*plan.notes, *kept_out_by_hand(plan)))
-    return plan
+    return replace(plan, notes=(*plan.notes, *task.client.about_live(plan.live, plan.paths)))
 
 
 def sweep(
@@ -192,7 +157,7 @@ def sweep(
                 f"{quote(['umount', '-f', outcome.left[-1]])}",
                 EX_TEMPFAIL,
             )
-        snapshots = zfs.own_snapshots(door, f"{place.program}:{place.job}:")
+        snapshots = zfs.own_snapshots(door, marks_of(place))
         left = zfs.destroy(door, snapshots).left
     except CommandFailed as error:
         raise Refusal(f"cannot clear up after an earlier run: {error}", EX_OSERR) from error
@@ -234,7 +199,7 @@ def take_snapshots(work: Work, plan: Plan) -> None:
         work.signals.check()
         work.pools.append(pool)
         try:
-            zfs.snapshot(work.door, names, plan.names.run)
+            zfs.snapshot(work.task.door, names, plan.names.run)
         except CommandFailed as error:
             work.unsure = isinstance(error, GivenUp)
             raise Failed(f"no snapshot of {pool}: {error.reason}", EX_CANTCREAT) from error
@@ -245,10 +210,10 @@ def build_view(work: Work, plan: Plan) -> None:
     """Mount the live system and, in it, the snapshots."""
     work.signals.check()
     try:
-        view.build(work.door, plan, work.report.notes.append)
+        view.build(work.task.door, plan, work.report.notes.append)
     except CommandFailed as error:
         hint = ""
-        if preflight.nullfs_missing(work.door):
+        if preflight.nullfs_missing(work.task.door):
             hint = "; there is no nullfs in this kernel: kldload nullfs"
         raise Failed(f"cannot build the view: {error}{hint}", EX_OSERR) from error
     work.signals.check()
@@ -256,49 +221,45 @@ def build_view(work: Work, plan: Plan) -> None:
 
 def back_up(work: Work, plan: Plan, place: Place) -> None:
     """Run the client in the view and read what it did."""
-    job, report = work.job, work.report
-    environment = dict(work.environment)
+    task, report = work.task, work.report
+    client, job = task.client, task.job
+    environment = dict(task.environment)
     if plan.temporary is not None:
         environment["TMPDIR"] = plan.temporary
-    chosen = parent.find(work.door, job, plan.paths, last_paths(place), environment)
-    words = base.client_command(
-        job, plan, report.moment, chosen, captured=work.streams.capture
-    )
-    report.client = words
+    parent = client.parent(task.door, job, plan.paths, last_paths(place), environment)
+    request = Request(plan.paths, plan.live, report.moment, parent, work.streams.capture)
+    report.client = words = client.backup_command(job, request)
     work.signals.check()
     streams = work.streams
-    for_us_alone = "--json" in words and job.program == "kopiatomic"
+    for_us_alone = client.speaks_to_us_alone(words)
     if for_us_alone:
         streams = replace(streams, output=None)
+    command = view.chroot_command(plan.names, words)
     try:
-        ended = process.run(
-            work.door, view.chroot_command(plan.names, words), environment, work.signals, streams
-        )
+        ended = process.run(task.door, command, environment, work.signals, streams)
     except CommandFailed as error:
         raise Failed(str(error), EX_UNAVAILABLE) from error
     report.client_status, report.client_seconds = ended.status, ended.seconds
     report.said += decode(ended.messages if for_us_alone else ended.said)
-    report.figures = base.backend_of(job.program).figures(ended.output, ended.messages)
+    report.figures = client.figures(ended.output, ended.messages)
     work.signals.check()
-    judge(job, report, ended)
+    judge(task, report, ended)
 
 
-def judge(job: Job, report: Report, ended: Ended) -> None:
+def judge(task: Task, report: Report, ended: Ended) -> None:
     """Turn the client's exit status into the run's."""
     if ended.status == 0:
         report.settle()
         return
-    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
-    hint = None
-    if not job.plain:
-        hint = base.backend_of(job.program).hint(ended.status, text, by_hand(job))
+    client, job = task.client, task.job
     message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
-    incomplete = job.program == "restomic" and ended.status == 3 and not job.plain
-    report.fail(
-        f"{message}; {hint}" if hint else message,
-        ended.status if ended.status > 0 else 128 - ended.status,
-        "incomplete" if incomplete else "failed",
-    )
+    outcome = "failed"
+    if not job.plain:
+        text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+        hint = client.hint(ended.status, text, client.by_hand(job))
+        message = f"{message}; {hint}" if hint else message
+        outcome = "incomplete" if client.is_incomplete(ended.status) else "failed"
+    report.fail(message, exit_status(ended.status), outcome)
 
 
 def last_paths(place: Place) -> list[str] | None:
@@ -323,7 +284,7 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
         return
     report = work.report
     environment = {
-        **work.environment,
+        **work.task.environment,
         "KOPIATOMIC_PROGRAM": report.program,
         "KOPIATOMIC_JOB": report.job,
         "KOPIATOMIC_RUN": report.run,
@@ -336,7 +297,7 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
         }
     try:
         ended = process.run(
-            work.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
+            work.task.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
         )
     except CommandFailed as error:
         raise Failed(f"the command of {option}: {error.reason}", EX_UNAVAILABLE) from error
@@ -379,7 +340,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
     noted for the next run to sweep.
     """
     report = work.report
-    outcome = view.take_down(work.door, names.directory)
+    outcome = view.take_down(work.task.door, names.directory)
     report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
     for point in outcome.left:
         report.fail(
@@ -411,11 +372,11 @@ def take_down(work: Work, place: Place, names: Names) -> None:
 def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
     """Destroy the snapshots of the run and return those that stay."""
     report = work.report
-    done = again = zfs.destroy(work.door, made_snapshots(work))
+    done = again = zfs.destroy(work.task.door, made_snapshots(work))
     if done.left:
         # A snapshot can be busy for a moment after its last mount has gone.
         time.sleep(1.0)
-        again = zfs.destroy(work.door, [each.name for each in done.left])
+        again = zfs.destroy(work.task.door, [each.name for each in done.left])
     left, missing = again.left, {*done.missing, *again.missing}
     lost = sorted(name for name in missing if zfs.pool_of(name) in report.captured_at)
     if not lost:
@@ -423,7 +384,8 @@ def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
     # A dataset that is renamed, or promoted from a clone, takes snapshots along.
     try:
         known = {each.name for each in left}
-        moved = [each for each in zfs.own_snapshots(work.door, report.run) if each not in known]
+        ours = zfs.own_snapshots(work.task.door, report.run)
+        moved = [each for each in ours if each not in known]
     except CommandFailed as error:
         work.unsure = True
         report.fail(
@@ -437,7 +399,7 @@ def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
         f"its snapshot was {each} in the end"
         for each in moved
     ]
-    return (*left, *zfs.destroy(work.door, moved).left)
+    return (*left, *zfs.destroy(work.task.door, moved).left)
 
 
 def sweep_by_hand(report: Report) -> str:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from kopiatomic.backup.plan import Names, Plan, ViewMount
+from kopiatomic.backup.names import Names
+from kopiatomic.backup.plan import Plan, ViewMount
 from kopiatomic.system import mounts, nullfs
 from kopiatomic.system.command import CommandFailed, Door, chunks, failure, printable, reason_of
 from kopiatomic.system.machine import Mount, join, lies_in
@@ -102,7 +103,7 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
         try:
             _make(door, mount, plan.names)
         except CommandFailed as error:
-            if mount.kind != "live" or mount.needed or mount.point in ("/", *plan.thawed):
+            if mount.kind != "live" or mount.needed or mount.point in ("/", *plan.live):
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
 

@@ -3,27 +3,27 @@
 ``values`` are the command line's options by their names.
 """
 
-import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kopiatomic import formatting, redact, state
+from kopiatomic import formatting, state
 from kopiatomic.backup import preflight, report, routine
-from kopiatomic.clients import base
+from kopiatomic.backup.names import name_run
+from kopiatomic.clients.base import Request, Task
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 from kopiatomic.job import Job
-from kopiatomic.system import nullfs, process
+from kopiatomic.system import nullfs
 from kopiatomic.system.command import Door
+from kopiatomic.system.process import on_terminal
 
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
-    job = preflight.with_environment(job)
     door = replace(door, nmount=nullfs.find_nmount())
-    done = routine.run(job, door, common.streams(values), os.environ)
+    done = routine.run(_checked(common.task_of_root(job, door)), common.streams(values))
     if "--json" in values:
         common.show(formatting.as_json(report.as_dict(done)))
     elif "--periodic" in values:
@@ -35,24 +35,29 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
 
 def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Say what a backup would do; needs no rights."""
-    job, notes = preflight.with_environment_if_allowed(job)
-    environment = base.client_environment(job, os.environ, None)
-    needs = routine.find_needs(job, environment)
-    names = routine.name_run(state.Place(job.program, job.name))
-    plan = routine.draw_plan(job, door, names, needs)
+    task, notes = common.task_of_anyone(job, door)
+    task = _checked(task)
+    plan = routine.draw_plan(task, name_run(state.Place(job.program, job.name)))
     plan = replace(plan, notes=(*plan.notes, *notes))
-    words = base.client_command(job, plan, None, None, not process.on_terminal())
+    request = Request(plan.paths, plan.live, captured=not on_terminal())
+    words = task.client.backup_command(task.job, request)
     if "--json" in values:
         text = formatting.as_json(report.plan_as_dict(plan, words))
     else:
         text = report.plan_as_text(plan, words)
-    common.show(redact.redactor(environment, [*job.command, *job.options], needs.program)(text))
+    common.show(task.hide(text))
     return 0
+
+
+def _checked(task: Task) -> Task:
+    """Return a task whose hooks can be run and whose paths are real; raises Refusal."""
+    preflight.hooks(task.job)
+    return task._replace(job=preflight.resolve(task.job))
 
 
 def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Remove what runs that were killed have left behind."""
-    preflight.need_root(job)
+    common.need_root(job)
     place = state.Place(job.program, job.name)
     with state.lock(place):
         done = report.Report(job.program, job.name, "", began=time.time())

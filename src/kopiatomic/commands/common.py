@@ -1,17 +1,21 @@
-"""How the programs tell what came of something: where words go, and the exit status."""
+"""What the commands share: root, the job made ready, where words go, the exit status."""
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from kopiatomic.errors import PERIODIC_TROUBLE
+from kopiatomic import environment
+from kopiatomic.clients import make_ready
+from kopiatomic.clients.base import Task
+from kopiatomic.errors import EX_NOPERM, PERIODIC_TROUBLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.system import process
-from kopiatomic.system.command import printable
+from kopiatomic.system.command import Door, printable
+from kopiatomic.system.process import Streams, on_terminal
 
 
-class Account(Protocol):
+class Outcome(Protocol):
     """What came of something: its exit status, and what went wrong, a line each."""
 
     @property
@@ -23,28 +27,57 @@ class Account(Protocol):
         """What went wrong."""
 
 
-def streams(values: Mapping[str, str]) -> process.Streams:
+def need_root(job: Job) -> None:
+    """Refuse anyone else: snapshots, mounts and repositories are root's."""
+    if os.geteuid() != 0:
+        raise Refusal(
+            f"{job.program} must be run by root (only -n, -h and -v need no rights)", EX_NOPERM
+        )
+
+
+def task_of_root(job: Job, door: Door) -> Task:
+    """Return a job made ready, with what its env file holds; raises Refusal."""
+    need_root(job)
+    if job.env_file is not None:
+        job = replace(job, environment=environment.read(job.env_file))
+    return make_ready(job, door, os.environ)
+
+
+def task_of_anyone(job: Job, door: Door) -> tuple[Task, list[str]]:
+    """Return a job made ready for a dry run, which needs no rights, and notes; raises Refusal.
+
+    Where only root can read the env file, the job does without, and there is a note.
+    """
+    notes = []
+    if job.env_file is not None:
+        try:
+            held = environment.read(job.env_file, os.geteuid())
+            job = replace(job, environment=held)
+        except Refusal as refusal:
+            if os.geteuid() == 0 or refusal.status == EX_NOPERM:
+                raise
+            notes = [f"{job.env_file} is not read, which root will do"]
+    return make_ready(job, door, os.environ), notes
+
+
+def streams(values: Mapping[str, str]) -> Streams:
     """Return where the client's output goes."""
     if "--periodic" in values:
-        return process.Streams(output=None, messages=None)
+        return Streams(output=None, messages=None)
     as_json = "--json" in values
-    return process.Streams(
-        output=2 if as_json else 1, capture=as_json or not process.on_terminal()
-    )
+    return Streams(output=2 if as_json else 1, capture=as_json or not on_terminal())
 
 
-def tell(
-    job: Job, account: Account, values: Mapping[str, str], good: int = 0
-) -> int:
+def tell(job: Job, outcome: Outcome, values: Mapping[str, str], good: int = 0) -> int:
     """Say what went wrong and return the exit status; ``good`` is periodic(8)'s where all is well.
 
     The mail has the problems in the report.
     """
     if "--periodic" in values:
-        return PERIODIC_TROUBLE if account.status else good
-    for problem in account.problems:
+        return PERIODIC_TROUBLE if outcome.status else good
+    for problem in outcome.problems:
         print(f"{job.program}: {printable(problem)}", file=sys.stderr)
-    return account.status
+    return outcome.status
 
 
 def show(text: str) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 
 from kopiatomic import formatting
-from kopiatomic.backup import preflight
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.job import Job
@@ -19,7 +18,7 @@ from kopiatomic.system.command import Door
 def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
     """Show past runs and what is left of them."""
     values = dict(options)
-    preflight.need_root(job)
+    common.need_root(job)
     name = job.name if "-j" in values else None
     account = status.look(door, job.program, name, time.time())
     as_json, periodic = "--json" in values, "--periodic" in values
@@ -34,7 +33,7 @@ def check_all(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
     """Say what endangers the backups, of both programs; nothing if nothing does."""
     expect, max_age = check.wishes(options)
     values = dict(options)
-    preflight.need_root(job)
+    common.need_root(job)
     found = check.findings(check.look(door, expect, max_age), time.time())
     as_json = "--json" in values
     common.show(formatting.as_json(check.as_dict(found)) if as_json else check.as_text(found))

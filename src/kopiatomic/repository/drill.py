@@ -9,26 +9,22 @@ nothing recursively.
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kopiatomic import state
-from kopiatomic.backup import preflight
-from kopiatomic.clients import base as clients_base
-from kopiatomic.clients import contents
-from kopiatomic.clients.contents import Tally
-from kopiatomic.clients.invocation import base_command
+from kopiatomic.clients.base import Tally, Task
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
-from kopiatomic.job import Job
-from kopiatomic.redact import redactor
-from kopiatomic.repository import scratch, upkeep
+from kopiatomic.repository import account as accounts
+from kopiatomic.repository import scratch
+from kopiatomic.repository.account import Account, Done
 from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.repository.scratch import Scratch
-from kopiatomic.repository.upkeep import Account, Done
 from kopiatomic.state import Place
-from kopiatomic.system.command import CommandFailed, Door, printable
+from kopiatomic.system.command import CommandFailed, exit_status, printable
 from kopiatomic.system.process import Interrupted, Signals
 
 # Larger files are not restored unless the user says otherwise.
@@ -38,8 +34,7 @@ SIZE_LIMIT = 1 << 30
 EX_DIFFERENT = 1
 
 
-@dataclass(frozen=True)
-class Wishes:
+class Wishes(NamedTuple):
     """How many files of each source, the seed of the choice, the largest file in bytes."""
 
     files: int
@@ -63,32 +58,29 @@ class Drill(Account):
             tally.problems[:] = map(hide, tally.problems)
 
 
-def run(job: Job, door: Door, inherited: Mapping[str, str], wishes: Wishes) -> Drill:
+def run(task: Task, wishes: Wishes) -> Drill:
     """Restore and compare some files and return the account.
 
     Raises Refusal before anything was started.
     """
-    preflight.need_root(job)
-    base = base_command(job)
-    program = preflight.client_program(job)
-    environment = clients_base.client_environment(job, inherited, None)
-    hide = redactor(environment, [*job.command, *job.options], program)
+    job = task.job
+    base = task.client.base_command(job)
     place = Place(job.program, job.name)
     with state.lock(place), Signals() as signals:
         account = Drill(
             "drill", job.program, job.name, time.time(), seed=wishes.seed, wanted=wishes.files,
             size_limit=wishes.size_limit,
         )  # fmt: skip
-        reader = Reader(door, base, environment, signals)
+        reader = Reader(task.door, base, task.environment, signals)
         try:
             state.private_directory(state.STATE_DIRECTORY)
             account.notes += scratch.sweep(place)
             with Scratch(place, account) as room:
-                _drill(job, reader, room, account, environment)
+                _drill(task, reader, room, account)
         except Interrupted as error:
             account.fail(str(error), 128 + error.signum, "interrupted")
         except ClientFailed as error:
-            account.fail(_with_hint(job, error), upkeep.exit_status(error.status))
+            account.fail(_with_hint(task, error), exit_status(error.status))
         except CommandFailed as error:
             # Only the reason: the command line may hold a password.
             account.fail(f"{base[0]}: {error.reason}", EX_UNAVAILABLE)
@@ -97,22 +89,17 @@ def run(job: Job, door: Door, inherited: Mapping[str, str], wishes: Wishes) -> D
         except Exception as error:
             account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
         finally:
-            upkeep.close(place, account, hide)
+            accounts.close(place, account, task.hide)
     return account
 
 
-def _with_hint(job: Job, error: ClientFailed) -> str:
-    hint = upkeep.status_hint(job, error.status)
+def _with_hint(task: Task, error: ClientFailed) -> str:
+    hint = task.client.hint_between(task.job, error.status)
     return f"{error}; {hint}" if hint else str(error)
 
 
-def _drill(
-    job: Job, reader: Reader, room: Scratch, account: Drill, environment: Mapping[str, str]
-) -> None:
-    if job.program == "kopiatomic":
-        sources = contents.kopia_sources(reader)
-    else:
-        sources = contents.restic_sources(reader, upkeep.host_of(job, environment))
+def _drill(task: Task, reader: Reader, room: Scratch, account: Drill) -> None:
+    sources = task.client.sources(reader, task.job, task.environment)
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
     comparer = Comparer(reader.door)
@@ -123,9 +110,9 @@ def _drill(
         done = Done(f"restore from {source.backup[:8]} ({source.title})")
         account.steps.append(done)
         try:
-            _drill_source(reader, room, comparer, account, tally)
+            _drill_source(task, reader, room, comparer, account, tally)
         except ClientFailed as error:
-            tally.problems.append(f"{source.title}: {_with_hint(job, error)}")
+            tally.problems.append(f"{source.title}: {_with_hint(task, error)}")
         finally:
             done.seconds = time.monotonic() - began
             done.outcome = "failed" if tally.problems else "ok"
@@ -134,12 +121,11 @@ def _drill(
 
 
 def _drill_source(
-    reader: Reader, room: Scratch, comparer: Comparer, account: Drill, tally: Tally
+    task: Task, reader: Reader, room: Scratch, comparer: Comparer, account: Drill, tally: Tally
 ) -> None:
     # Of each source and backup the choice is the same for the same seed.
     rng = random.Random(f"{account.seed} {tally.source.title}")
-    choose = contents.kopia_files if tally.source.root else contents.restic_files
-    for file in choose(reader, tally, account.wanted, account.size_limit, rng):
+    for file in task.client.files(reader, tally, account.wanted, account.size_limit, rng):
         reader.signals.check()
         tally.chosen += 1
         try:
@@ -164,7 +150,7 @@ def _drill_source(
 def as_dict(drill: Drill) -> dict[str, object]:
     """Return the account of a drill as plain data, for --json."""
     return {
-        **upkeep.as_dict(drill),
+        **accounts.as_dict(drill),
         "seed": drill.seed,
         "sources": [
             {
@@ -186,8 +172,9 @@ def as_dict(drill: Drill) -> dict[str, object]:
 
 def as_text(drill: Drill) -> str:
     """Return the account of a drill for a person."""
-    took = drill.ended - drill.began
-    lines = [headline(drill.program, drill.job, "the restore drill", drill.outcome, took)]
+    lines = [
+        headline(drill.program, drill.job, "the restore drill", drill.outcome, drill.seconds)
+    ]
     lines += [f"  ! {printable(problem)}" for problem in drill.problems]
     for tally in drill.tallies:
         source = tally.source

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from kopiatomic import formatting, state
 from kopiatomic.errors import EX_OSERR
-from kopiatomic.repository.upkeep import Account
+from kopiatomic.repository.account import Account
 from kopiatomic.state import Place
 
 # What is left free on the file system of the scratch file, in bytes.

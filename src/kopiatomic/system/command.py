@@ -183,6 +183,11 @@ def describe_status(status: int) -> str:
     return f"exit status {status}"
 
 
+def exit_status(status: int) -> int:
+    """Return the exit status that passes on a program's, which may be a signal."""
+    return status if status >= 0 else 128 - status
+
+
 def reason_of(error: Exception) -> str:
     """Return the reason of an OSError without its number, else the error's text."""
     return getattr(error, "strerror", None) or str(error)

@@ -99,7 +99,7 @@ def test_every_place_in_the_house_has_its_layer():
 
 # The words of the clients: an option, a variable, a message, a name of a subcommand.
 CLIENTS_WORDS = re.compile(
-    r"\bkopia\b(?!-)|\brestic\b|\b(?:RESTIC|KOPIA|RCLONE)_|\bjob\.program [!=]=|is_kopia|is_restic"
+    r"\bkopia\b(?!-)|\brestic\b|\b(?:RESTIC|KOPIA|RCLONE)_|\bjob\.program [!=]="
 )
 
 

@@ -49,8 +49,6 @@ do-build:
 	${SED} -e 's|%%PROGRAM%%|${program}|' \
 		-e 's|%%PYTHON_SITELIBDIR%%|${PYTHONPREFIX_SITELIBDIR}|' \
 		${WRKSRC}/files/executable.in > ${WRKSRC}/build/${program}
-	${SED} -e 's|/usr/local|${PREFIX}|g' \
-		${WRKSRC}/files/${program}.8 > ${WRKSRC}/build/${program}.8
 .endfor
 .for client in ${_SAMPLES}
 	${SED} -e 's|/usr/local|${PREFIX}|g' \
@@ -64,7 +62,8 @@ do-install:
 	${INSTALL_DATA} ${WRKSRC}/src/${PORTNAME}/*.py ${STAGEDIR}${_SITELIBDIR}
 .for program in ${_PROGRAMS}
 	${INSTALL_SCRIPT} ${WRKSRC}/build/${program} ${STAGEDIR}${PREFIX}/bin
-	${INSTALL_MAN} ${WRKSRC}/build/${program}.8 ${STAGEDIR}${PREFIX}/share/man/man8
+	${INSTALL_MAN} ${WRKSRC}/build${PREFIX}/share/man/man8/${program}.8 \
+		${STAGEDIR}${PREFIX}/share/man/man8
 .endfor
 .for period in ${_PERIODS}
 	@${MKDIR} ${STAGEDIR}${PREFIX}/etc/periodic/${period}
@@ -88,7 +87,7 @@ do-install-BASH-on:
 do-install-FISH-on:
 	@${MKDIR} ${STAGEDIR}${PREFIX}/share/fish/vendor_completions.d
 .for program in ${_PROGRAMS}
-	${INSTALL_DATA} ${WRKSRC}/files/completions/${program}.fish \
+	${INSTALL_DATA} ${WRKSRC}/build${PREFIX}/share/fish/vendor_completions.d/${program}.fish \
 		${STAGEDIR}${PREFIX}/share/fish/vendor_completions.d
 .endfor
 

@@ -58,8 +58,10 @@ do-build:
 .endfor
 
 do-install:
-	@${MKDIR} ${STAGEDIR}${_SITELIBDIR}
-	${INSTALL_DATA} ${WRKSRC}/src/${PORTNAME}/*.py ${STAGEDIR}${_SITELIBDIR}
+	@cd ${WRKSRC}/src && for each in $$(${FIND} ${PORTNAME} -name '*.py'); do \
+		${MKDIR} ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR}/$${each%/*} && \
+		${INSTALL_DATA} $$each ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR}/$$each || exit; \
+	done
 .for program in ${_PROGRAMS}
 	${INSTALL_SCRIPT} ${WRKSRC}/build/${program} ${STAGEDIR}${PREFIX}/bin
 	${INSTALL_MAN} ${WRKSRC}/build${PREFIX}/share/man/man8/${program}.8 \
@@ -99,7 +101,7 @@ do-install-ZSH-on:
 # Bytecode bears the time of its source, so that is the same in each build; what is
 # packed gets it as well.
 post-install:
-	@${TOUCH} -r ${WRKSRC}/LICENSE ${STAGEDIR}${_SITELIBDIR}/*.py
+	@${FIND} ${STAGEDIR}${_SITELIBDIR} -name '*.py' -exec ${TOUCH} -r ${WRKSRC}/LICENSE {} +
 	@cd ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR} && umask 022 && \
 		${PYTHON_CMD} -I -m compileall -q -o 0 -o 1 -d ${_SITELIBDIR} ${PORTNAME}
 

@@ -82,7 +82,7 @@ class Sandbox:
                 (root / "usr/local/bin" / name).symlink_to(f"/compat/linux{path}")
 
     def install_periodic(self) -> None:
-        """Put the scripts for periodic(8) where the port puts them."""
+        """Put what is made of templates, the scripts for periodic(8) above all, in its place."""
         renderer = [sys.executable, str(CHECKOUT / "periodic/render.py")]
         where = ["--destdir", str(self.host.root), "--prefix", "/usr/local"]
         subprocess.run([*renderer, *where], check=True)

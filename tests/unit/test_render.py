@@ -1,8 +1,7 @@
-"""The scripts for periodic(8) as rendered: complete, strict, and clean shell."""
+"""What is rendered: all of it, and the scripts for periodic(8) complete, strict, clean shell."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -11,23 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from rendering import CHECKOUT, RENDER, renderer
 
 jinja2 = pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 
-RENDER = Path(__file__).resolve().parents[2] / "periodic" / "render.py"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("render", RENDER)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["render"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-render = load()
+render = renderer()
 SCRIPTS = list(render.scripts())
 PATHS = [script.path for script in SCRIPTS]
+OTHERS = [
+    f"share/{name}"
+    for program in ("kopiatomic", "restomic")
+    for name in (f"man/man8/{program}.8", f"fish/vendor_completions.d/{program}.fish")
+]
+EXAMPLE = CHECKOUT / "periodic/examples/800.restomic"
 
 
 def rendered(script, prefix="/usr/local") -> str:
@@ -63,13 +58,21 @@ def test_the_scripts_are_these():
     )  # fmt: skip
 
 
-def test_the_command_line_writes_them_executable_and_the_same_every_time(tmp_path):
+def test_the_example_beside_the_templates_is_what_is_installed():
+    script = next(each for each in SCRIPTS if each.path == "etc/periodic/daily/800.restomic")
+    renew = "periodic/render.py --destdir DIR writes it anew"
+    assert EXAMPLE.read_text() == rendered(script), renew
+
+
+def test_the_command_line_writes_everything_with_its_mode_and_the_same_every_time(tmp_path):
     for name, seed in (("one", "1"), ("two", "2"), ("two", "3")):
         words = [sys.executable, RENDER, "--destdir", tmp_path / name, "--prefix", "/opt"]
         subprocess.run(words, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
     one, two = written(tmp_path / "one"), written(tmp_path / "two")
-    assert sorted(one) == sorted(f"opt/{path}" for path in PATHS)
-    assert {mode for mode, _ in one.values()} == {0o555}
+    assert {path: mode for path, (mode, _) in one.items()} == {
+        **{f"opt/{path}": 0o555 for path in PATHS},
+        **{f"opt/{path}": 0o444 for path in OTHERS},
+    }
     assert one == two
 
 
@@ -83,14 +86,16 @@ def test_an_unknown_variable_is_an_error():
 
 def test_an_unknown_template_is_an_error():
     with pytest.raises(jinja2.TemplateNotFound):
-        rendered(render.Script("daily", "1.nope", "nope", "restomic", "daily_nope"))
+        rendered(render.Output("1.nope", 0o555, "nope.j2", "nope", "restomic"))
+
+
+@pytest.mark.parametrize("output", list(render.outputs()), ids=lambda each: each.path)
+def test_nothing_of_the_template_is_left(output):
+    assert not re.search(r"\[\[|\]\]|\[%|%\]|\[#|#\]|\bNone\b|Undefined", rendered(output))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=PATHS)
 class TestEach:
-    def test_nothing_of_the_template_is_left(self, script):
-        assert not re.search(r"\[\[|\]\]|\[%|%\]|\[#|#\]|\bNone\b|Undefined", rendered(script))
-
     def test_is_indented_by_tabs_and_ends_clean(self, script):
         text = rendered(script)
         assert text.startswith("#!/bin/sh\n#\n# ")

@@ -26,6 +26,8 @@ How:
                           here); must be closed to others
   -j, --job NAME          keeps several jobs on one machine apart (default)
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
+      --no-proof          do not ask the repository afterwards whether all of it
+                          is in the backup
       --plain             COMMAND is neither kopia nor restic: give it the paths
                           and nothing else
 

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from kopiatomic.backup.plan import Plan
-from kopiatomic.backup.view import mount_command
+from kopiatomic.backup.view import hold_command, mount_command
 from kopiatomic.clients.base import Figures
 from kopiatomic.formatting import (
     clock,
@@ -22,6 +22,13 @@ from kopiatomic.system.zfs import by_pool, snapshot_command
 
 # How many backups a report names.
 MOST_NAMES = 3
+
+# How bad an outcome is; of several, the worst is the run's.
+_RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed": 3}
+
+# How many lines of what the client said on standard error a report of a good run has.
+COMPLAINTS = 12
+
 
 @dataclass
 class Report:
@@ -50,26 +57,30 @@ class Report:
     client_seconds: float = 0.0
     figures: Figures = field(default_factory=Figures)
     said: str = ""
+    complaints: str = ""  # what the client said on standard error that is to be told
+    proof: tuple[int, int] | None = None  # so many datasets were found in the backup, of so many
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)  # snapshots of earlier runs that stay
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
-        """Add a problem; the first one decides about the outcome and the exit status."""
+        """Add a problem; the worst one decides about the outcome and the exit status."""
         self.problems.append(message)
-        if self.status == 0:
-            self.status, self.outcome = status, "trouble" if self.whole else outcome
+        if self.whole and outcome != "incomplete":
+            outcome = "trouble"
+        if _RANK[outcome] > _RANK[self.outcome]:
+            self.status, self.outcome = status, outcome
 
     def settle(self) -> None:
         """Note that the backup is whole: no problem beside it makes it a failed one."""
-        self.whole = True
-        if self.outcome != "success":
+        self.whole = self.outcome != "incomplete"
+        if self.outcome not in ("success", "incomplete"):
             self.outcome = "trouble"
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""
-        self.said = hide(self.said)
+        self.said, self.complaints = hide(self.said), hide(self.complaints)
         for texts in (self.client, self.problems, self.notes, self.swept):
             texts[:] = map(hide, texts)
         self.command = tuple(map(hide, self.command))
@@ -77,7 +88,8 @@ class Report:
     @property
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
-        return bool(self.notes or self.swept or (self.plan and self.plan.left_out))
+        left_out = self.plan.left_out if self.plan else ()
+        return bool(self.notes or self.swept or self.complaints or left_out)
 
     @property
     def moment(self) -> float | None:
@@ -114,6 +126,8 @@ def as_dict(report: Report) -> dict[str, object]:
             "seconds": round(report.client_seconds, 3),
             **report.figures._asdict(),
         },
+        "found_in_backup": None if report.proof is None else list(report.proof),
+        "complaints": report.complaints.splitlines(),
         "problems": report.problems,
         "notes": report.notes,
         "swept": report.swept,
@@ -136,6 +150,7 @@ def as_text(report: Report) -> str:
         lines += [f"  {printable(place)}" for place in plan.live]
     if report.client_status is not None:
         lines += ["", *_client(report)]
+    lines += _complaints(report)
     lines += section("Note:", report.notes)
     lines += section("Taken down from an earlier run that did not end in order:", report.swept)
     return "\n".join(lines) + "\n"
@@ -179,7 +194,20 @@ def _client(report: Report) -> list[str]:
         lines.append(f"  saved as {', '.join(each[:16] for each in figures.snapshots)}")
     elif figures.snapshots:
         lines.append(f"  saved as {len(figures.snapshots)} backups, one for each path")
+    if report.proof is not None:
+        found, wanted = report.proof
+        lines.append(f"  {found} of {wanted} datasets found in the backup")
     return lines
+
+
+def _complaints(report: Report) -> list[str]:
+    lines = report.complaints.splitlines()
+    if not lines:
+        return []
+    name = os.path.basename(report.client[0]) if report.client else "the client"
+    more = len(lines) - COMPLAINTS
+    shown = [*lines[:COMPLAINTS], *([f"... and {more} more lines"] if more > 0 else [])]
+    return section(f"What {name} said on standard error:", shown)
 
 
 def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
@@ -188,7 +216,8 @@ def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
         "left_out": [{"name": each.name, "reason": each.reason} for each in plan.left_out],
         "not_frozen": list(plan.live),
-        "view": [asdict(mount) for mount in plan.view],
+        "view": [mount._asdict() for mount in plan.view],
+        "not_in_view": list(plan.unseen),
         "paths": list(plan.paths),
         "client": list(client),
         "notes": list(plan.notes),
@@ -209,6 +238,7 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
             lines.append(f"  {quote(argv)}")
         else:
             lines.append(f"  a channel program for {len(names)} snapshots (zfs-program(8))")
+    lines += [f"  {quote(hold_command(hold))}" for hold in plan.holds]
     lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
     lines.append(f"  {quote(['chroot', plan.names.view, *client])}")
     lines.append("and then take all of it down again.")

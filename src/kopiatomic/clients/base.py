@@ -47,25 +47,45 @@ class Needs(NamedTuple):
 
     program: str
     temporary: str = "/tmp"
+    scratch: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
     repository: str | None = None
+    places: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class Request(NamedTuple):
     """One backup, as a client is asked for it.
 
-    ``paths`` are to be backed up and ``live`` places in them that are not frozen;
+    ``paths`` are to be backed up and ``skipped`` places in them that are to be left out;
     ``moment`` is the snapshot's as time(3) has it, None while it is not known;
     ``parent`` the earlier backup to continue, where it has to be named; ``captured``
     says whether we read the client's output.
     """
 
     paths: tuple[str, ...]
-    live: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     moment: float | None = None
     parent: str | None = None
     captured: bool = True
+
+
+class Missing(NamedTuple):
+    """A captured mount point that a backup lacks, or has without entries (``empty``)."""
+
+    point: str
+    empty: bool
+
+
+class Proof(NamedTuple):
+    """What the repository says of a new backup."""
+
+    backups: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    stands_in: str | None = None
+    moment: float | None = None
 
 
 class ByHand(NamedTuple):
@@ -330,6 +350,24 @@ class Client:
         """
         return None
 
+    def one_file_system(self, job: Job, script: str) -> bool:
+        return False
+
+    def complaints(self, messages: bytes) -> str:
+        return ""
+
+    def keeps(self, mode: int) -> bool:
+        return True
+
+    def proves_itself(self, job, request, figures, output, points) -> bool:
+        return True
+
+    def prove(self, reader, job, request, figures, points, since, script) -> Proof:
+        raise NotImplementedError
+
+    def likely_reason(self, job, script, missing) -> str:
+        return ""
+
     # Upkeep
 
     def steps(self, job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[Step]:
@@ -375,4 +413,5 @@ class Task(NamedTuple):
     environment: Mapping[str, str]
     program: str
     hide: Callable[[str], str]
+    script: str = ""
     notes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Door:
             raise MountRefused(argv, reason_of(error), error.errno or 0) from error
 
     def unmount(self, point: str, fsid: tuple[int, int] | None, force: bool = False) -> None:
-        """Unmount by unmount(2) what has this ``fsid``, or by umount(8) what is at ``point``.
+        """Take a mount away: the one with this ``fsid``, or where that is unknown, at ``point``.
 
         Raises CommandFailed.
         """
@@ -156,24 +157,37 @@ class Door:
             raise CommandFailed(argv, reason_of(error)) from error
 
     def start(
-        self, argv: Sequence[str], *, environment: Mapping[str, str], **options: object
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        root: str | None = None,
+        **options: object,
     ) -> "subprocess.Popen[bytes]":
         """Start a program and return it; ``options`` are those of subprocess.Popen.
 
-        Raises CommandFailed if it cannot be started.
+        With ``root`` it is looked up and runs in there, by chroot(2). Raises
+        CommandFailed if it cannot be started.
         """
-        self.show(argv)
+        self.show(argv if root is None else ("chroot", root, *argv))
+        if root is not None:
+            options |= {"preexec_fn": partial(_enter_root, root)}
         try:
             return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
                 list(argv), env=dict(environment), **options
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise CommandFailed(argv, f"cannot be started: {reason_of(error)}") from error
 
     def show(self, argv: Sequence[str]) -> None:
         """Write a command line to the trace, if there is one."""
         if self.trace is not None:
             self.trace(f"+ {quote(argv, limit=40)}")
+
+
+def _enter_root(root: str) -> None:
+    os.chroot(root)
+    os.chdir("/")
 
 
 def _give_up(process: "subprocess.Popen[bytes]") -> None:

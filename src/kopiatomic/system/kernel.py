@@ -54,10 +54,10 @@ class Kernel:
 
             _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
-        self._iovec = Iovec
+        self._iovec: Any = Iovec
 
     def mount(self, options: Mapping[str, str], flags: int = 0) -> None:
-        """Call nmount(2): options by name (``fstype``, ``fspath`` ...), "" for one without value."""
+        """Make a mount by nmount(2): options by name, with "" for one that has no value."""
         ctypes = self._ctypes
         words = [encode(word) for option in options.items() for word in option]
         message = ctypes.create_string_buffer(_ERROR_BYTES)
@@ -73,7 +73,7 @@ class Kernel:
             raise OSError(number, f"{os.strerror(number)}{f' ({said})' if said else ''}")
 
     def unmount(self, fsid: tuple[int, int], force: bool = False) -> None:
-        """Call unmount(2) for the file system that has this ``fsid``, wherever its path leads."""
+        """Take away the mount that has this ``fsid`` by unmount(2), wherever its path leads."""
         flags = _MNT_BYFSID | (_MNT_FORCE if force else 0)
         name = b"FSID:%d:%d" % fsid
         self._check(self._library.unmount(name, self._ctypes.c_int(flags)))
@@ -134,6 +134,7 @@ def find_kernel() -> Kernel | None:
 def mount_in(record: memoryview) -> Mount:
     """Return the mount that a struct statfs describes; its names are bytes as they are."""
     flags = _FLAGS.unpack_from(record, _AT_FLAGS)[0]
+    fsid = _FSID.unpack_from(record, _AT_FSID)
     return Mount(
         special=_text(record, _AT_SPECIAL, _NAME_BYTES),
         point=_text(record, _AT_POINT, _NAME_BYTES),
@@ -141,7 +142,7 @@ def mount_in(record: memoryview) -> Mount:
         read_only=bool(flags & _MNT_RDONLY),
         local=bool(flags & _MNT_LOCAL),
         options=tuple(name for flag, name in _KEPT if flags & flag),
-        fsid=_FSID.unpack_from(record, _AT_FSID),  # type: ignore[arg-type]
+        fsid=(fsid[0], fsid[1]),
     )
 
 

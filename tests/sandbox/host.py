@@ -299,6 +299,12 @@ class Host:
             for column, value in (("full", full), ("readonly", readonly)):
                 if value is not None:
                     state.run(f"update pools set {column} = ? where name = ?", int(value), name)
+            if readonly is not None:
+                # As after such an import: every mount of it says so.
+                where = ("fstype = 'zfs' and snapshot is null and dataset in (select id from"
+                         " datasets where name = ?1 or name like ?1 || '/%')")
+                change = "flags || ' read-only'" if readonly else "replace(flags, 'read-only', '')"
+                state.run(f"update mounts set flags = {change} where {where}", name)
 
     def receive_property(self, dataset: str, name: str, value: str) -> None:
         """Set a property as `zfs receive` does: its source is `received`."""

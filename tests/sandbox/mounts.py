@@ -109,7 +109,7 @@ class Table:
         rows = self.state.rows(
             f"select {COLUMNS} from mounts where {condition} order by id", *values)
         return [
-            Mount(r[1], r[2], r[3], frozenset(r[4].split()), r[6], number=r[0], hidden=bool(r[5]),
+            Mount(_read(r[1]), _read(r[2]), r[3], frozenset(r[4].split()), r[6], number=r[0], hidden=bool(r[5]),
                   dataset=r[7], snapshot=r[8], lower=r[9], kernel=r[10], owner=r[11],
                   answer=r[12])
             for r in rows
@@ -170,7 +170,7 @@ class Table:
             path = os.path.realpath(path, strict=True)
         except OSError:
             path = path.rstrip("/") or "/"
-        found = self._where("node = ?", path)
+        found = self._where("node = ?", _stored(path))
         if not found or path == "/" and found[-1].lower is None:
             raise MountError(path, errno.EINVAL)
         self.remove(found[-1], force)
@@ -245,9 +245,9 @@ class Table:
         return self.state.run(
             "insert into mounts (special, node, fstype, flags, hidden, fsid, dataset, snapshot,"
             " lower, kernel, owner) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            mount.special, mount.node, mount.fstype, " ".join(sorted(mount.flags)),
-            int(mount.hidden), mount.fsid, mount.dataset, mount.snapshot, mount.lower, mount.kernel,
-            mount.owner)
+            _stored(mount.special), _stored(mount.node), mount.fstype,
+            " ".join(sorted(mount.flags)), int(mount.hidden), mount.fsid, mount.dataset,
+            mount.snapshot, mount.lower, mount.kernel, mount.owner)
 
     def _reconcile(self) -> None:
         """Bring the table in line with the kernel, after a stand-in was killed half way."""
@@ -343,6 +343,19 @@ class Table:
         flags = options | (frozenset({"local"}) if fstype in ("tmpfs", "procfs") else frozenset())
         mount = Mount(special, target, fstype, flags, self.new_fsid(fstype))
         return self.add(special, mount, fstype="tmpfs")
+
+
+def _stored(name: str) -> str | bytes:
+    """A name as the database keeps it, whose texts are UTF-8 only."""
+    try:
+        name.encode()
+        return name
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+
+
+def _read(name: str | bytes) -> str:
+    return os.fsdecode(name)
 
 
 def plain(special: str, node: str, fstype: str, flags: frozenset[str]) -> Mount:

@@ -123,7 +123,7 @@ def _list(world: World, arguments: list[str]) -> int:
     if world.state.flag("jailed"):
         return 0
     rows = []
-    for name, altroot, readonly, full in world.pools.values():
+    for name, altroot, readonly, full in sorted(world.pools.values()):
         if words and name not in words:
             continue
         values = {

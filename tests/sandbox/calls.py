@@ -136,7 +136,7 @@ def _fsid(text: str) -> str:
             raise ValueError
         return struct.pack("<2i", *map(int, numbers)).hex()
     except (ValueError, struct.error):
-        raise OSError(errno.ENOENT, "") from None
+        raise OSError(errno.EINVAL, "") from None
 
 
 # -- looking ---------------------------------------------------------------------------------

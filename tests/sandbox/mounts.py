@@ -109,9 +109,9 @@ class Table:
         rows = self.state.rows(
             f"select {COLUMNS} from mounts where {condition} order by id", *values)
         return [
-            Mount(_read(r[1]), _read(r[2]), r[3], frozenset(r[4].split()), r[6], number=r[0], hidden=bool(r[5]),
-                  dataset=r[7], snapshot=r[8], lower=r[9], kernel=r[10], owner=r[11],
-                  answer=r[12])
+            Mount(_read(r[1]), _read(r[2]), r[3], frozenset(r[4].split()), r[6], number=r[0],
+                  hidden=bool(r[5]), dataset=r[7], snapshot=r[8], lower=r[9], kernel=r[10],
+                  owner=r[11], answer=r[12])
             for r in rows
         ]
 
@@ -171,7 +171,7 @@ class Table:
         except OSError:
             path = path.rstrip("/") or "/"
         found = self._where("node = ?", _stored(path))
-        if not found or path == "/" and found[-1].lower is None:
+        if not found or (path == "/" and found[-1].lower is None):
             raise MountError(path, errno.EINVAL)
         self.remove(found[-1], force)
 

@@ -22,7 +22,7 @@ from sandbox.state import INSIDE, PROC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 BY_PROGRAM = f"{INSIDE}/by_program"

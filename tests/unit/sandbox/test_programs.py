@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sandbox import layouts, lua
 from sandbox.host import Host
-
 from unit.sandbox.prelude import PRELUDE
 
 pytestmark = pytest.mark.linux
@@ -101,8 +100,9 @@ os.mkdir("/v/direct"); sys.exit(zmount("zroot/home@direct", "/v/direct") != "ok"
     left = ok(host, "zfs list -Ht snapshot -o name")
     assert left.split() == [f"zroot/home@{s}" for s in
                             "none held clone nul direct looked".split()]
-    ok(host, "umount /v/nul /v/direct; umount /home/.zfs/snapshot/nul")
-    ok(host, "umount /home/.zfs/snapshot/looked; zfs release k zroot/home@held; zfs destroy zroot/c")
+    ok(host, """
+        umount /v/nul /v/direct /home/.zfs/snapshot/nul /home/.zfs/snapshot/looked
+        zfs release k zroot/home@held; zfs destroy zroot/c""")
     assert set(destroy(host, *left.split()).values()) == {0}
     assert ok(host, "zfs list -Ht snapshot -o name") == ""
     assert list((host.root / "compat/sandbox/pool/snap").glob("*/*")) == []

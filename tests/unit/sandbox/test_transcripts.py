@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from sandbox.host import Host
-
 from unit.sandbox.prelude import PRELUDE
 
 DATA = Path(__file__).resolve().parents[2] / "sandbox" / "transcripts"

@@ -26,6 +26,9 @@ WRAPPED = {
     "zfs": "/sbin/zfs", "mount": "/sbin/mount", "mount_nullfs": "/sbin/mount_nullfs",
     "umount": "/sbin/umount", "sysctl": "/sbin/sysctl", "kldstat": "/sbin/kldstat",
     "chroot": "/usr/sbin/chroot", "fstat": "/usr/bin/fstat", "hook": f"{PLACE}/hook",
+    # These stand for system calls: see tests/sandbox/syscalls.py.
+    "nmount": "/usr/libexec/syscall/nmount", "unmount": "/usr/libexec/syscall/unmount",
+    "getfsstat": "/usr/libexec/syscall/getfsstat",
 }  # fmt: skip
 
 # Counts calls and reads the plan, "NUMBER ACTION WORDS...". At that call it sources the action.
@@ -185,6 +188,7 @@ class Injected:
         )
 
     def _wrap(self) -> None:
+        self.host.calls_by_program()
         self.run(f"mkdir -p {PLACE}/real {PLACE}/actions")
         place = self.path(PLACE)
         (place / "hook").write_text(HOOK)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import Sandbox
+from support.machine import Sandbox
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machine import CHECKOUT, PROGRAMS
+from support.machine import CHECKOUT, PROGRAMS
 
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.state import STATE_DIRECTORY

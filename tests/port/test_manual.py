@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from machine import CHECKOUT, PROGRAMS, Sandbox, shell
+from support.machine import CHECKOUT, PROGRAMS, Sandbox, shell
 
 from kopiatomic import errors, state
 from kopiatomic.backup import plan

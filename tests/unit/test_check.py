@@ -5,6 +5,7 @@ import os
 import stat
 
 import pytest
+from support.datasets import dataset, simple, unmounted, zfs
 
 from kopiatomic import cli, state
 from kopiatomic.errors import EX_NOPERM, EX_USAGE, Refusal
@@ -16,7 +17,6 @@ from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Mount
-from unit.machines import dataset, simple, unmounted, zfs
 
 NOW = 1_795_420_800.0
 HOUR, DAY = 3600.0, 86400.0

@@ -279,11 +279,8 @@ def test_secrets_in_a_script(line, name):
 
 class TestThings:
     @pytest.fixture(autouse=True)
-    def places(self, tmp_path, monkeypatch):
-        (tmp_path / "run").mkdir()
-        monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-        monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-        # Everybody can get to the script of the tests, wherever they run.
+    def everybody_gets_to_the_script(self, places, tmp_path, monkeypatch):
+        """Wherever the tests run."""
         real = os.stat
 
         def opened(path, **options):
@@ -370,9 +367,7 @@ class TestThings:
 
 
 class TestLook:
-    def test_what_it_asks(self, tmp_path, monkeypatch, fp):
-        monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-        monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
+    def test_what_it_asks(self, places, fp):
         table = {"mount": {"mounted": [{"special": "t", "node": "/t", "fstype": "zfs"}]}}
         fp.register(["mount", fp.any()], stdout=json.dumps(table), occurrences=2)
         fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t-\n")
@@ -386,9 +381,7 @@ class TestLook:
             "1 dataset is in no job's newest good backup: t"
         ]
 
-    def test_without_zfs_the_rest_is_judged(self, tmp_path, monkeypatch, fp):
-        monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-        monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
+    def test_without_zfs_the_rest_is_judged(self, places, fp):
         fp.register(["mount", fp.any()], returncode=1, stderr="out of luck")
         sight = check.look(Door(), [], MAX_AGE)
         assert "out of luck" in sight.unseen[0]

@@ -23,21 +23,7 @@ NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
 HOUR, DAY = 3600.0, 86400.0
 
 
-@pytest.fixture(autouse=True)
-def utc(monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("utc")
 
 
 def ago(seconds: float) -> str:

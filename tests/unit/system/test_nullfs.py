@@ -12,6 +12,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import pytest
+from support.nmount import Swap
 
 from kopiatomic.backup import view
 from kopiatomic.backup.plan import Names, ViewMount
@@ -20,44 +21,6 @@ from kopiatomic.system.command import CommandFailed, Door
 
 NAMES = Names("run", "snapshot", "/nowhere")
 VIEW = NAMES.view
-
-
-class Call:
-    """The system call: notes what it is given, and answers what it is told to."""
-
-    argtypes = None
-
-    def __init__(self, answer: int) -> None:
-        self.answer = answer
-        self.given: list[tuple[list[bytes], int]] = []
-
-    def __call__(self, vector, count: int, flags: int) -> int:
-        words = []
-        for each in vector:
-            where = ctypes.c_void_p.from_buffer(each).value
-            words.append(ctypes.string_at(where, each.length))
-        assert len(words) == count
-        self.given.append((words, flags))
-        return self.answer
-
-
-class Swap:
-    """A system call that does as it is told."""
-
-    argtypes = None
-
-    def __init__(self, does) -> None:
-        self.does = does
-
-    def __call__(self, *words) -> int:
-        return self.does(*words)
-
-
-@pytest.fixture
-def call(monkeypatch) -> Call:
-    made = Call(0)
-    monkeypatch.setattr(ctypes.CDLL, "nmount", made, raising=False)
-    return made
 
 
 def test_gives_the_kernel_what_mount_nullfs_does(call):

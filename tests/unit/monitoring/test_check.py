@@ -1,15 +1,14 @@
 """What endangers the backups, and that nothing else is told."""
 
 import json
-import os
 import stat
 
 import pytest
 from support.datasets import dataset, simple, unmounted, zfs
 
-from kopiatomic import cli, state
-from kopiatomic.errors import EX_NOPERM, EX_USAGE, Refusal
-from kopiatomic.monitoring import check, exposure, status
+from kopiatomic import state
+from kopiatomic.errors import Refusal
+from kopiatomic.monitoring import check
 from kopiatomic.monitoring.check import MAX_AGE, Expected, Sight
 from kopiatomic.monitoring.exposure import Thing
 from kopiatomic.monitoring.history import Past, Run
@@ -17,12 +16,9 @@ from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Mount
+from unit.monitoring.runs import DAY, HOUR, MARKED, NOW, PLACE
 
-NOW = 1_795_420_800.0
-HOUR, DAY = 3600.0, 86400.0
-PLACE = Place("restomic", "default")
 OTHER = Place("kopiatomic", "offsite")
-MARKED = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
 
 
 def run(age: float, outcome: str = "success", **changes) -> Run:
@@ -201,169 +197,14 @@ def test_what_cannot_be_seen_is_told_first():
     assert kinds(found) == ["unseen", "stale"]
 
 
-FILE, DIRECTORY = stat.S_IFREG, stat.S_IFDIR
-
-
-class TestExposed:
-    def see(self, *things: Thing) -> list[str]:
-        found = find(past(run(HOUR)), things=things)
-        assert all(each.kind == "exposed" for each in found)
-        return [f"{each.text}; {each.remedy}" for each in found]
-
-    @pytest.mark.parametrize(
-        "thing",
-        [
-            Thing("env file", "/e", 0, FILE | 0o600),
-            Thing("program", "/w", 0, FILE | 0o755),
-            Thing("state directory", "/s", 0, DIRECTORY | 0o700),
-            Thing("directory", "/d", 0, DIRECTORY | 0o755, serves="/d/w"),
-            Thing("directory", "/tmp", 0, DIRECTORY | 0o1777, serves="/tmp/w"),
-        ],
-    )
-    def test_as_it_should_be(self, thing):
-        assert self.see(thing) == []
-
-    @pytest.mark.parametrize(
-        ("thing", "says", "does"),
-        [
-            (Thing("env file", "/e f", 0, FILE | 0o640), "get at the env file", "chmod 600 '/e f'"),
-            (Thing("env file", "/e", 0, FILE | 0o602), "get at the env file", "chmod 600 /e"),
-            (Thing("env file", "/e", 9, FILE | 0o600), "not belong to root", "chown root /e"),
-            (Thing("program", "/w", 0, FILE | 0o775), "others can write", "chmod go-w /w"),
-            (Thing("program", "/w", 0, FILE | 0o757), "others can write", "chmod go-w /w"),
-            (Thing("program", "/w", 9, FILE | 0o755), "not root's own", "chown root /w"),
-            (Thing("state directory", "/s", 0, DIRECTORY | 0o750), "get at", "chmod 700 /s"),
-            (Thing("directory", "/d", 0, DIRECTORY | 0o775, serves="/w"), "replace /w", "go-w /d"),
-            (Thing("directory", "/d", 9, DIRECTORY | 0o755, serves="/w"), "replace /w", "move /w"),
-        ],
-    )  # fmt: skip
-    def test_told_with_what_to_do(self, thing, says, does):
-        (text,) = self.see(thing)
-        assert says in text
-        assert does in text
-
-    def test_every_danger_of_a_program_is_told(self):
-        told = self.see(Thing("program", "/w", 9, FILE | 0o777, secret="RESTIC_PASSWORD"))
-        assert len(told) == 3
-        assert "RESTIC_PASSWORD" in told[2]
-
-
-@pytest.mark.parametrize(
-    ("line", "name"),
-    [
-        ("RESTIC_PASSWORD=hunter2", "RESTIC_PASSWORD"),
-        ("export RESTIC_PASSWORD='hunter 2'", "RESTIC_PASSWORD"),
-        ('A=1 KOPIA_PASSWORD="hunter2" kopia', "KOPIA_PASSWORD"),
-        ("export AWS_SECRET_ACCESS_KEY=hunter2", "AWS_SECRET_ACCESS_KEY"),
-        ("setenv B2_TOKEN hunter2", "B2_TOKEN"),
-        ("exec kopia --password=hunter2 \"$@\"", "password"),
-        ("RESTIC_PASSWORD='$hunter2'", "RESTIC_PASSWORD"),
-        ("RESTIC_PASSWORD=$(cat /etc/pw)", None),
-        ('RESTIC_PASSWORD="$(cat /etc/pw)"', None),
-        ('RESTIC_PASSWORD="`cat /etc/pw`"', None),
-        ('RESTIC_PASSWORD="$PW"', None),
-        ("RESTIC_PASSWORD=${PW}", None),
-        ("RESTIC_PASSWORD=", None),
-        ("RESTIC_PASSWORD='' ", None),
-        ('RESTIC_PASSWORD=""; export RESTIC_PASSWORD', None),
-        ("RESTIC_PASSWORD_FILE=/etc/pw", None),
-        ("RESTIC_PASSWORD_COMMAND='cat /etc/pw'", None),
-        ("restic --password-file=/etc/pw", None),
-        ("  # RESTIC_PASSWORD=example", None),
-        ('[ -n "$RESTIC_PASSWORD" ] || exit 1', None),
-    ],
-)
-def test_secrets_in_a_script(line, name):
-    assert exposure.secret_in(f"#!/bin/sh\n{line}\n") == name
-
-
-class TestThings:
-    @pytest.fixture(autouse=True)
-    def everybody_gets_to_the_script(self, places, tmp_path, monkeypatch):
-        """Wherever the tests run."""
-        real = os.stat
-
-        def opened(path, **options):
-            found = real(path, **options)
-            if stat.S_ISDIR(found.st_mode) and str(path) in map(str, tmp_path.parents):
-                return os.stat_result((found.st_mode | 0o001, *found[1:]))
-            return found
-
-        tmp_path.chmod(0o755)
-        monkeypatch.setattr(os, "stat", opened)
-
-    def wrapper(self, tmp_path, text="#!/bin/sh\nRESTIC_PASSWORD=hunter2\n", mode=0o755):
-        path = tmp_path / "bin" / "restic-x"
-        path.parent.mkdir(exist_ok=True)
-        path.parent.chmod(0o755)
-        path.write_text(text)
-        path.chmod(mode)
-        return str(path)
-
-    def things(self, **changes) -> dict[str, Thing]:
-        found = exposure.find_things([past(run(HOUR, **changes))])
-        return {thing.path: thing for thing in found}
-
-    def test_a_wrapper_everybody_can_read_with_its_secret(self, tmp_path):
-        path = self.wrapper(tmp_path)
-        found = self.things(program=path)
-        assert found[path].secret == "RESTIC_PASSWORD"
-        assert found[path].job == "restomic/default"
-        assert found[str(tmp_path / "bin")].serves == path
-        assert found["/"].role == "directory"
-        told = check.as_text(check.findings(Sight((), things=tuple(found.values())), NOW))
-        assert "RESTIC_PASSWORD" in told
-        assert "hunter2" not in told
-
-    def test_a_hook_is_run_by_root_like_the_client(self, tmp_path):
-        path = self.wrapper(tmp_path, mode=0o777)
-        found = self.things(hooks=[path, "relative/x"])
-        assert found[path].role == "program"
-        told = check.as_text(check.findings(Sight((), things=tuple(found.values())), NOW))
-        assert f"root runs {path}, which others can write" in told
-
-    def test_closed_to_others_by_itself_or_by_a_directory(self, tmp_path):
-        path = self.wrapper(tmp_path, mode=0o700)
-        assert self.things(program=path)[path].secret is None
-        path = self.wrapper(tmp_path)
-        os.chmod(os.path.dirname(path), 0o700)
-        assert self.things(program=path)[path].secret is None
-
-    def test_a_program_is_no_script(self, tmp_path):
-        path = self.wrapper(tmp_path, text="\x7fELF PASSWORD=hunter2")
-        assert self.things(program=path)[path].secret is None
-
-    def test_behind_a_link_both_ways_are_looked_at(self, tmp_path):
-        path = self.wrapper(tmp_path)
-        (tmp_path / "link").mkdir()
-        (tmp_path / "link" / "restic-y").symlink_to(path)
-        found = self.things(program=str(tmp_path / "link" / "restic-y"))
-        assert str(tmp_path / "bin") in found
-        assert str(tmp_path / "link") in found
-
-    def test_links_in_a_circle(self, tmp_path):
-        (tmp_path / "a").symlink_to(tmp_path / "b")
-        (tmp_path / "b").symlink_to(tmp_path / "a")
-        assert self.things(program=str(tmp_path / "a")) == {}
-
-    def test_a_bare_name_is_looked_up(self):
-        (path,) = [each for each, thing in self.things(program="sh").items()
-                   if thing.role == "program"]  # fmt: skip
-        assert path.endswith("/sh")
-
-    def test_env_file_and_state(self, tmp_path):
-        env_file = tmp_path / "env"
-        env_file.write_text("A=1")
-        env_file.chmod(0o644)
-        os.mkdir(state.STATE_DIRECTORY, 0o755)
-        found = self.things(env_file=str(env_file))
-        assert found[str(env_file)].role == "env file"
-        assert stat.S_IMODE(found[str(env_file)].mode) == 0o644
-        assert found[state.STATE_DIRECTORY].role == "state directory"
-
-    @pytest.mark.parametrize("name", ["relative/x", "", "/no/such", "/a\0b"])
-    def test_what_is_not_there(self, name):
-        assert self.things(program=name, env_file=name) == {}
+def test_what_others_can_reach_is_told_of_the_job_that_relies_on_it():
+    open_to_all = Thing("env file", "/e", 0, stat.S_IFREG | 0o644, "restomic/default")
+    (found,) = find(past(run(HOUR)), things=(open_to_all,))
+    assert (found.kind, found.job) == ("exposed", "restomic/default")
+    assert "/e" in found.text
+    assert "chmod 600 /e" in found.remedy
+    closed = Thing("env file", "/e", 0, stat.S_IFREG | 0o600, "restomic/default")
+    assert find(past(run(HOUR)), things=(closed,)) == []
 
 
 class TestLook:
@@ -415,45 +256,3 @@ class TestCommandLine:
             for word in words.split()
         ]
         assert check.wishes(options) == ([Expected(OTHER, age) for age in ages], all_others)
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            ["--status", "t"], ["--check", "-a"], ["--check", "--status"], ["--check", "-j", "x"],
-            ["--max-age", "3", "t"], ["--expect", "restomic/x", "t"], ["--check", "--max-age=x"],
-        ],
-    )  # fmt: skip
-    def test_what_does_not_go_together(self, capsys, arguments):
-        assert cli.main("restomic", arguments) == EX_USAGE
-        assert capsys.readouterr().out == ""
-
-    @pytest.mark.parametrize(("options", "code"), [([], 71), (["--periodic"], 3)])
-    def test_a_status_that_could_not_see_all(self, capfd, monkeypatch, options, code):
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
-        account = status.Account("restomic", None, "box", NOW, (), trouble="no zfs")
-        monkeypatch.setattr(status, "look", lambda *_: account)
-        assert cli.main("restomic", ["--status", *options]) == code
-        out, err = capfd.readouterr()
-        assert "has made no backup" in out
-        assert "restomic: no zfs" in (out if options else err)
-
-    @pytest.mark.parametrize("option", ["--status", "--check"])
-    def test_root_only(self, capsys, monkeypatch, option):
-        monkeypatch.setattr(os, "geteuid", lambda: 1001)
-        assert cli.main("restomic", [option]) == EX_NOPERM
-        assert "must be run by root" in capsys.readouterr().err
-
-    @pytest.mark.parametrize(
-        ("found", "options", "status_"),
-        [([], [], 0), (["x"], [], 1), (["x"], ["--periodic"], 3), ([], ["--periodic"], 0)],
-    )
-    def test_exit_status(self, capfd, monkeypatch, found, options, status_):
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
-        monkeypatch.setattr(check, "look", lambda *_: Sight())
-        findings = [check.Finding("stale", None, each, "do it") for each in found]
-        monkeypatch.setattr(check, "findings", lambda *_: findings)
-        assert cli.main("kopiatomic", ["--check", *options]) == status_
-        assert capfd.readouterr().out == ("x\n    do it\n" if found else "")
-        assert cli.main("kopiatomic", ["--check", "--json", *options]) == status_
-        told = [{"kind": "stale", "job": None, "text": f"{each}; do it"} for each in found]
-        assert json.loads(capfd.readouterr().out) == {"findings": told}

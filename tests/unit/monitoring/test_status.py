@@ -1,77 +1,39 @@
-"""What is read out of histories, however damaged, and what is told of it."""
+"""What is told of the jobs, whatever their histories hold."""
 
 import json
-import os
-import time
 
 import pytest
 
-from kopiatomic import formatting, state
-from kopiatomic.backup.report import Report, as_dict
-from kopiatomic.monitoring import history, leftovers, status
-from kopiatomic.monitoring.history import Past, Run
+from kopiatomic import state
+from kopiatomic.monitoring import history, status
+from kopiatomic.monitoring.history import Past
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.monitoring.status import Account
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
+from unit.monitoring.runs import (
+    DAY,
+    HOUR,
+    MARKED,
+    MOUNT,
+    NOW,
+    PLACE,
+    entry,
+    mount_table,
+    run,
+)  # fmt: skip
 
 DOOR = Door()
-PLACE = Place("restomic", "default")
-MOUNT = ["mount", "-v", "--libxo", "json"]
-MARKED = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
-NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
-HOUR, DAY = 3600.0, 86400.0
 
 
 pytestmark = pytest.mark.usefixtures("utc")
-
-
-def ago(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(NOW - seconds))
-
-
-def entry(seconds: float, outcome: str = "success", /, **changes):
-    return {
-        "outcome": outcome, "began": ago(seconds + 2), "moment": ago(seconds), "seconds": 62,
-        "captured": [{"dataset": f"t/{n}", "mountpoint": f"/{n}"} for n in "ab"],
-        "client": {"added": 4096, "new_or_changed": 7}, **changes,
-    }  # fmt: skip
-
-
-def run(seconds: float, outcome: str = "success", /, **changes) -> Run:
-    return history.run_of(entry(seconds, outcome, **changes))
 
 
 def account(*pasts: Past, **changes) -> Account:
     return Account("restomic", None, "box", NOW, pasts, **changes)
 
 
-class TestReading:
-    def test_what_a_run_writes_is_read_back(self):
-        done = Report("restomic", "default", "r", began=NOW - 60, ended=NOW)
-        done.captured_at = {"t": NOW - 50}
-        done.fail("out of luck", 1)
-        read = history.run_of(json.loads(json.dumps(as_dict(done))))
-        assert (read.began, read.moment, read.seconds) == (NOW - 60, NOW - 50, 60)
-        assert (read.outcome, read.problems) == ("failed", ("out of luck",))
-
-    def test_every_member(self):
-        read = run(
-            HOUR, problems=["p"], env_file="/e", command=["/w", "backup"],
-            left_out=[
-                {"name": "t/x", "reason": "excluded by t/*"},
-                {"name": "t/y", "reason": "not mounted"},
-            ],
-        )  # fmt: skip
-        assert read.captured == ("t/a", "t/b")
-        assert read.excluded == ("t/x",)
-        assert (read.added, read.new_or_changed, read.seconds) == (4096, 7, 62)
-        assert (read.program, read.env_file) == ("/w", "/e")
-
-    def test_without_c_the_client_is_the_program(self):
-        read = run(HOUR, command=[], client={"command": ["restic", "backup"]})
-        assert read.program == "restic"
-
+class TestWhateverAHistoryHolds:
     @pytest.mark.parametrize(
         "value", [None, True, -1, 10**400, "x", [], {}, [1], [None], [{}], {"a": 1}, float("inf")]
     )
@@ -91,83 +53,6 @@ class TestReading:
         past = Past(PLACE, (run(HOUR, began=text, moment=text),))
         status.as_text(account(past))
         json.dumps(status.as_dict(account(past)))
-
-    def test_an_entry_without_an_outcome_is_no_success(self):
-        assert history.run_of({}).outcome == "failed"
-        assert history.run_of({"outcome": "trouble"}).is_good
-        assert history.run_of({"outcome": ["success"]}).outcome == "failed"
-
-
-class TestJobs:
-    def test_are_found_by_their_files(self, places):
-        state.remember(PLACE, entry(HOUR))
-        state.remember(Place("kopiatomic", "off.site"), entry(HOUR))
-        state.begin(Place("restomic", "killed"), "restomic:killed:1")
-        for name in ("restomic.-x.history", "other.default.history", "restomic.default.upkeep",
-                     "restomic.history", "restomic.a b.history"):  # fmt: skip
-            (places / "db" / name).write_text("{}")
-        labels = [past.label for past in history.read_pasts()]
-        assert labels == ["kopiatomic/off.site", "restomic/default", "restomic/killed"]
-
-    def test_none(self, places):
-        assert history.read_pasts() == []
-
-    def test_a_first_run_under_way_is_one(self, places):
-        with state.lock(PLACE):
-            (past,) = history.read_pasts()
-        assert past.running
-        assert time.time() - past.since < 60
-        assert history.read_pasts() == []
-
-    def test_a_lock_file_of_a_process_that_died_is_no_run(self, places):
-        state.private_directory(PLACE.root)
-        with open(PLACE.lock, "w") as file:
-            file.write("1 1\n")
-        assert history.read_pasts() == []
-
-    def test_an_unreadable_history_is_told(self, places):
-        state.private_directory(state.STATE_DIRECTORY)
-        os.mkdir(PLACE.history)
-        (past,) = history.read_pasts()
-        assert "cannot be read" in past.runs[0].problems[0]
-
-
-class TestNights:
-    def test_the_oldest_first_and_the_last_run_of_a_date_counts(self):
-        runs = [
-            run(9 * DAY), run(6 * DAY), run(4 * DAY, "incomplete"), run(3 * DAY, "interrupted"),
-            run(2 * DAY, "failed"), run(2 * DAY - HOUR), run(DAY), run(DAY - HOUR, "failed"),
-            run(5 * HOUR),
-        ]  # fmt: skip
-        marks = "".join(status.MARKS[night] for night in history.nights(runs, NOW))
-        assert marks == "+.~x+x+"
-
-    def test_a_date_in_the_future_is_no_night(self):
-        assert history.nights([run(-3 * DAY)], NOW) == ["none"] * 7
-
-
-@pytest.mark.parametrize(
-    ("seconds", "says"),
-    [
-        (-DAY, "in the future"), (-5, "just now"), (59, "just now"), (60, "1 min"),
-        (3599, "59 min"), (7.5 * HOUR, "7 h"), (24 * HOUR, "1 d"), (51 * HOUR, "2 d 3 h"),
-    ],
-)  # fmt: skip
-def test_age(seconds, says):
-    assert formatting.age(seconds) == says
-
-
-class TestNewestFailure:
-    def test_of_late(self):
-        failed = run(2 * DAY, "failed")
-        assert history.newest_failure([failed, run(HOUR)], NOW) == failed
-
-    def test_long_mended(self):
-        assert history.newest_failure([run(9 * DAY, "failed"), run(HOUR)], NOW) is None
-
-    def test_long_ago_and_nothing_since(self):
-        failed = run(99 * DAY, "failed")
-        assert history.newest_failure([run(100 * DAY), failed], NOW) == failed
 
 
 class TestText:
@@ -238,50 +123,6 @@ def test_json():
     assert job["nights"] == ["none"] * 6 + ["success"]
     assert job["newest_failure"] is None
     assert data["trouble"] == "t"
-
-
-def mount_table(*points: str) -> str:
-    mounted = [{"special": "/", "node": point, "fstype": "nullfs"} for point in points]
-    return json.dumps({"mount": {"mounted": mounted}})
-
-
-class TestLeftovers:
-    def see(self, fp, *points: str, marked: str = "", times: int = 1):
-        for _ in range(times):
-            fp.register(MOUNT, stdout=mount_table("/", *points))
-            fp.register(MARKED, stdout=marked)
-
-    def test_none_with_one_look(self, places, fp):
-        self.see(fp)
-        assert leftovers.find_leftovers(DOOR) == []
-        assert len(fp.calls) == 2
-
-    def test_of_every_kind(self, places, fp):
-        root = f"{places}/run/restomic"
-        other = Place("restomic", "other")
-        state.begin(other, "x")
-        self.see(
-            fp, f"{root}/default/view", f"{root}", f"{root}x/y/view", times=2,
-            marked="t@a\trestomic:default:1\nt@b\tkopiatomic:k:2\nt@c\tgarbage\n"
-            "t@d\trestomic:-x:1\nt@e\tother:default:1\nt\trestomic:default:1\n",
-        )  # fmt: skip
-        assert leftovers.find_leftovers(DOOR) == [
-            Leftover(other, "note", other.unfinished),
-            Leftover(PLACE, "mount", f"{root}/default/view"),
-            Leftover(PLACE, "snapshot", "t@a"),
-            Leftover(Place("kopiatomic", "k"), "snapshot", "t@b"),
-        ]
-
-    def test_a_running_job_has_none(self, places, fp):
-        self.see(fp, f"{places}/run/restomic/default/view", marked="t@a\trestomic:default:1\n")
-        with state.lock(PLACE):
-            state.begin(PLACE, "x")
-            assert leftovers.find_leftovers(DOOR) == []
-
-    def test_what_is_gone_at_a_second_look_belonged_to_a_run_that_ended(self, places, fp):
-        self.see(fp, marked="t@a\trestomic:default:1\nt@b\trestomic:default:1\n")
-        self.see(fp, marked="t@b\trestomic:default:1\nt@c\trestomic:default:2\n")
-        assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t@b"]
 
 
 class TestLook:

@@ -7,6 +7,9 @@ import errno
 import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 
@@ -14,7 +17,7 @@ import pytest
 from support.nmount import Swap
 
 from kopiatomic.backup import view
-from kopiatomic.backup.plan import Names, ViewMount
+from kopiatomic.backup.plan import Names, Plan, ViewMount
 from kopiatomic.system import nullfs
 from kopiatomic.system.command import CommandFailed, Door
 
@@ -225,3 +228,184 @@ class TestTheWayToTheSource:
         monkeypatch.setattr(ctypes.CDLL, "nmount", Swap(touch))
         self.mount(place)
         assert len(call.given) == 1
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        (FROZEN, PROGRAM),
+        (ViewMount("live", "/", "/"), ["mount_nullfs", "/", VIEW]),
+        (ViewMount("device", "devfs", "/dev"), ["mount", "-t", "devfs", "devfs", f"{VIEW}/dev"]),
+    ],
+)
+def test_the_command_of_a_mount(mount, words):
+    assert view.mount_command(mount, NAMES) == words
+
+
+LOOK = "mount -v --libxo json"
+
+
+class TestBuilding:
+    """What cannot be shown is passed over only where the client does without it."""
+
+    def build(self, monkeypatch, mount: ViewMount) -> list[str]:
+        def refuse(door, each, names):
+            raise CommandFailed(view.mount_command(each, names), "no memory")
+
+        monkeypatch.setattr(view, "_make", refuse)
+        said: list[str] = []
+        view.build(Door(), Plan(NAMES, (), (), (mount,), (), ("/thawed",), None, ()), said.append)
+        return said
+
+    def test_a_live_mount_is_told(self, monkeypatch):
+        said = self.build(monkeypatch, ViewMount("live", "/x", "/x"))
+        assert said == ["/x is not in the view: no memory"]
+
+    @pytest.mark.parametrize(
+        "mount",
+        [
+            FROZEN, ViewMount("live", "/", "/"), ViewMount("live", "/x", "/x", needed=True),
+            ViewMount("live", "/thawed", "/thawed"), ViewMount("device", "devfs", "/dev"),
+            ViewMount("gap", "/gap/0", "/x"),
+        ],
+    )  # fmt: skip
+    def test_any_other_is_a_failure(self, monkeypatch, mount):
+        with pytest.raises(CommandFailed):
+            self.build(monkeypatch, mount)
+
+
+class TestPreparing:
+    def test_what_stands_in_for_a_directory_looks_like_it(self, tmp_path):
+        live = tmp_path / "live"
+        (live / "in").mkdir(parents=True)
+        (live / "in/file").write_text("x")
+        os.chmod(live, 0o1777)
+        os.utime(live / "in", ns=(5, 7))
+        names = Names("run", "snapshot", f"{tmp_path}/job")
+        gap = ViewMount("gap", f"{names.gaps}/0", str(live), directories=("in",))
+        plan = Plan(names, (), (), (gap,), (), (), names.temporary, ())
+        view.prepare(plan, lambda path: os.mkdir(path, 0o700))
+        assert os.stat(gap.source).st_mode & 0o7777 == 0o1777
+        assert os.stat(f"{gap.source}/in").st_mtime_ns == 7
+        assert os.listdir(gap.source) == ["in"]
+        assert os.listdir(f"{gap.source}/in") == []
+        assert os.stat(names.view).st_mode & 0o777 == 0o700
+        assert view.remove_directories(names) == []
+        assert (live / "in/file").exists()
+
+
+class TestTakingDown:
+    """Mounts go in reverse, by name of the mount table alone, and by force in the end."""
+
+    BELOW = (VIEW, f"{VIEW}/a", f"{VIEW}/dev")
+    ALL = ("umount", f"{VIEW}/dev", f"{VIEW}/a", VIEW)
+
+    @pytest.fixture(autouse=True)
+    def no_patience(self, monkeypatch):
+        monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(view, "GRACE", 0.0)
+
+    def see(self, fp, *points: str) -> None:
+        mounted = [{"special": "/", "node": point, "fstype": "nullfs"} for point in points]
+        fp.register(LOOK, stdout=json.dumps({"mount": {"mounted": mounted}}))
+
+    def test_the_latest_first(self, fp):
+        self.see(fp, "/", "/nowhere2/view", *self.BELOW)
+        fp.register(self.ALL)
+        assert view.take_down(Door(), "/nowhere") == view.TakenDown()
+        assert tuple(fp.calls[-1]) == self.ALL
+
+    def test_nothing_is_mounted(self, fp):
+        self.see(fp, "/", "/nowhere2")
+        assert view.take_down(Door(), "/nowhere") == view.TakenDown()
+        assert len(fp.calls) == 1
+
+    def test_what_was_read_already_is_not_read_again(self, fp):
+        fp.register(self.ALL)
+        view.take_down(Door(), "/nowhere", self.BELOW)
+        assert len(fp.calls) == 1
+
+    def test_what_keeps_it_busy_is_ended_and_named(self, fp):
+        fp.pass_command([sys.executable, fp.any()])
+        code = "import time; print(flush=True); time.sleep(60)"
+        user = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        user.stdout.readline()
+        fp.register(["umount", fp.any()], returncode=1, stderr="umount: Device busy")
+        self.see(fp, VIEW)
+        fp.register(
+            ["fstat", "-f", VIEW],
+            stdout="USER     CMD          PID   FD MOUNT      INUM MODE         SZ|DV R/W\n"
+            f"root     my cat     {user.pid:>5}   wd /view  2 drwxr-xr-x       2  r\n"
+            f"root     python     {os.getpid():>5} text /view  3 -rwxr-xr-x       2  r\n"
+            f"root     init           1 root /view  2 drwxr-xr-x       2  r\n",
+        )  # fmt: skip
+        fp.register(["umount", fp.any()])
+        done = view.take_down(Door(), "/nowhere", [VIEW])
+        assert (done.stopped, done.left) == ([f"my cat ({user.pid})"], [])
+        assert user.wait() == -signal.SIGTERM
+        user.stdout.close()
+
+    def test_what_stays_busy_goes_by_force(self, fp):
+        for _ in range(3):
+            fp.register(["umount", VIEW], returncode=1, stderr="umount: Device busy")
+            self.see(fp, VIEW)
+        fp.register(["fstat", fp.any()], occurrences=2)
+        fp.register(["umount", "-f", VIEW])
+        assert view.take_down(Door(), "/nowhere", [VIEW]).left == []
+        assert list(fp.calls[-1]) == ["umount", "-f", VIEW]
+
+    def test_what_not_even_force_removes_is_told_with_the_reason(self, fp):
+        for _ in range(4):
+            fp.register(["umount", fp.any()], returncode=1, stderr="umount: Device busy")
+            self.see(fp, VIEW)
+        fp.register(["fstat", fp.any()], occurrences=2)
+        done = view.take_down(Door(), "/nowhere", [VIEW])
+        assert done.left == [VIEW]
+        assert "Device busy" in done.reason
+
+    def test_where_the_mount_table_cannot_be_read_nothing_is_unmounted(self, fp):
+        fp.register(LOOK, returncode=1, stderr="no memory", occurrences=len(view.PATIENCE))
+        done = view.take_down(Door(), "/nowhere")
+        assert "no memory" in done.unknown
+        assert len(fp.calls) == len(view.PATIENCE)
+
+
+class TestRemovingDirectories:
+    """Nothing goes but what is empty, and plain files of our own TMPDIR."""
+
+    @pytest.fixture
+    def names(self, tmp_path) -> Names:
+        made = Names("run", "snapshot", f"{tmp_path}/job")
+        for path in (made.directory, made.view, made.temporary, made.gaps):
+            os.mkdir(path)
+        return made
+
+    def test_empty_ones_go(self, names):
+        os.makedirs(f"{names.gaps}/0/a/b")
+        assert view.remove_directories(names) == []
+        assert not os.path.lexists(names.directory)
+
+    @pytest.mark.parametrize("where", ["view/file", "gap/0/a/file", "file"])
+    def test_a_file_stays_and_where_it_is_is_told(self, names, where):
+        path = os.path.join(names.directory, where)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write("precious")
+        assert view.remove_directories(names) == [names.directory]
+        with open(path) as file:
+            assert file.read() == "precious"
+
+    def test_of_a_temporary_directory_plain_files_go_and_the_rest_stays(self, names, tmp_path):
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious/file").write_text("x")
+        open(f"{names.temporary}/left", "w").close()
+        os.makedirs(f"{names.temporary}/inside")
+        open(f"{names.temporary}/inside/file", "w").close()
+        os.symlink(tmp_path / "precious", f"{names.temporary}/link")
+        assert view.remove_directories(names) == [names.directory]
+        assert sorted(os.listdir(names.temporary)) == ["inside", "link"]
+        assert os.listdir(f"{names.temporary}/inside") == ["file"]
+        assert (tmp_path / "precious/file").exists()
+
+    def test_there_are_none(self, tmp_path):
+        assert view.remove_directories(Names("run", "snapshot", f"{tmp_path}/no")) == []

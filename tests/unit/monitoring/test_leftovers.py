@@ -47,3 +47,21 @@ class TestLeftovers:
         self.see(fp, marked="t@a\trestomic:default:1\nt@b\trestomic:default:1\n")
         self.see(fp, marked="t@b\trestomic:default:1\nt@c\trestomic:default:2\n")
         assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t@b"]
+
+
+class TestDescribed:
+    def test_one_of_a_kind_by_its_name_and_more_by_number(self):
+        left = [
+            Leftover(PLACE, "mount", "/v\n"),
+            Leftover(PLACE, "snapshot", "t@a"),
+            Leftover(PLACE, "snapshot", "t@b"),
+        ]
+        assert leftovers.described(left) == ["2 snapshots, such as t@a", "mount /v\\x0a"]
+
+    def test_the_note_only_where_there_is_nothing_else(self):
+        note = Leftover(PLACE, "note", "/n")
+        assert leftovers.described([note]) == ["note /n"]
+        assert leftovers.described([note, Leftover(PLACE, "mount", "/v")]) == ["mount /v"]
+
+    def test_nothing(self):
+        assert leftovers.described([]) == []

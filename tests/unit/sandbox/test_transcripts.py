@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sandbox.host import Host
+from sandbox.host import PACKAGE, Host
 
-DATA = Path(__file__).resolve().parents[2] / "sandbox" / "transcripts"
+DATA = PACKAGE / "transcripts"
 LONG = "a" * 300
 
 

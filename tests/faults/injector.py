@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import Sandbox
+from support.machine import Sandbox
 
 # Outside of everything that is backed up, and to be seen in the view as well.
 PLACE = "/kt/faults"

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from machine import CHECKOUT, Machine, shell
+from support.machine import CHECKOUT, Machine, shell
 
 from host.conftest import clean
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import Sandbox
-from rendering import renderer
+from support.machine import Sandbox
+from support.rendering import renderer
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 

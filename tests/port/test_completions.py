@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machine import CHECKOUT, PROGRAMS
-from rendering import rendered
+from support.machine import CHECKOUT, PROGRAMS
+from support.rendering import rendered
 
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.state import STATE_DIRECTORY

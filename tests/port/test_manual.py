@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from machine import CHECKOUT, PROGRAMS, Sandbox, shell
-from rendering import rendered, renderer
+from support.machine import CHECKOUT, PROGRAMS, Sandbox, shell
+from support.rendering import rendered, renderer
 
 from kopiatomic import errors, state
 from kopiatomic.backup import plan

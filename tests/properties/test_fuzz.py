@@ -14,7 +14,7 @@ from dataclasses import replace
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from unit.machines import NAMES, NEEDS
+from support.datasets import NAMES, NEEDS
 
 from kopiatomic import cli, environment, redact, state
 from kopiatomic.backup import preflight, routine

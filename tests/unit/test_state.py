@@ -14,14 +14,6 @@ from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.errors import EX_NOPERM, EX_TEMPFAIL, Refusal
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    return state.Place("restomic", "default")
-
-
 class TestLock:
     def test_the_second_run_is_refused_and_told_since_when(self, place):
         with state.lock(place):

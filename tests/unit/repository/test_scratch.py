@@ -11,9 +11,6 @@ from kopiatomic import state
 from kopiatomic.repository import scratch
 from kopiatomic.repository.scratch import Scratch
 from kopiatomic.repository.upkeep import Account
-from unit.drills import place
-
-__all__ = ["place"]
 
 
 class TestScratch:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import clients
+from support import clients
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = "/kt"
 PROGRAMS = ("kopiatomic", "restomic")
 STATE, KEPT = Path("/var/db/kopiatomic"), Path("/var/db/kopiatomic.kept-by-tests")

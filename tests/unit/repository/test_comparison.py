@@ -8,8 +8,8 @@ import time
 from dataclasses import replace
 
 import pytest
-
 from kopiatomic.clients.contents import File
+
 from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.system.command import Door
 

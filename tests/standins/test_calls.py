@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from sandbox import layouts
 from sandbox.host import Host
-from unit.sandbox.prelude import PRELUDE
+
+from standins.prelude import PRELUDE
 
 pytestmark = pytest.mark.linux
 

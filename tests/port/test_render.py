@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rendering import CHECKOUT, RENDER, renderer
+from support.rendering import CHECKOUT, RENDER, renderer
 
 jinja2 = pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 

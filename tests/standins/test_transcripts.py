@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sandbox.host import Host
-from unit.sandbox.prelude import PRELUDE
+from sandbox.host import PACKAGE, Host
 
-DATA = Path(__file__).resolve().parents[2] / "sandbox" / "transcripts"
+from standins.prelude import PRELUDE
+
+DATA = PACKAGE / "transcripts"
 LONG = "a" * 300
 
 # `call WHAT ...` of the third recording: a system call, and what it answered in FreeBSD's words.

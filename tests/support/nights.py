@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-import tree
-from machine import Sandbox, shell
+from support import tree
+from support.machine import Sandbox, shell
 
 SECRET = "correct-horse-battery"
 ENV_FILE = "/usr/local/etc/kopiatomic/restic.env"

@@ -1,4 +1,4 @@
-"""What nmount(2) is given and what is made of its answer; mounts that are not what they say."""
+"""Making the view and taking it down: mounts that are not what they say, and what stays."""
 
 from __future__ import annotations
 
@@ -7,75 +7,22 @@ import errno
 import itertools
 import json
 import os
+import signal
 import subprocess
+import sys
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import pytest
+from support.nmount import Swap
 
 from kopiatomic.backup import view
-from kopiatomic.backup.plan import Names, ViewMount
+from kopiatomic.backup.plan import Names, Plan, ViewMount
 from kopiatomic.system import nullfs
 from kopiatomic.system.command import CommandFailed, Door
 
 NAMES = Names("run", "snapshot", "/nowhere")
 VIEW = NAMES.view
-
-
-class Call:
-    """The system call: notes what it is given, and answers what it is told to."""
-
-    argtypes = None
-
-    def __init__(self, answer: int) -> None:
-        self.answer = answer
-        self.given: list[tuple[list[bytes], int]] = []
-
-    def __call__(self, vector, count: int, flags: int) -> int:
-        words = []
-        for each in vector:
-            where = ctypes.c_void_p.from_buffer(each).value
-            words.append(ctypes.string_at(where, each.length))
-        assert len(words) == count
-        self.given.append((words, flags))
-        return self.answer
-
-
-class Swap:
-    """A system call that does as it is told."""
-
-    argtypes = None
-
-    def __init__(self, does) -> None:
-        self.does = does
-
-    def __call__(self, *words) -> int:
-        return self.does(*words)
-
-
-@pytest.fixture
-def call(monkeypatch) -> Call:
-    made = Call(0)
-    monkeypatch.setattr(ctypes.CDLL, "nmount", made, raising=False)
-    return made
-
-
-def test_gives_the_kernel_what_mount_nullfs_does(call):
-    nmount = nullfs.find_nmount()
-    nmount(nullfs.options("/a b/.zfs", "/v/\udcff\u00e9", read_only=True))
-    nmount(nullfs.options("/", "/v", read_only=False))
-    assert call.given == [
-        ([b"fstype\0", b"nullfs\0", b"fspath\0", b"/v/\xff\xc3\xa9\0", b"target\0",
-          b"/a b/.zfs\0", b"ro\0", b"\0"], 0),
-        ([b"fstype\0", b"nullfs\0", b"fspath\0", b"/v\0", b"target\0", b"/\0"], 0),
-    ]  # fmt: skip
-    assert len(call.argtypes) == 3
-
-
-def test_a_system_without_it(monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: object())
-    assert nullfs.find_nmount() is None
-
 
 FROZEN = ViewMount("frozen", "/a/.zfs/snapshot/x", "/a", read_only=True)
 PROGRAM = ["mount_nullfs", "-o", "ro", "/a/.zfs/snapshot/x", f"{VIEW}/a"]
@@ -215,29 +162,6 @@ def test_what_leads_to_the_mount_point_may_change_meanwhile(call, fp, tmp_path, 
     assert os.getcwd() == before
 
 
-@pytest.mark.freebsd
-def test_the_real_call(tmp_path):
-    for name in ("source", "point"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "source/file").write_text("x")
-    nmount = nullfs.find_nmount()
-    mount = nullfs.options(str(tmp_path / "source"), ".", read_only=True)
-    before = os.getcwd()
-    os.chdir(tmp_path / "point")
-    try:
-        nmount(mount)
-    finally:
-        os.chdir(before)
-    try:
-        assert (tmp_path / "point/file").read_text() == "x"
-        with pytest.raises(OSError, match=r"[Rr]ead-only"):
-            (tmp_path / "point/new").touch()
-    finally:
-        subprocess.run(["umount", str(tmp_path / "point")], check=True)
-    with pytest.raises(FileNotFoundError):
-        nmount(mount | {"target": str(tmp_path / "nowhere"), "fspath": str(tmp_path)})
-
-
 class TestTheWayToTheSource:
     """Of what lies live, snapshots too, the kernel follows the name."""
 
@@ -304,3 +228,184 @@ class TestTheWayToTheSource:
         monkeypatch.setattr(ctypes.CDLL, "nmount", Swap(touch))
         self.mount(place)
         assert len(call.given) == 1
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        (FROZEN, PROGRAM),
+        (ViewMount("live", "/", "/"), ["mount_nullfs", "/", VIEW]),
+        (ViewMount("device", "devfs", "/dev"), ["mount", "-t", "devfs", "devfs", f"{VIEW}/dev"]),
+    ],
+)
+def test_the_command_of_a_mount(mount, words):
+    assert view.mount_command(mount, NAMES) == words
+
+
+LOOK = "mount -v --libxo json"
+
+
+class TestBuilding:
+    """What cannot be shown is passed over only where the client does without it."""
+
+    def build(self, monkeypatch, mount: ViewMount) -> list[str]:
+        def refuse(door, each, names):
+            raise CommandFailed(view.mount_command(each, names), "no memory")
+
+        monkeypatch.setattr(view, "_make", refuse)
+        said: list[str] = []
+        view.build(Door(), Plan(NAMES, (), (), (mount,), (), ("/thawed",), None, ()), said.append)
+        return said
+
+    def test_a_live_mount_is_told(self, monkeypatch):
+        said = self.build(monkeypatch, ViewMount("live", "/x", "/x"))
+        assert said == ["/x is not in the view: no memory"]
+
+    @pytest.mark.parametrize(
+        "mount",
+        [
+            FROZEN, ViewMount("live", "/", "/"), ViewMount("live", "/x", "/x", needed=True),
+            ViewMount("live", "/thawed", "/thawed"), ViewMount("device", "devfs", "/dev"),
+            ViewMount("gap", "/gap/0", "/x"),
+        ],
+    )  # fmt: skip
+    def test_any_other_is_a_failure(self, monkeypatch, mount):
+        with pytest.raises(CommandFailed):
+            self.build(monkeypatch, mount)
+
+
+class TestPreparing:
+    def test_what_stands_in_for_a_directory_looks_like_it(self, tmp_path):
+        live = tmp_path / "live"
+        (live / "in").mkdir(parents=True)
+        (live / "in/file").write_text("x")
+        os.chmod(live, 0o1777)
+        os.utime(live / "in", ns=(5, 7))
+        names = Names("run", "snapshot", f"{tmp_path}/job")
+        gap = ViewMount("gap", f"{names.gaps}/0", str(live), directories=("in",))
+        plan = Plan(names, (), (), (gap,), (), (), names.temporary, ())
+        view.prepare(plan, lambda path: os.mkdir(path, 0o700))
+        assert os.stat(gap.source).st_mode & 0o7777 == 0o1777
+        assert os.stat(f"{gap.source}/in").st_mtime_ns == 7
+        assert os.listdir(gap.source) == ["in"]
+        assert os.listdir(f"{gap.source}/in") == []
+        assert os.stat(names.view).st_mode & 0o777 == 0o700
+        assert view.remove_directories(names) == []
+        assert (live / "in/file").exists()
+
+
+class TestTakingDown:
+    """Mounts go in reverse, by name of the mount table alone, and by force in the end."""
+
+    BELOW = (VIEW, f"{VIEW}/a", f"{VIEW}/dev")
+    ALL = ("umount", f"{VIEW}/dev", f"{VIEW}/a", VIEW)
+
+    @pytest.fixture(autouse=True)
+    def no_patience(self, monkeypatch):
+        monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(view, "GRACE", 0.0)
+
+    def see(self, fp, *points: str) -> None:
+        mounted = [{"special": "/", "node": point, "fstype": "nullfs"} for point in points]
+        fp.register(LOOK, stdout=json.dumps({"mount": {"mounted": mounted}}))
+
+    def test_the_latest_first(self, fp):
+        self.see(fp, "/", "/nowhere2/view", *self.BELOW)
+        fp.register(self.ALL)
+        assert view.take_down(Door(), "/nowhere") == view.TakenDown()
+        assert tuple(fp.calls[-1]) == self.ALL
+
+    def test_nothing_is_mounted(self, fp):
+        self.see(fp, "/", "/nowhere2")
+        assert view.take_down(Door(), "/nowhere") == view.TakenDown()
+        assert len(fp.calls) == 1
+
+    def test_what_was_read_already_is_not_read_again(self, fp):
+        fp.register(self.ALL)
+        view.take_down(Door(), "/nowhere", self.BELOW)
+        assert len(fp.calls) == 1
+
+    def test_what_keeps_it_busy_is_ended_and_named(self, fp):
+        fp.pass_command([sys.executable, fp.any()])
+        code = "import time; print(flush=True); time.sleep(60)"
+        user = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        user.stdout.readline()
+        fp.register(["umount", fp.any()], returncode=1, stderr="umount: Device busy")
+        self.see(fp, VIEW)
+        fp.register(
+            ["fstat", "-f", VIEW],
+            stdout="USER     CMD          PID   FD MOUNT      INUM MODE         SZ|DV R/W\n"
+            f"root     my cat     {user.pid:>5}   wd /view  2 drwxr-xr-x       2  r\n"
+            f"root     python     {os.getpid():>5} text /view  3 -rwxr-xr-x       2  r\n"
+            f"root     init           1 root /view  2 drwxr-xr-x       2  r\n",
+        )  # fmt: skip
+        fp.register(["umount", fp.any()])
+        done = view.take_down(Door(), "/nowhere", [VIEW])
+        assert (done.stopped, done.left) == ([f"my cat ({user.pid})"], [])
+        assert user.wait() == -signal.SIGTERM
+        user.stdout.close()
+
+    def test_what_stays_busy_goes_by_force(self, fp):
+        for _ in range(3):
+            fp.register(["umount", VIEW], returncode=1, stderr="umount: Device busy")
+            self.see(fp, VIEW)
+        fp.register(["fstat", fp.any()], occurrences=2)
+        fp.register(["umount", "-f", VIEW])
+        assert view.take_down(Door(), "/nowhere", [VIEW]).left == []
+        assert list(fp.calls[-1]) == ["umount", "-f", VIEW]
+
+    def test_what_not_even_force_removes_is_told_with_the_reason(self, fp):
+        for _ in range(4):
+            fp.register(["umount", fp.any()], returncode=1, stderr="umount: Device busy")
+            self.see(fp, VIEW)
+        fp.register(["fstat", fp.any()], occurrences=2)
+        done = view.take_down(Door(), "/nowhere", [VIEW])
+        assert done.left == [VIEW]
+        assert "Device busy" in done.reason
+
+    def test_where_the_mount_table_cannot_be_read_nothing_is_unmounted(self, fp):
+        fp.register(LOOK, returncode=1, stderr="no memory", occurrences=len(view.PATIENCE))
+        done = view.take_down(Door(), "/nowhere")
+        assert "no memory" in done.unknown
+        assert len(fp.calls) == len(view.PATIENCE)
+
+
+class TestRemovingDirectories:
+    """Nothing goes but what is empty, and plain files of our own TMPDIR."""
+
+    @pytest.fixture
+    def names(self, tmp_path) -> Names:
+        made = Names("run", "snapshot", f"{tmp_path}/job")
+        for path in (made.directory, made.view, made.temporary, made.gaps):
+            os.mkdir(path)
+        return made
+
+    def test_empty_ones_go(self, names):
+        os.makedirs(f"{names.gaps}/0/a/b")
+        assert view.remove_directories(names) == []
+        assert not os.path.lexists(names.directory)
+
+    @pytest.mark.parametrize("where", ["view/file", "gap/0/a/file", "file"])
+    def test_a_file_stays_and_where_it_is_is_told(self, names, where):
+        path = os.path.join(names.directory, where)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write("precious")
+        assert view.remove_directories(names) == [names.directory]
+        with open(path) as file:
+            assert file.read() == "precious"
+
+    def test_of_a_temporary_directory_plain_files_go_and_the_rest_stays(self, names, tmp_path):
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious/file").write_text("x")
+        open(f"{names.temporary}/left", "w").close()
+        os.makedirs(f"{names.temporary}/inside")
+        open(f"{names.temporary}/inside/file", "w").close()
+        os.symlink(tmp_path / "precious", f"{names.temporary}/link")
+        assert view.remove_directories(names) == [names.directory]
+        assert sorted(os.listdir(names.temporary)) == ["inside", "link"]
+        assert os.listdir(f"{names.temporary}/inside") == ["file"]
+        assert (tmp_path / "precious/file").exists()
+
+    def test_there_are_none(self, tmp_path):
+        assert view.remove_directories(Names("run", "snapshot", f"{tmp_path}/no")) == []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-FOUND = Path(__file__).resolve().parent.parent / ".venv" / "clients.json"
+FOUND = Path(__file__).resolve().parents[2] / ".venv" / "clients.json"
 
 
 @dataclass(frozen=True)

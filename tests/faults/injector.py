@@ -139,13 +139,14 @@ class Case:
 # Time limits are shortened by what starts the program, since the tests cannot wait for hours.
 QUICK = """\
 import sys
-from kopiatomic import client, command, view
+from kopiatomic.backup import view
+from kopiatomic.system import command, process
 before = command.Door.run
 def run(self, argv, *, time_limit=900.0, **options):
     return before(self, argv, time_limit=min(time_limit, 1.5), **options)
 command.Door.run = run
 command.KILL_GRACE = view.GRACE = 1.0
-client.GRACE = 3.0
+process.GRACE = 3.0
 from kopiatomic.cli import restomic
 sys.exit(restomic())
 """

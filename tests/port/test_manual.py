@@ -16,14 +16,13 @@ from support.machine import CHECKOUT, PROGRAMS, Sandbox, shell
 from support.rendering import rendered, renderer
 
 from kopiatomic import errors, state
-from kopiatomic.backup import plan
+from kopiatomic.backup.names import Names
 from kopiatomic.cli import LONG, SHORT
-from kopiatomic.clients import base
+from kopiatomic.clients import client_of, programs
+from kopiatomic.clients.base import Wishes
 from kopiatomic.job import Job
 from kopiatomic.monitoring import check
 from kopiatomic.repository import drill, scratch
-from kopiatomic.repository.upkeep import Wishes
-from kopiatomic.repository.upkeep import plan as plan_upkeep
 from kopiatomic.state import Place
 from kopiatomic.system import command, process
 from kopiatomic.system.machine import lies_in
@@ -73,7 +72,7 @@ def lacks(program: str, **wish: object) -> bool:
     """Say whether a program refuses a step of upkeep as the other client's."""
     job = Job(program=program, name="default", targets=())
     try:
-        plan_upkeep(job, Wishes(**wish), {})  # type: ignore[arg-type]
+        client_of(program).steps(job, Wishes(**wish), {})  # type: ignore[arg-type]
     except errors.Refusal as error:
         return re.search("(is|are) (kopia|restic)'s", str(error)) is not None
     return False
@@ -240,7 +239,7 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
     # On Linux /var/run is a symbolic link; what is documented is FreeBSD's name.
     monkeypatch.setattr(state.os.path, "realpath", lambda path: path)
     place = Place(program, "job")
-    names = plan.Names("", "", place.directory)
+    names = Names("", "", place.directory)
     listed = [
         re.sub(r" Ns (?:Ar |Pa )?", "", item)
         for item in items(section(PAGES[program], "FILES"), "Pa")
@@ -253,7 +252,7 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
             "/usr/local/etc/periodic/", "/usr/local/etc/kopiatomic/",
         ]
     )  # fmt: skip
-    assert any(lies_in(names.view, each) for each in plan.RUN_DIRECTORIES)
+    assert any(lies_in(names.view, f"{state.RUN_ROOT}/{each}") for each in programs())
 
 
 @both
@@ -274,7 +273,7 @@ def test_the_environment_is_that_of_the_program(program):
     kept = {"HOME", "LANG", "RESTIC_PASSWORD", "KOPIA_PASSWORD", "TMPDIR"}
     job = Job(program=program, name="default", targets=())
     inherited = dict.fromkeys((*kept, *dropped), "/x")
-    environment = base.client_environment(job, inherited, None)
+    environment = client_of(program).environment(job, inherited)
     assert {name for name, value in environment.items() if value == "/x"} == kept
     listed = " , ".join(re.findall(r"^\.(?:Pq )?Ev (.*?)(?: [.,])?$", text, re.M)).split(" , ")
     assert set(dropped.values()) <= set(listed)

@@ -1,6 +1,8 @@
 """Made-up machines for the tests of what is pure."""
 
-from kopiatomic.backup.plan import Names, Needs, Plan, make_plan
+from kopiatomic.backup.names import Names
+from kopiatomic.backup.plan import Plan, make_plan
+from kopiatomic.clients.base import Needs
 from kopiatomic.job import Job
 from kopiatomic.system.machine import Dataset, Mount
 

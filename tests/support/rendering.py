@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 RENDER = CHECKOUT / "periodic/render.py"
 
 

@@ -1,4 +1,4 @@
-"""Env files: what is read, what is refused, and that no value shows."""
+"""The client's environment: what is inherited, and what env files hold, of which no value shows."""
 
 import os
 
@@ -6,6 +6,7 @@ import pytest
 
 from kopiatomic import environment
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_NOPERM, Refusal
+from kopiatomic.system.command import PATH
 
 ME = os.geteuid()
 
@@ -80,3 +81,49 @@ def test_of_another_user(tmp_path):
     os.chown(path, 12345, 12345)
     with pytest.raises(Refusal, match="does not belong to root"):
         environment.read(path, 0)
+
+
+class TestInherit:
+    def test_all_but_what_could_make_root_load_something_else(self):
+        dropped = [
+            "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB", "RUBYOPT", "BASH_FUNC_x%%",
+            "IFS", "ENV", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "ZDOTDIR", "FPATH", "CDPATH", "PS4",
+        ]  # fmt: skip
+        kept = ["COLD_KEY", "RESTIC_PASSWORD", "LANG", "MY_ENV", "ENVIRONMENT", "XPATH", "SSL_LD_"]
+        given = dict.fromkeys([*dropped, *kept], "x")
+        base = environment.inherit(given)
+        assert base == {**dict.fromkeys(kept, "x"), "PATH": PATH, "HOME": base["HOME"]}
+
+    def test_programs_are_looked_up_in_our_path(self):
+        assert environment.inherit({"PATH": "/evil"})["PATH"] == PATH
+
+    def test_without_a_home_it_is_the_users(self, monkeypatch):
+        monkeypatch.setattr(environment, "_home", lambda: "/root")
+        assert environment.inherit({})["HOME"] == "/root"
+        assert environment.inherit({"HOME": ""})["HOME"] == "/root"
+
+    def test_a_user_without_an_entry(self, monkeypatch):
+        def unknown(uid):
+            raise KeyError(uid)
+
+        monkeypatch.setattr(environment.pwd, "getpwuid", unknown)
+        assert environment.inherit({})["HOME"] == "/"
+
+    def test_what_is_given_stays_as_it_was(self):
+        given = {"PATH": "/evil", "LD_PRELOAD": "x"}
+        environment.inherit(given)
+        assert given == {"PATH": "/evil", "LD_PRELOAD": "x"}
+
+    @pytest.mark.skipif(ME != 0, reason="only root can give files away")
+    def test_the_home_of_another_user_is_not_taken_over(self, tmp_path, monkeypatch):
+        """As `su -m` leaves it: kopia would take that user's configuration, as root."""
+        names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+        given = dict.fromkeys(names, str(tmp_path))
+        assert environment.inherit(given).items() >= given.items()
+        monkeypatch.setattr(environment.os, "geteuid", lambda: 12345)
+        os.chown(tmp_path, 54321, -1)
+        monkeypatch.setattr(environment, "_home", lambda: "/root")
+        ours = environment.inherit(given)
+        assert ours["HOME"] == "/root"
+        assert not ours.keys() & set(names[1:])
+        assert environment.inherit({"HOME": "/no/such"})["HOME"] == "/no/such"

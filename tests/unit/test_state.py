@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -130,7 +129,7 @@ class TestHistory:
         captured = tuple(Captured(path[1:], path) for path in paths)
         plan = Plan(Names("", "", ""), captured, (), (), paths, (), None, ())
         report.plan, report.client = plan, ["kopia", *paths]
-        report.figures = replace(report.figures, snapshots=paths)
+        report.figures = report.figures._replace(snapshots=paths)
         report.swept = report.notes = list(paths)
         for number in range(9):
             state.remember(place, {**as_dict(report), "run": number})

@@ -404,7 +404,8 @@ class Client:
 class Task(NamedTuple):
     """A job made ready: its client, what that is run with, and what keeps secrets hidden.
 
-    ``program`` is the path of the client or wrapper; ``notes`` are for the report.
+    ``program`` is the path of the client or wrapper, or empty where it need not be there;
+    ``notes`` are for the report.
     """
 
     job: Job

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from kopiatomic import state
+from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.formatting import OUTCOMES
 from kopiatomic.state import Place
 
-PROGRAMS = ("kopiatomic", "restomic")
+PROGRAMS = programs()
 
 DAY = 86400
 NIGHTS = 7

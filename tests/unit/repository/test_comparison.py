@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
 
 import pytest
-from kopiatomic.clients.contents import File
 
+from kopiatomic.clients.base import File
 from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.system.command import Door
 
@@ -102,5 +101,5 @@ def test_a_changed_file_is_looked_for_in_the_nearest_zfs_snapshots(fp, tmp_path)
         (point / ".zfs/snapshot" / name / "d").mkdir(parents=True)
     kept = point / ".zfs/snapshot/after/d/f"
     kept.write_text("as it was")
-    file = replace(recorded(kept), path=str(point / "d/f"))
+    file = recorded(kept)._replace(path=str(point / "d/f"))
     assert compare(tmp_path, file, b"as it was", moment=100.5) == IDENTICAL

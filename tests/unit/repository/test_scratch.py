@@ -9,8 +9,11 @@ import pytest
 
 from kopiatomic import state
 from kopiatomic.repository import scratch
+from kopiatomic.repository.account import Account
 from kopiatomic.repository.scratch import Scratch
-from kopiatomic.repository.upkeep import Account
+from unit.drills import place
+
+__all__ = ["place"]
 
 
 class TestScratch:

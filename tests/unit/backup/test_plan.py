@@ -4,11 +4,10 @@ import time
 
 import pytest
 
-from kopiatomic.backup.plan import Names, Needs
+from kopiatomic.clients.base import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.system.machine import Dataset, Mount, visible_mounts
 from unit.machines import (
-    NAMES,
     ROOT,
     dataset,
     installer,
@@ -165,7 +164,7 @@ class TestView:
     def test_live_system_around_what_is_frozen(self):
         plan = plan_for(simple(), "zroot/home")
         assert view_of(plan) == {"/": "live", "/dev": "device", "/data": "live", "/home": "frozen"}
-        assert plan.thawed == ()
+        assert plan.live == ()
         assert plan.temporary is None
 
     def test_frozen_mounts_are_the_snapshots_read_only(self):
@@ -234,7 +233,7 @@ class TestFrozenRoot:
         live = {point for point, kind in view_of(plan).items() if kind != "frozen"}
         temporary = "/var/run/restomic/default/tmp"
         assert live == {"/dev", "/root/.cache", temporary}
-        assert plan.thawed == ("/dev", "/root/.cache", temporary)
+        assert plan.live == ("/dev", "/root/.cache", temporary)
         assert plan.temporary == temporary
         assert plan.paths == ("/",)
 
@@ -250,7 +249,7 @@ class TestFrozenRoot:
         needs = Needs("/usr/local/bin/restic", live=("/backup",), repository="/backup/repo")
         plan = plan_for(installer(), everything=True, needs=needs)
         assert view_of(plan)["/backup"] == "live"
-        assert "/backup" in plan.thawed
+        assert "/backup" in plan.live
 
     def test_a_live_directory_brings_the_mounts_within_it(self):
         datasets, mounts = installer()
@@ -320,9 +319,3 @@ def test_ten_thousand_datasets_are_planned_within_a_second():
     plan = plan_for(machine, everything=True, exclude=("t/7/*",))
     assert time.process_time() - began < 1.0
     assert len(plan.captured) == 9_900
-
-
-def test_names_are_where_they_belong():
-    names = Names("r", "s", "/var/run/restomic/job")
-    assert names.view == "/var/run/restomic/job/view"
-    assert NAMES.gaps.startswith(NAMES.directory)

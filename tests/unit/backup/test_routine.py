@@ -12,14 +12,16 @@ import pytest
 
 from kopiatomic import state
 from kopiatomic.backup import routine, view
-from kopiatomic.backup.report import as_dict
+from kopiatomic.backup.report import Report, as_dict
+from kopiatomic.clients import make_ready
+from kopiatomic.clients.base import Client, Task
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import process
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Mount
 from kopiatomic.system.process import Ended, Streams
-from unit.machines import NAMES, NEEDS
+from unit.machines import NAMES
 
 LIST = (
     "kta/a\tfilesystem\tyes\ton\toff\t-\t-\n"
@@ -47,8 +49,7 @@ def world(fp, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
     monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    monkeypatch.setattr(routine.preflight, "need_root", lambda job: None)
-    monkeypatch.setattr(routine.preflight, "client_program", lambda job: "/usr/local/bin/restic")
+    monkeypatch.setattr(Client, "program", lambda self, job: "/usr/local/bin/restic")
     started, looks = [], itertools.count()
 
     def fake(door, argv, environment, signals, streams):
@@ -69,6 +70,16 @@ def world(fp, tmp_path, monkeypatch):
     fp.register(["umount", fp.any()])
     fp.register(["restic", fp.any()], stdout="[]")
     return started
+
+
+def run(job: Job, **inherited: str) -> Report:
+    """Run a job and return the report."""
+    return routine.run(ready(job, **inherited), Streams())
+
+
+def ready(job: Job, **inherited: str) -> Task:
+    """Return a job made ready for somebody whose home is /root."""
+    return make_ready(job, Door(), {"HOME": "/root", **inherited})
 
 
 def issued(fp) -> list[str]:
@@ -101,7 +112,7 @@ def test_order(world, fp):
         "restomic", targets=("kta/a", "ktb"), before="freeze", after_snapshot="thaw", after="tell"
     )
     view = mounted(fp)
-    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = run(job)
     assert report.problems == []
     assert issued(fp) == [
         "sysctl -n security.jail.jailed",
@@ -134,7 +145,7 @@ def test_a_snapshot_that_fails_is_the_end_of_it(world, fp):
         ["zfs", "destroy", fp.any()], returncode=1, stderr="could not find any snapshots to destroy"
     )
     job = Job("restomic", targets=("kta/a",), before="freeze", after_snapshot="thaw", after="tell")
-    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = run(job)
     assert report.status == 73
     assert "out of space" in report.problems[0]
     assert [argv[-1] for argv in world] == ["freeze", "thaw", "tell"]
@@ -150,7 +161,7 @@ def test_a_mount_that_fails_takes_down_what_was_made(world, fp):
     )
     fp.register(["kldstat", fp.any()])
     view = mounted(fp)
-    report = routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    report = run(Job("restomic", targets=("kta/a",)))
     assert report.status == 71
     assert "cannot build the view" in report.problems[0]
     assert world == []
@@ -159,7 +170,7 @@ def test_a_mount_that_fails_takes_down_what_was_made(world, fp):
 
 def test_only_snapshots_that_were_made_are_destroyed(world, fp):
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
-    routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    run(Job("restomic", targets=("kta/a",)))
     made = next(call for call in fp.calls if call[:2] == ["zfs", "snapshot"])
     gone = [call for call in fp.calls if call[:2] == ["zfs", "destroy"]]
     assert [call[2] for call in gone] == made[4:]
@@ -172,10 +183,10 @@ def test_the_report_names_the_programs_of_the_hooks(world, fp, tmp_path, monkeyp
     hook.write_text("#!/bin/sh\n")
     hook.chmod(0o700)
     job = Job("restomic", targets=("kta/a",), before=f"{hook} now", after_snapshot="echo thaw")
-    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = run(job)
     assert as_dict(report)["hooks"] == [str(hook)]
     monkeypatch.chdir(tmp_path)
-    report = routine.run(replace(job, before="./freeze"), Door(), Streams(), {"HOME": "/root"})
+    report = run(replace(job, before="./freeze"))
     assert as_dict(report)["hooks"] == [str(hook)]
 
 
@@ -185,7 +196,7 @@ def test_statuses_are_explained_of_the_real_client_only(world, fp, monkeypatch, 
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
     monkeypatch.setattr(process, "run", lambda *_: Ended(11, 0.1))
     job = Job("restomic", targets=("kta/a",), command=("restic", "backup"), plain=plain)
-    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = run(job)
     assert report.status == 11
     assert ("is locked" in report.problems[0]) is told
 
@@ -195,7 +206,7 @@ def test_a_mount_table_that_cannot_be_read_at_the_end(world, fp, monkeypatch):
     monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
     succeed(fp, SNAPSHOT, DESTROY, DEVFS)
     fp.register(LOOK, returncode=1, stderr="mount: no memory")
-    report = routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    report = run(Job("restomic", targets=("kta/a",)))
     assert report.status == 71
     assert "the view may still be mounted: mount -v" in report.problems[0]
     assert report.problems[0].endswith("or: restomic --sweep -j default")
@@ -211,7 +222,7 @@ def test_a_snapshot_that_has_gone_elsewhere_is_looked_for_by_its_mark(world, fp)
     succeed(fp, SNAPSHOT, DEVFS)
     fp.register(["zfs", "destroy", fp.any()], returncode=1, stderr=gone)
     fp.register(["zfs", "get", fp.any()], returncode=1, stderr="cannot iterate filesystems")
-    report = routine.run(Job("restomic", targets=("kta/a",)), Door(), Streams(), {"HOME": "/root"})
+    report = run(Job("restomic", targets=("kta/a",)))
     assert report.status == 71
     assert report.problems[0].startswith("the snapshot kta/a@restomic-")
     assert report.problems[0].endswith("or: restomic --sweep -j default")
@@ -219,18 +230,20 @@ def test_a_snapshot_that_has_gone_elsewhere_is_looked_for_by_its_mark(world, fp)
     assert issued(fp)[-2:] == ["zfs destroy", "zfs get"]
 
 
-def test_more_paths_than_a_command_line_takes_are_refused_beforehand(fp):
+def test_more_paths_than_a_command_line_takes_are_refused_beforehand(fp, monkeypatch):
     """Where a chosen dataset is mounted above them, they are one path."""
     names = ["t", *(f"t/{number:04}{'x' * 90}" for number in range(4000))]
     listing = "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
     fp.register(["zfs", "list", fp.any()], stdout=listing, occurrences=2)
     above, *below = (Mount(name, f"/{name}", "zfs") for name in names)
-    root, job = Mount("/dev/vtbd0", "/", "ufs"), Job("restomic", everything=True)
+    root = Mount("/dev/vtbd0", "/", "ufs")
+    monkeypatch.setattr(Client, "program", lambda self, job: "/usr/local/bin/restic")
+    task = ready(Job("restomic", everything=True))
     with pytest.raises(Refusal, match="cannot be given 4000 paths") as caught:
-        routine.draw_plan(job, Door(), NAMES, NEEDS, [root, *below])
+        routine.draw_plan(task, NAMES, [root, *below])
     assert caught.value.status == 78
     table = [root, above, *below]
-    assert routine.draw_plan(job, Door(), NAMES, NEEDS, table).paths == ("/t",)
+    assert routine.draw_plan(task, NAMES, table).paths == ("/t",)
 
 
 def test_what_the_client_needs_must_be_in_the_view(world, fp, monkeypatch):
@@ -243,10 +256,10 @@ def test_what_the_client_needs_must_be_in_the_view(world, fp, monkeypatch):
     fp.register(["realpath", fp.any()], returncode=1, stderr="realpath: Operation timed out")
     fp.register(["kldstat", fp.any()])
     job = Job("restomic", targets=("kta/a",), options=("-r", "/backup/restic"))
-    report = routine.run(job, Door(), Streams(), {"HOME": "/root"})
+    report = run(job)
     assert report.status == 71
     assert "timed out" in report.problems[0]
     assert world == []
-    report = routine.run(replace(job, options=()), Door(), Streams(), {"HOME": "/root"})
+    report = run(replace(job, options=()))
     assert report.status == 0
     assert any("/backup is not in the view" in note for note in report.notes)

@@ -11,9 +11,10 @@ import time
 
 import pytest
 
-from kopiatomic import cli, state
-from kopiatomic.clients import contents
-from kopiatomic.errors import EX_NOINPUT, EX_USAGE, Refusal
+from kopiatomic import state
+from kopiatomic.clients import make_ready
+from kopiatomic.clients.restic import Restic
+from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.repository import drill
 from kopiatomic.system.command import Door
@@ -52,7 +53,7 @@ def restic(tmp_path):
 
 class TestRun:
     def run(self, job, **environment):
-        return drill.run(job, Door(), environment, drill.Wishes(files=5, seed=7))
+        return drill.run(make_ready(job, Door(), environment), drill.Wishes(files=5, seed=7))
 
     def test_what_does_not_come_back_is_told(self, place, restic):
         account = self.run(restic)
@@ -103,7 +104,7 @@ class TestRun:
         assert "ciphertext" not in told
 
     def test_no_backup(self, place, restic, monkeypatch):
-        monkeypatch.setattr(contents, "restic_sources", lambda reader, host: [])
+        monkeypatch.setattr(Restic, "sources", lambda *_: [])
         assert self.run(restic).status == EX_NOINPUT
 
     @pytest.mark.parametrize("step", ["snapshots", "ls", "dump"])
@@ -122,13 +123,6 @@ class TestRun:
 )
 def test_sizes(text, size):
     assert drill.size_of(text) == size
-
-
-@pytest.mark.parametrize("words", [["--size-limit", "x"], ["--seed", "-1"], ["--seed", "x"]])
-def test_bad_numbers(capsys, monkeypatch, words):
-    monkeypatch.setattr("kopiatomic.backup.preflight.need_root", lambda job: None)
-    assert cli.main("restomic", ["--drill", "3", *words]) == EX_USAGE
-    assert cli.main("restomic", ["--drill", "0"]) == EX_USAGE
 
 
 def test_size_and_count_raise():

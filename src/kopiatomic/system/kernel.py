@@ -57,7 +57,7 @@ class Kernel:
         self._iovec: Any = Iovec
 
     def mount(self, options: Mapping[str, str], flags: int = 0) -> None:
-        """Make a mount by nmount(2): options by name, with "" for one that has no value."""
+        """Make a mount, by nmount(2); an option that has no value is given as ""."""
         ctypes = self._ctypes
         words = [encode(word) for option in options.items() for word in option]
         message = ctypes.create_string_buffer(_ERROR_BYTES)

@@ -495,7 +495,10 @@ def remove_directories(names: Names) -> list[str]:
 
 
 def _entries(path: str) -> list["os.DirEntry[str]"]:
+    """Return what a directory holds; nothing if it is a symbolic link or not there."""
     try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return []
         with os.scandir(path) as entries:
             return list(entries)
     except OSError:

@@ -277,10 +277,13 @@ def _is_meant(door: Door, mount: ViewMount, made: _Seen) -> bool:
     Whoever owns a directory above could have led the path of it elsewhere in the
     very moment: a nullfs has the inode numbers of what is below it.
     """
-    with ExitStack() as opened:
-        source = _walk(mount.source, opened)
-        found = _what_is(door, lambda: os.dup(source))
-        return (found.fsid, found.inode) == (mount.fsid, made.inode)
+    try:
+        with ExitStack() as opened:
+            source = _walk(mount.source, opened)
+            found = _what_is(door, lambda: os.dup(source))
+    except OSError:
+        return False
+    return (found.fsid, found.inode) == (mount.fsid, made.inode)
 
 
 def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:

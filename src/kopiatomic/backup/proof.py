@@ -6,7 +6,6 @@ dataset is missing: --one-file-system, an exclude, a wrapper with paths of its o
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kopiatomic.backup.plan import Plan
@@ -25,19 +24,19 @@ TIME_LIMIT = 3600.0
 NAMED = 20
 
 
-@dataclass
 class Evidence:
     """What has to be in the backup, and what the client said that it did.
 
     ``points`` are the captured mount points, each with whether its snapshot has entries
-    that the client keeps; ``proved`` says that the client's own words are enough.
+    that the client keeps; ``datasets`` are theirs by mount point; ``proved`` says that
+    the client's own words are enough.
     """
 
-    points: dict[str, bool]
-    datasets: dict[str, str] = field(default_factory=dict)  # by mount point
-    request: Request | None = None
-    figures: Figures = Figures()  # noqa: RUF009 (it is immutable)
-    proved: bool = False
+    def __init__(self, points: dict[str, bool], datasets: dict[str, str]) -> None:
+        self.points, self.datasets = points, datasets
+        self.request: Request | None = None
+        self.figures = Figures()
+        self.proved = False
 
     def hear(self, task: Task, request: Request, figures: Figures, output: bytes) -> None:
         """Take what the client has said."""

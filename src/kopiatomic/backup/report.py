@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.view import hold_command, mount_command
@@ -30,39 +29,42 @@ _RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed"
 COMPLAINTS = 12
 
 
-@dataclass
 class Report:
-    """The account of one run; run.py fills it in as it goes.
+    """The account of one run, which fills it in as it goes.
 
-    Times are seconds as time(3) has them. ``captured_at`` holds for each pool
-    when its snapshots had been made; ``said`` is the end of the client's output;
-    ``status`` is the exit status of the run.
+    Times are seconds as time(3) has them; ``hooks`` are the programs that hooks begin
+    with, as far as these are paths.
     """
 
-    program: str
-    job: str
-    run: str
-    began: float
-    env_file: str | None = None
-    command: tuple[str, ...] = ()
-    hooks: tuple[str, ...] = ()  # the programs they begin with, as far as these are paths
-    ended: float = 0.0
-    outcome: str = "success"
-    status: int = 0
-    whole: bool = False  # the backup: see settle()
-    captured_at: dict[str, float] = field(default_factory=dict)
-    plan: Plan | None = None
-    client: list[str] = field(default_factory=list)
-    client_status: int | None = None
-    client_seconds: float = 0.0
-    figures: Figures = field(default_factory=Figures)
-    said: str = ""
-    complaints: str = ""  # what the client said on standard error that is to be told
-    proof: tuple[int, int] | None = None  # so many datasets were found in the backup, of so many
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    swept: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)  # snapshots of earlier runs that stay
+    def __init__(
+        self,
+        program: str,
+        job: str,
+        run: str,
+        began: float,
+        env_file: str | None = None,
+        command: tuple[str, ...] = (),
+        hooks: tuple[str, ...] = (),
+    ) -> None:
+        self.program, self.job, self.run, self.began = program, job, run, began
+        self.env_file, self.command, self.hooks = env_file, command, hooks
+        self.ended = 0.0
+        self.outcome = "success"
+        self.status = 0  # the exit status of the run
+        self.whole = False  # the backup: see settle()
+        self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
+        self.plan: Plan | None = None
+        self.client: list[str] = []
+        self.client_status: int | None = None
+        self.client_seconds = 0.0
+        self.figures = Figures()
+        self.said = ""  # the end of the client's output
+        self.complaints = ""  # what it said on standard error that is to be told
+        self.proof: tuple[int, int] | None = None  # so many datasets found in it, of so many
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.swept: list[str] = []
+        self.stuck: list[str] = []  # snapshots of earlier runs that stay
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
         """Add a problem; the worst one decides about the outcome and the exit status."""

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from kopiatomic import state
 from kopiatomic.backup import preflight, proof, view
@@ -44,20 +44,24 @@ class Failed(Exception):
         self.status = status
 
 
-@dataclass
 class Work:
     """What a run has in hand: what it was told, and what it has made so far."""
 
-    task: Task
-    place: Place
-    names: Names
-    signals: Signals
-    streams: Streams
-    report: Report
-    drawing: Drawing | None = None  # what the plan was drawn from, until the view stands
-    made: list[str] = field(default_factory=list)  # snapshots that are ours, or may be
-    unsure: bool = False  # whether there is a snapshot of ours that we do not know
-    evidence: proof.Evidence | None = None  # what has to be proved once the client has ended
+    def __init__(
+        self,
+        task: Task,
+        place: Place,
+        names: Names,
+        signals: Signals,
+        streams: Streams,
+        report: Report,
+    ) -> None:
+        self.task, self.place, self.names = task, place, names
+        self.signals, self.streams, self.report = signals, streams, report
+        self.drawing: Drawing | None = None  # what the plan was drawn from, until the view stands
+        self.made: list[str] = []  # snapshots that are ours, or may be
+        self.unsure = False  # whether there is a snapshot of ours that we do not know
+        self.evidence: proof.Evidence | None = None  # what has to be proved in the end
 
     @property
     def plan(self) -> Plan:
@@ -88,7 +92,7 @@ def run(task: Task, streams: Streams) -> Report:
         try:
             begin(work)
             try:
-                call_hook(work, "-p", job.before)
+                call_hook(work, work.signals, "-p", job.before)
                 look_again(work)
                 prepare(work)
                 take_snapshots(work)
@@ -418,9 +422,9 @@ def last_paths(place: Place) -> list[str] | None:
 # The hooks
 
 
-def call_hook(work: Work, option: str, text: str | None) -> None:
+def call_hook(work: Work, signals: Signals, option: str, text: str | None) -> None:
     """Run a hook by sh in the live system; raises Failed if it fails."""
-    work.signals.check()
+    signals.check()
     if text is None:
         return
     report, task = work.report, work.task
@@ -438,13 +442,13 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
         }
     try:
         ended = process.run(
-            task.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
+            task.door, ["/bin/sh", "-c", text], environment, signals, work.streams
         )
     except CommandFailed as error:
         raise Failed(f"the command of {option}: {error.reason}", EX_UNAVAILABLE) from error
     report.said += decode(ended.said)
     if ended.status != 0:
-        work.signals.check()
+        signals.check()
         reason = describe_status(ended.status)
         raise Failed(f"the command of {option} failed, {reason}: {text}", EX_UNAVAILABLE)
 
@@ -457,7 +461,7 @@ def call_anyway(work: Work, option: str, text: str | None) -> None:
     """
     with Signals() as fresh:
         try:
-            call_hook(replace(work, signals=fresh), option, text)
+            call_hook(work, fresh, option, text)
         except (Failed, Interrupted) as error:
             note_failure(work.report, error)
     work.signals.signum = work.signals.signum or fresh.signum

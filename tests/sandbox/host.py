@@ -294,7 +294,11 @@ class Host:
                 state.run("insert into roomless values (?)", row[0])
 
     def pool(self, name: str, *, full: bool | None = None, readonly: bool | None = None) -> None:
-        """Make a pool full (no snapshot fits any more) or read-only, or undo that."""
+        """Make a pool full (no snapshot fits any more) or read-only, or undo that.
+
+        zfs(8) refuses then, and the mount table says read-only; files can be written all the
+        same. `zpool export` and `zpool import -o readonly=on` do it in earnest.
+        """
         with State(str(self.directory)) as state:
             for column, value in (("full", full), ("readonly", readonly)):
                 if value is not None:

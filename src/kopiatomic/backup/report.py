@@ -51,7 +51,8 @@ class Report:
         self.ended = 0.0
         self.outcome = "success"
         self.status = 0  # the exit status of the run
-        self.whole = False  # the backup: see settle()
+        self.saved = False  # whether there is a backup: see settle()
+        self._lacking = False  # whether something is missing in it
         self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
         self.plan: Plan | None = None
         self.client: list[str] = []
@@ -69,16 +70,20 @@ class Report:
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
         """Add a problem; the worst one decides about the outcome and the exit status."""
         self.problems.append(message)
-        if self.whole and outcome != "incomplete":
+        self._lacking = self._lacking or outcome == "incomplete"
+        if self.saved and outcome != "incomplete":
             outcome = "trouble"
         if _RANK[outcome] > _RANK[self.outcome]:
             self.status, self.outcome = status, outcome
 
     def settle(self) -> None:
-        """Note that the backup is whole: no problem beside it makes it a failed one."""
-        self.whole = self.outcome != "incomplete"
-        if self.outcome not in ("success", "incomplete"):
-            self.outcome = "trouble"
+        """Note that there is a backup: no problem beside it makes it a failed one.
+
+        If something is missing in it, it is incomplete, whatever else has gone wrong.
+        """
+        self.saved = True
+        if self.outcome != "success":
+            self.outcome = "incomplete" if self._lacking else "trouble"
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""

@@ -384,6 +384,8 @@ def judge(work: Work, ended: Ended) -> None:
         outcome = "incomplete" if client.is_incomplete(ended.status) else "failed"
     message = f"{message}; {hint}" if hint else message
     report.fail(message, exit_status(ended.status), outcome)
+    if outcome == "incomplete":
+        report.settle()
 
 
 def unseen_hint(plan: Plan, text: str) -> str | None:

@@ -2,7 +2,7 @@
 
 One class or test for each clause. What is not here: modes of directories whatever the umask,
 links in place of directories and the lock (unit/test_state), env files that are open, another's
-or a fifo (unit/test_envfile), a link that appears after the snapshot (test_routine), secrets in
+or a fifo (unit/test_environment), a link that appears after the snapshot (test_routine), secrets in
 mail and history (test_mail, unit/test_redact), texts of periodic.conf (test_periodic, too).
 """
 

@@ -36,7 +36,7 @@ class _Nmount:
         point = os.path.join(os.getcwdb(), point).removesuffix(b"/.")
         flag = [b"-o", b"ro"] if "ro" in options else []
         done = subprocess.run([PROGRAM, *flag, source, point], check=False,
-                              env={**os.environ, "SANDBOX_NMOUNT": ""},
+                              env={**os.environ, "SANDBOX_NMOUNT": "", "LC_ALL": "C.UTF-8"},
                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True, start_new_session=True)
         return 0 if done.returncode == 0 else self._fail(_number_in(done.stderr))

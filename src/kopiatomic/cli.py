@@ -80,10 +80,10 @@ def main(program: str, arguments: "Sequence[str]") -> int:
     from kopiatomic.errors import EX_OSERR, EX_SOFTWARE, Refusal
     from kopiatomic.system.command import CommandFailed
 
-    os.umask(0o077)
+    umask = os.umask(0o077)
     _fill_standard_streams()
     try:
-        return _main(program, list(arguments))
+        return _main(program, list(arguments), umask)
     except Refusal as refusal:
         return _give_up(program, arguments, str(refusal), refusal.status)
     except CommandFailed as error:
@@ -129,7 +129,8 @@ def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int
     return PERIODIC_TROUBLE
 
 
-def _main(program: str, arguments: "Sequence[str]") -> int:
+def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
+    """Do what the arguments ask for; ``umask`` is the caller's."""
     options, targets = _parse(arguments)
     values = dict(options)
     if "-h" in values:
@@ -144,7 +145,7 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
 
     from kopiatomic.system.command import Door
 
-    door = Door(trace=_tell if "--verbose" in values else None)
+    door = Door(trace=_tell if "--verbose" in values else None, umask=umask)
     instead = _instead_of_a_backup(set(values), job)
     if instead in ("--status", "--check"):
         from kopiatomic.commands import monitoring

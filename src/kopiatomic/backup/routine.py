@@ -296,7 +296,7 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
             "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
         }
     try:
-        ended = process.run(
+        ended = process.run_hook(
             work.task.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
         )
     except CommandFailed as error:

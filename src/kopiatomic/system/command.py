@@ -62,10 +62,13 @@ class Door:
     """Starts programs; with ``trace``, tells it each command line first.
 
     ``nmount`` spares the program of each mount (see nullfs.find_nmount).
+    ``umask`` is the caller's, which hooks get back (see process.run_hook); -1
+    is ours, which everything else is started with.
     """
 
     trace: Callable[[str], None] | None = None
     nmount: Callable[[Mapping[str, str]], None] | None = None
+    umask: int = -1
 
     def run(
         self,

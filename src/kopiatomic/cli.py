@@ -48,6 +48,7 @@ LONG = {
     "drill=": "--drill",
     "seed=": "--seed",
     "size-limit=": "--size-limit",
+    "wait=": "--wait",
 }
 
 # What asks for something else than a backup, and the options that go with that alone.
@@ -252,6 +253,9 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal(f"{asked[0]} and {asked[1]} are two things: ask for one after the other")
     if asked and "-n" in switches and asked[0] != "--upkeep":
         raise Refusal(f"-n does not go with {asked[0]}")
+    idle = [name for name in ("-n", "--status", "--check") if name in switches]
+    if "--wait" in switches and idle:
+        raise Refusal(f"--wait does not go with {idle[0]}, which waits for nothing")
     if asked and (job.targets or job.everything):
         raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")
     if "--check" in asked and "-j" in switches:

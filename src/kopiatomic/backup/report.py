@@ -15,6 +15,7 @@ from kopiatomic.formatting import (
     section,
     size,
     table,
+    waited,
     what_was_said,
 )
 from kopiatomic.system.command import describe_status, fits, printable, quote
@@ -40,6 +41,7 @@ class Report:
     command: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()  # the programs they begin with, as far as these are paths
     ended: float = 0.0
+    waited: float = 0.0  # before it began, for another run of the job to end
     outcome: str = "success"
     status: int = 0
     whole: bool = False  # the backup: see settle()
@@ -77,7 +79,8 @@ class Report:
     @property
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
-        return bool(self.notes or self.swept or (self.plan and self.plan.left_out))
+        left_out = self.plan and self.plan.left_out
+        return bool(self.notes or self.swept or left_out or self.waited)
 
     @property
     def moment(self) -> float | None:
@@ -102,6 +105,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "began": iso(report.began),
         "ended": iso(report.ended),
         "seconds": round(report.ended - report.began, 3),
+        "waited": round(report.waited, 3),
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
@@ -125,6 +129,7 @@ def as_text(report: Report) -> str:
     took = report.ended - report.began
     lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
+    lines += waited(report.waited)
     plan = report.plan
     if report.captured_at and plan:
         lines += ["", _when(report)]

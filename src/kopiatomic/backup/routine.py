@@ -56,8 +56,8 @@ class Work:
     unsure: bool = False  # whether there is a snapshot of ours that we do not know
 
 
-def run(task: Task, streams: Streams) -> Report:
-    """Back up once and return the report.
+def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
+    """Back up once, ``wait`` seconds later at most if the job still runs; return the report.
 
     Raises Refusal, before anything was touched, if there is something for the user
     to mend; what goes wrong later is in the report.
@@ -65,9 +65,10 @@ def run(task: Task, streams: Streams) -> Report:
     job, door = task.job, task.door
     preflight.not_in_a_jail(door)
     place = Place(job.program, job.name)
-    names = name_run(place)
-    with state.lock(place), Signals() as signals:
+    with state.lock(place, wait) as waited, Signals() as signals:
+        names = name_run(place)
         report = begin_report(task, names)
+        report.waited = waited
         work = Work(task, signals, replace(streams, hide=task.hide), report)
         # Not kept by a name: with many datasets the mount table would be most of what we hold.
         plan = report.plan = draw_plan(task, names, sweep(place, door, report))

@@ -248,10 +248,14 @@ class Host:
         return (self.directory / "violations.log").read_text().splitlines()
 
     def kernel(self, *, jailed: bool | None = None, zfs: bool | None = None,
-               nullfs: bool | None = None) -> None:
-        """Put the machine into a jail, or take modules out of its kernel."""
+               nullfs: bool | None = None, loadable: bool | None = None) -> None:
+        """Put the machine into a jail, or take modules out of its kernel.
+
+        nullfs loads itself at the first mount, unless there is no module to load.
+        """
         with State(str(self.directory)) as state:
-            for key, value in (("jailed", jailed), ("zfs", zfs), ("nullfs", nullfs)):
+            for key, value in (("jailed", jailed), ("zfs", zfs), ("nullfs", nullfs),
+                               ("loadable", loadable)):
                 if value is not None:
                     state.set_meta(key, str(int(value)))
 

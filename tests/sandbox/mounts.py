@@ -50,7 +50,8 @@ class MountError(Exception):
     @property
     def text(self) -> str:
         """As FreeBSD words it, which is not always how Linux does."""
-        words = {errno.EBUSY: "Device busy", errno.EDEADLK: "Resource deadlock avoided"}
+        words = {errno.EBUSY: "Device busy", errno.EDEADLK: "Resource deadlock avoided",
+                 errno.ENODEV: "Operation not supported by device"}
         return words.get(self.code) or os.strerror(self.code)
 
 
@@ -269,6 +270,8 @@ class Table:
     def nullfs(self, source: str, target: str, options: frozenset[str],
                hidden: bool = False) -> Mount:
         """mount_nullfs: a view of source on target, both absolute and free of symlinks."""
+        if not self.state.flag("nullfs") and not self.state.flag("loadable"):
+            raise MountError(target, errno.ENODEV)
         linux, lower = self._nullfs_source(source)
         over = self.holding(target)
         if over and over.fstype == "nullfs" and _same(linux, target):

@@ -1,1 +1,1 @@
-"""What the user can ask for, a function for each: it prepares, runs, tells, and returns a status."""
+"""What the user can ask for, one function for each: it prepares, runs, tells, gives a status."""

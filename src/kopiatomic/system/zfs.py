@@ -181,12 +181,16 @@ return failed
 
 
 def destroy_program(snapshots: Sequence[str]) -> str:
-    """Return the Lua text that destroys these snapshots, each for itself."""
+    """Return the Lua text that destroys these snapshots, each for itself.
+
+    zfs.sync.destroy() says nothing of one that is not there, so that is asked for.
+    """
     return f"""\
 {_lua_names(snapshots)}
 local failed = {{}}
 for _, name in ipairs(names) do
-	local e = zfs.sync.destroy(name)
+	local e = {ENOENT}
+	if zfs.exists(name) then e = zfs.sync.destroy(name) end
 	if e ~= 0 then failed[name] = e end
 end
 return failed
@@ -265,11 +269,10 @@ def _destroy_in_pool(door: Door, snapshots: Sequence[str]) -> Destroyed:
         failed = _run_program(door, snapshots, destroy_program(snapshots))
     except CommandFailed:
         return _all_of(_destroy_one(door, name) for name in snapshots)
-    busy = sorted(name for name, number in failed.items() if number != ENOENT)
-    return Destroyed(
-        tuple(NotDestroyed(name, reason_for(failed[name])) for name in busy),
-        tuple(sorted(name for name, number in failed.items() if number == ENOENT)),
-    )
+    missing = sorted(name for name, number in failed.items() if number == ENOENT)
+    # zfs-destroy(8) unmounts what a look into .zfs/snapshot has mounted; a program cannot.
+    others = [_destroy_one(door, name) for name in sorted(failed) if name not in set(missing)]
+    return _all_of([*others, Destroyed(missing=tuple(missing))])
 
 
 def _destroy_one(door: Door, name: str) -> Destroyed:

@@ -5,7 +5,6 @@ of the variable are told.
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,20 +12,12 @@ from dataclasses import dataclass
 
 from kopiatomic import state
 from kopiatomic.monitoring.history import PROGRAMS, Past
+from kopiatomic.redact import script_at, secrets_in
 from kopiatomic.state import Place
 from kopiatomic.system.command import find, printable, quote
 from kopiatomic.system.machine import ancestors
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
-# A script is searched for secrets as far as this, in bytes.
-SCRIPT_BYTES = 1 << 20
-
-_ASSIGNMENT = re.compile(
-    r"(?<![\w$])(?:setenv\s+(?P<csh>\w+)\s+|(?P<sh>\w+)=)(?P<value>\S*)", re.ASCII
-)
-_SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN", re.I)
-_NO_SECRET_NAME = re.compile(r"(FILE|COMMAND|CMD|PATH)$", re.I)
 
 
 @dataclass(frozen=True)
@@ -34,8 +25,8 @@ class Thing:
     """A file or directory that a backup relies on, as stat(2) shows it.
 
     ``role`` is ``env file``, ``program``, ``state directory`` or ``directory``, which
-    leads to ``serves``. ``secret`` is the name of a variable whose value stands
-    in the file for all to read.
+    leads to ``serves``. ``secret`` is the name of a secret that stands in the
+    file for all to read.
     """
 
     role: str
@@ -112,34 +103,7 @@ def _open_secret(path: str, found: os.stat_result) -> str | None:
     above = ancestors(os.path.realpath(path))[1:]
     if not all(os.stat(directory).st_mode & stat.S_IXOTH for directory in above):
         return None
-    with open(path, "rb") as file:
-        text = file.read(SCRIPT_BYTES).decode("utf-8", "replace")
-    return secret_in(text) if text.startswith("#!") else None
-
-
-def secret_in(script: str) -> str | None:
-    """Return the name of the first variable that a script gives a secret to, or None.
-
-    A value that the script gets from elsewhere (a command, another variable) is
-    none, nor is the name of a file or a command.
-    """
-    for line in script.split("\n"):
-        if line.lstrip().startswith("#"):
-            continue
-        for match in _ASSIGNMENT.finditer(line):
-            name = match["csh"] or match["sh"]
-            named = _SECRET_NAME.search(name) and not _NO_SECRET_NAME.search(name)
-            if named and _is_literal(match["value"]):
-                return name
-    return None
-
-
-def _is_literal(value: str) -> bool:
-    """Say whether a shell word, as it is written, is a value by itself."""
-    if value.startswith(("'", "$'")):
-        return value.lstrip("$") not in ("'", "''", "'';")
-    bare = value.strip("\";&|)")
-    return bool(bare) and not bare.startswith(("$", "`"))
+    return next((name for name, _ in secrets_in(script_at(path))), None)
 
 
 # What that means

@@ -323,7 +323,9 @@ def test_json_report_holds_it_all(filled: Machine):
     report = json.loads(result.stdout)
     assert report["outcome"] == "success"
     assert report["paths"] == [f"{TOP}/home"]
-    assert report["left_out"] == [{"name": "kta/home/ben", "reason": "excluded by */ben"}]
+    assert report["left_out"] == [
+        {"name": "kta/home/ben", "kind": "excluded", "reason": "excluded by */ben"}
+    ]
     assert report["client"]["command"] == ["true", f"{TOP}/home"]
 
 

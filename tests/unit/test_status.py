@@ -14,6 +14,7 @@ from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.monitoring.status import Account
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
+from unit.machines import plan_for, simple
 
 DOOR = Door()
 PLACE = Place("restomic", "default")
@@ -73,14 +74,27 @@ class TestReading:
         read = run(
             HOUR, problems=["p"], env_file="/e", command=["/w", "backup"],
             left_out=[
-                {"name": "t/x", "reason": "excluded by t/*"},
-                {"name": "t/y", "reason": "not mounted"},
+                {"name": "t/x", "kind": "excluded", "reason": "in other words"},
+                {"name": "t/y", "kind": "not_mounted", "reason": "excluded by its state"},
             ],
         )  # fmt: skip
         assert read.captured == ("t/a", "t/b")
         assert read.excluded == ("t/x",)
         assert (read.added, read.new_or_changed, read.seconds) == (4096, 7, 62)
         assert (read.program, read.env_file) == ("/w", "/e")
+
+    def test_what_a_plan_leaves_out_by_x_is_read_back(self):
+        plan = plan_for(simple(), "zroot/home", recursive=True, exclude=("*/ben",))
+        done = Report("restomic", "default", "r", began=NOW, plan=plan)
+        read = history.run_of(json.loads(json.dumps(as_dict(done))))
+        assert read.excluded == ("zroot/home/ben",)
+
+    def test_an_older_history_tells_what_was_excluded_in_words(self):
+        left_out = [
+            {"name": "t/x", "reason": "excluded by t/*"},
+            {"name": "t/y", "reason": "not mounted"},
+        ]
+        assert run(HOUR, left_out=left_out).excluded == ("t/x",)
 
     def test_without_c_the_client_is_the_program(self):
         read = run(HOUR, command=[], client={"command": ["restic", "backup"]})

@@ -46,9 +46,15 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A dataset or mount that is not in the backup, and why."""
+    """A dataset or mount that is not in the backup, and why.
+
+    ``kind`` says why for programs: ``excluded`` (by -x), ``property``, ``volume``,
+    ``jailed``, ``not_mounted``, ``hidden`` (below another mount), ``too_long`` (its
+    name or mount point), ``not_selected`` or ``not_zfs``. ``reason`` says it for people.
+    """
 
     name: str
+    kind: str
     reason: str
 
 
@@ -211,17 +217,17 @@ def _select(
         below = job.recursive and not targets.isdisjoint(_parents(dataset.name))
         if not (named or below or job.everything):
             continue
-        reason = _reason_against(dataset, points, names)
+        against = _reason_against(dataset, points, names)
         if dataset.name in excluded:
-            reason = f"excluded by {excluded[dataset.name]}"
+            against = "excluded", f"excluded by {excluded[dataset.name]}"
         elif dataset.backup == "off" and not named:
-            reason = f"its property {BACKUP_PROPERTY} is off"
-        if reason is None:
+            against = "property", f"its property {BACKUP_PROPERTY} is off"
+        if against is None:
             captured.append(Captured(dataset.name, points[dataset.name]))
         elif named and not job.recursive and not job.everything:
-            raise Refusal(f"{dataset.name} cannot be backed up: {reason}", EX_NOINPUT)
+            raise Refusal(f"{dataset.name} cannot be backed up: {against[1]}", EX_NOINPUT)
         else:
-            left_out.append(LeftOut(dataset.name, reason))
+            left_out.append(LeftOut(dataset.name, *against))
     return tuple(captured), left_out
 
 
@@ -250,20 +256,24 @@ def _idle_patterns(job: Job, datasets: Sequence[Dataset]) -> list[str]:
     ]
 
 
-def _reason_against(dataset: Dataset, points: Mapping[str, str], names: Names) -> str | None:
-    """Say why a dataset cannot be in a view, or None if it can."""
+def _reason_against(
+    dataset: Dataset, points: Mapping[str, str], names: Names
+) -> tuple[str, str] | None:
+    """Return why a dataset cannot be in a view, as kind and reason, or None if it can."""
     point = points.get(dataset.name)
     if dataset.type != "filesystem":
-        return "a volume, which holds no files"
+        return "volume", "a volume, which holds no files"
     if dataset.jailed:
-        return "belongs to a jail (its property jailed is on)"
+        return "jailed", "belongs to a jail (its property jailed is on)"
     if point is None:
         return _why_not_seen(dataset)
     if len(f"{dataset.name}@{names.snapshot}") > NAME_LIMIT:
-        return f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
+        reason = f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
+        return "too_long", reason
     source = _snapshot_directory(point, names)
     if max(_length(source), _length(join(names.view, point))) > MOUNT_LIMIT:
-        return f"its mount point is too long to be mounted again ({MOUNT_LIMIT} bytes)"
+        reason = f"its mount point is too long to be mounted again ({MOUNT_LIMIT} bytes)"
+        return "too_long", reason
     return None
 
 
@@ -272,14 +282,14 @@ def _length(path: str) -> int:
     return len(path.encode("utf-8", "surrogateescape"))
 
 
-def _why_not_seen(dataset: Dataset) -> str:
+def _why_not_seen(dataset: Dataset) -> tuple[str, str]:
     if dataset.mounted:
-        return "another file system is mounted over it"
+        return "hidden", "another file system is mounted over it"
     if dataset.keystatus == "unavailable":
-        return "not mounted: its encryption key is not loaded"
+        return "not_mounted", "not mounted: its encryption key is not loaded"
     if dataset.canmount == "off":
-        return "not mounted: its property canmount is off"
-    return "not mounted"
+        return "not_mounted", "not mounted: its property canmount is off"
+    return "not_mounted", "not mounted"
 
 
 def _nothing_left(left_out: Sequence[LeftOut]) -> str:
@@ -295,18 +305,13 @@ def _named_once(
 ) -> tuple[LeftOut, ...]:
     """Add the mounts within captured ones that nobody selected to what is left out."""
     told = {points.get(each.name) for each in left_out}
-    return (
-        *left_out,
-        *(
-            LeftOut(
-                mount.point,
-                f"not selected (dataset {mount.special})" if mount.type == "zfs"
-                else f"not on ZFS ({mount.type})",
-            )
-            for mount in unchosen
-            if mount.point not in told
-        ),
-    )
+    return (*left_out, *(_unchosen(mount) for mount in unchosen if mount.point not in told))
+
+
+def _unchosen(mount: Mount) -> LeftOut:
+    if mount.type == "zfs":
+        return LeftOut(mount.point, "not_selected", f"not selected (dataset {mount.special})")
+    return LeftOut(mount.point, "not_zfs", f"not on ZFS ({mount.type})")
 
 
 # What the view consists of

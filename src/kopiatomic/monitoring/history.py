@@ -7,7 +7,7 @@ makes no sense is taken as unknown, and nothing in it can stop the account.
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -168,8 +168,8 @@ def run_of(entry: dict[str, object]) -> Run:
         began=_seconds(entry.get("began")),
         moment=_seconds(entry.get("moment")),
         seconds=_number(entry.get("seconds")),
-        captured=_column(entry.get("captured"), "dataset"),
-        excluded=_column(entry.get("left_out"), "name", "excluded by "),
+        captured=_members(entry.get("captured"), "dataset"),
+        excluded=_members(entry.get("left_out"), "name", _is_excluded),
         added=_count(told.get("added")),
         new_or_changed=_count(told.get("new_or_changed")),
         problems=_texts(entry.get("problems")),
@@ -210,14 +210,21 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
-def _column(value: object, key: str, reason: str = "") -> tuple[str, ...]:
-    """Return one member of each dictionary in a list, of those with a reason that fits."""
+def _members(
+    value: object, key: str, wanted: Callable[[dict[str, object]], bool] | None = None
+) -> tuple[str, ...]:
+    """Return one member of each dictionary in a list, or of those that are wanted."""
     rows = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
     return tuple(
-        str(each[key])
-        for each in rows
-        if key in each and str(each.get("reason", "")).startswith(reason)
+        str(each[key]) for each in rows if key in each and (wanted is None or wanted(each))
     )
+
+
+def _is_excluded(left_out: dict[str, object]) -> bool:
+    """Say whether -x left a dataset out; older entries say so in their reason alone."""
+    if "kind" in left_out:
+        return left_out["kind"] == "excluded"
+    return str(left_out.get("reason", "")).startswith("excluded by ")
 
 
 # What they come to

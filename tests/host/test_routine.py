@@ -291,7 +291,7 @@ class TestEnds:
         os.kill(process.pid, signal.SIGTERM)
         process.communicate(timeout=30)
         assert second.returncode == 75
-        assert "job default of restomic still runs since" in second.stderr
+        assert "restomic/default is still running, since" in second.stderr
         assert other.returncode == 0, other.stderr
         clean(filled)
 

@@ -9,9 +9,9 @@ import pytest
 from kopiatomic import cli, redact, state
 from kopiatomic.errors import EX_NOPERM, EX_USAGE, Refusal
 from kopiatomic.monitoring import check, exposure, status
-from kopiatomic.monitoring.check import MAX_AGE, Expected, Sight
-from kopiatomic.monitoring.exposure import Thing
-from kopiatomic.monitoring.history import Past, Run
+from kopiatomic.monitoring.check import MAX_AGE, Expected, Observations
+from kopiatomic.monitoring.exposure import WatchedPath
+from kopiatomic.monitoring.history import JobHistory, PastRun
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
@@ -25,16 +25,16 @@ OTHER = Place("kopiatomic", "offsite")
 MARKED = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
 
 
-def run(age: float, outcome: str = "success", **changes) -> Run:
-    return Run(outcome, began=NOW - age, moment=NOW - age, **changes)
+def run(age: float, outcome: str = "success", **changes) -> PastRun:
+    return PastRun(outcome, began=NOW - age, moment=NOW - age, **changes)
 
 
-def find(*pasts: Past, **changes) -> list[check.Finding]:
-    return check.findings(Sight(pasts, **changes), NOW)
+def find(*jobs: JobHistory, **changes) -> list[check.Finding]:
+    return check.findings(Observations(jobs, **changes), NOW)
 
 
-def past(*runs: Run, place: Place = PLACE, **changes) -> Past:
-    return Past(place, runs, **changes)
+def past(*runs: PastRun, place: Place = PLACE, **changes) -> JobHistory:
+    return JobHistory(place, runs, **changes)
 
 
 def kinds(found) -> list[str]:
@@ -48,7 +48,7 @@ class TestStale:
     def test_an_old_one_is_told_with_its_age_and_limit(self):
         (found,) = find(past(run(76 * HOUR)))
         assert (found.kind, found.job) == ("stale", "restomic/default")
-        assert "3 d 4 h ago; 48 h are allowed" in found.text
+        assert "3 d 4 h ago; at most 48 h are allowed" in found.text
         assert "periodic.conf(5)" in found.remedy
         assert f"rm {PLACE.history}" in found.remedy
 
@@ -76,7 +76,7 @@ class TestStale:
 
     def test_a_run_under_way_is_told(self):
         (found,) = find(past(run(60 * HOUR), running=True, since=NOW - 50 * HOUR))
-        assert "it runs since" in found.text
+        assert "it is running now, since" in found.text
         assert "(50 h 0 min)" in found.text
 
     def test_an_expected_job_that_is_not_known(self):
@@ -93,7 +93,7 @@ class TestStale:
         old = [past(run(60 * HOUR)), past(run(60 * HOUR), place=OTHER)]
         (found,) = find(*old, expected=(Expected(PLACE, 24.0), Expected(OTHER, 192.0)))
         assert found.job == "restomic/default"
-        assert "24 h are allowed" in found.text
+        assert "at most 24 h are allowed" in found.text
 
     def test_no_job_at_all(self):
         (found,) = find()
@@ -121,11 +121,11 @@ class TestClock:
         assert find(past(run(-60))) == []
 
     def test_a_success_without_a_date(self):
-        assert kinds(find(past(Run("success")))) == ["never"]
+        assert kinds(find(past(PastRun("success")))) == ["never"]
 
 
 class TestUncovered:
-    def see(self, *runs: Run, machine=None, **changes):
+    def see(self, *runs: PastRun, machine=None, **changes):
         datasets, table = machine or simple()
         return find(past(*runs), datasets=tuple(datasets), table=tuple(table), **changes)
 
@@ -136,7 +136,7 @@ class TestUncovered:
     def test_one_that_nobody_captured(self):
         (found,) = self.see(run(HOUR, captured=("zroot/home", "tank")))
         assert found.kind == "uncovered"
-        assert found.text.endswith("newest good backup: zroot/home/ben")
+        assert found.text.endswith("last successful backup: zroot/home/ben")
         assert found.text.startswith("1 dataset is ")
         assert "zfs set org.kopiatomic:backup=off DATASET" in found.remedy
 
@@ -192,7 +192,7 @@ def test_leftovers_name_the_sweep():
     left = (Leftover(OTHER, "snapshot", "t@x"), Leftover(OTHER, "note", "/n"))
     (found,) = find(past(run(HOUR)), leftovers=left)
     assert (found.kind, found.job) == ("leftover", "kopiatomic/offsite")
-    assert found.text.endswith("died: snapshot t@x")
+    assert found.text.endswith("killed run: snapshot t@x")
     assert "kopiatomic --sweep -j offsite" in found.remedy
 
 
@@ -205,50 +205,52 @@ FILE, DIRECTORY = stat.S_IFREG, stat.S_IFDIR
 
 
 class TestExposed:
-    def see(self, *things: Thing) -> list[str]:
-        found = find(past(run(HOUR)), things=things)
+    def see(self, *watched: WatchedPath) -> list[str]:
+        found = find(past(run(HOUR)), watched=watched)
         assert all(each.kind == "exposed" for each in found)
         return [f"{each.text}; {each.remedy}" for each in found]
 
     @pytest.mark.parametrize(
-        "thing",
+        "watched",
         [
-            Thing("env file", "/e", 0, FILE | 0o600),
-            Thing("program", "/w", 0, FILE | 0o755),
-            Thing("state directory", "/s", 0, DIRECTORY | 0o700),
-            Thing("directory", "/d", 0, DIRECTORY | 0o755, serves="/d/w"),
-            Thing("directory", "/tmp", 0, DIRECTORY | 0o1777, serves="/tmp/w"),
+            WatchedPath("env file", "/e", 0, FILE | 0o600),
+            WatchedPath("executable", "/w", 0, FILE | 0o755),
+            WatchedPath("state directory", "/s", 0, DIRECTORY | 0o700),
+            WatchedPath("directory", "/d", 0, DIRECTORY | 0o755, serves="/d/w"),
+            WatchedPath("directory", "/tmp", 0, DIRECTORY | 0o1777, serves="/tmp/w"),
         ],
     )
-    def test_as_it_should_be(self, thing):
-        assert self.see(thing) == []
+    def test_as_it_should_be(self, watched):
+        assert self.see(watched) == []
 
     @pytest.mark.parametrize(
-        ("thing", "says", "does"),
+        ("role", "uid", "mode", "says", "does"),
         [
-            (Thing("env file", "/e f", 0, FILE | 0o640), "get at the env file", "chmod 600 '/e f'"),
-            (Thing("env file", "/e", 0, FILE | 0o602), "get at the env file", "chmod 600 /e"),
-            (Thing("env file", "/e", 9, FILE | 0o600), "not belong to root", "chown root /e"),
-            (Thing("program", "/w", 0, FILE | 0o775), "others can write", "chmod go-w /w"),
-            (Thing("program", "/w", 0, FILE | 0o757), "others can write", "chmod go-w /w"),
-            (Thing("program", "/w", 9, FILE | 0o755), "not root's own", "chown root /w"),
-            (Thing("state directory", "/s", 0, DIRECTORY | 0o750), "get at", "chmod 700 /s"),
-            (Thing("directory", "/d", 0, DIRECTORY | 0o775, serves="/w"), "replace /w", "go-w /d"),
-            (Thing("directory", "/d", 9, DIRECTORY | 0o755, serves="/w"), "replace /w", "move /w"),
+            ("env file", 0, FILE | 0o640, "other users can read the env file", "chmod 600 '/a b'"),
+            ("env file", 0, FILE | 0o602, "other users can write the env file", "chmod 600"),
+            ("env file", 0, FILE | 0o666, "users can read and write the env file", "chmod 600"),
+            ("env file", 9, FILE | 0o600, "env file /a b does not belong to root", "chown root"),
+            ("executable", 0, FILE | 0o775, "which other users can write", "chmod go-w"),
+            ("executable", 0, FILE | 0o757, "which other users can write", "chmod go-w"),
+            ("executable", 9, FILE | 0o755, "which does not belong to root", "chown root"),
+            ("state directory", 0, DIRECTORY | 0o750, "users can read the state", "chmod 700"),
+            ("state directory", 0, DIRECTORY | 0o711, "users can enter the state", "chmod 700"),
+            ("directory", 0, DIRECTORY | 0o775, "and so replace /w", "chmod go-w '/a b', or move"),
+            ("directory", 9, DIRECTORY | 0o755, "its owner can replace /w", "move /w"),
         ],
-    )  # fmt: skip
-    def test_told_with_what_to_do(self, thing, says, does):
-        (text,) = self.see(thing)
+    )
+    def test_told_with_what_to_do(self, role, uid, mode, says, does):
+        (text,) = self.see(WatchedPath(role, "/a b", uid, mode, serves="/w"))
         assert says in text
         assert does in text
 
     def test_every_danger_of_a_program_is_told(self):
-        told = self.see(Thing("program", "/w", 9, FILE | 0o777, secret="RESTIC_PASSWORD"))
+        told = self.see(WatchedPath("executable", "/w", 9, FILE | 0o777, secret="RESTIC_PASSWORD"))
         assert len(told) == 3
         assert "RESTIC_PASSWORD" in told[2]
 
 
-class TestThings:
+class TestWatched:
     @pytest.fixture(autouse=True)
     def places(self, tmp_path, monkeypatch):
         (tmp_path / "run").mkdir()
@@ -274,63 +276,63 @@ class TestThings:
         path.chmod(mode)
         return str(path)
 
-    def things(self, **changes) -> dict[str, Thing]:
-        found = exposure.find_things([past(run(HOUR, **changes))])
-        return {thing.path: thing for thing in found}
+    def watched(self, **changes) -> dict[str, WatchedPath]:
+        found = exposure.find_watched([past(run(HOUR, **changes))])
+        return {each.path: each for each in found}
 
     def test_a_wrapper_everybody_can_read_with_its_secret(self, tmp_path):
         path = self.wrapper(tmp_path)
-        found = self.things(program=path)
+        found = self.watched(client=path)
         assert found[path].secret == "RESTIC_PASSWORD"
         assert found[path].job == "restomic/default"
         assert found[str(tmp_path / "bin")].serves == path
         assert found["/"].role == "directory"
-        told = check.as_text(check.findings(Sight((), things=tuple(found.values())), NOW))
+        told = check.as_text(check.findings(Observations((), watched=tuple(found.values())), NOW))
         assert "RESTIC_PASSWORD" in told
         assert "hunter2" not in told
 
     def test_a_hook_is_run_by_root_like_the_client(self, tmp_path):
         path = self.wrapper(tmp_path, mode=0o777)
-        found = self.things(hooks=[path, "relative/x"])
-        assert found[path].role == "program"
-        told = check.as_text(check.findings(Sight((), things=tuple(found.values())), NOW))
-        assert f"root runs {path}, which others can write" in told
+        found = self.watched(hooks=[path, "relative/x"])
+        assert found[path].role == "executable"
+        told = check.as_text(check.findings(Observations((), watched=tuple(found.values())), NOW))
+        assert f"root runs {path}, which other users can write" in told
 
     @pytest.mark.parametrize(
         "name", ["B2_ACCOUNT_KEY", "AZURE_ACCOUNT_KEY", "ST_KEY", "PGPASS", "MYSQL_PWD"]
     )
     def test_what_is_hidden_in_a_mail_is_told_in_a_script(self, tmp_path, name):
         path = self.wrapper(tmp_path, text=f"#!/bin/sh\nexport {name}=hunter2\nexec true\n")
-        assert self.things(program=path)[path].secret == name
+        assert self.watched(client=path)[path].secret == name
         assert redact.redactor({name: "hunter2"})("hunter2") == redact.HIDDEN
 
     def test_closed_to_others_by_itself_or_by_a_directory(self, tmp_path):
         path = self.wrapper(tmp_path, mode=0o700)
-        assert self.things(program=path)[path].secret is None
+        assert self.watched(client=path)[path].secret is None
         path = self.wrapper(tmp_path)
         os.chmod(os.path.dirname(path), 0o700)
-        assert self.things(program=path)[path].secret is None
+        assert self.watched(client=path)[path].secret is None
 
     def test_a_program_is_no_script(self, tmp_path):
         path = self.wrapper(tmp_path, text="\x7fELF PASSWORD=hunter2")
-        assert self.things(program=path)[path].secret is None
+        assert self.watched(client=path)[path].secret is None
 
     def test_behind_a_link_both_ways_are_looked_at(self, tmp_path):
         path = self.wrapper(tmp_path)
         (tmp_path / "link").mkdir()
         (tmp_path / "link" / "restic-y").symlink_to(path)
-        found = self.things(program=str(tmp_path / "link" / "restic-y"))
+        found = self.watched(client=str(tmp_path / "link" / "restic-y"))
         assert str(tmp_path / "bin") in found
         assert str(tmp_path / "link") in found
 
     def test_links_in_a_circle(self, tmp_path):
         (tmp_path / "a").symlink_to(tmp_path / "b")
         (tmp_path / "b").symlink_to(tmp_path / "a")
-        assert self.things(program=str(tmp_path / "a")) == {}
+        assert self.watched(client=str(tmp_path / "a")) == {}
 
     def test_a_bare_name_is_looked_up(self):
-        (path,) = [each for each, thing in self.things(program="sh").items()
-                   if thing.role == "program"]  # fmt: skip
+        found = self.watched(client="sh").values()
+        (path,) = [each.path for each in found if each.role == "executable"]
         assert path.endswith("/sh")
 
     def test_env_file_and_state(self, tmp_path):
@@ -338,14 +340,14 @@ class TestThings:
         env_file.write_text("A=1")
         env_file.chmod(0o644)
         os.mkdir(state.STATE_DIRECTORY, 0o755)
-        found = self.things(env_file=str(env_file))
+        found = self.watched(env_file=str(env_file))
         assert found[str(env_file)].role == "env file"
         assert stat.S_IMODE(found[str(env_file)].mode) == 0o644
         assert found[state.STATE_DIRECTORY].role == "state directory"
 
     @pytest.mark.parametrize("name", ["relative/x", "", "/no/such", "/a\0b"])
     def test_what_is_not_there(self, name):
-        assert self.things(program=name, env_file=name) == {}
+        assert self.watched(client=name, env_file=name) == {}
 
 
 class TestLook:
@@ -357,21 +359,21 @@ class TestLook:
         fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t-\n")
         fp.register(MARKED, stdout="")
         state.remember(PLACE, {"outcome": "success", "moment": "2026-11-23T00:00:00+0000"})
-        sight = check.look(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
-        assert sight.unseen == ()
-        assert sight.expected == (Expected(PLACE),)
-        told = check.findings(sight, NOW)
+        seen = check.observe(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
+        assert seen.unseen == ()
+        assert seen.expected == (Expected(PLACE),)
+        told = check.findings(seen, NOW)
         assert [each.text for each in told if each.kind != "exposed"] == [
-            "1 dataset is in no job's newest good backup: t"
+            "1 dataset is in no job's last successful backup: t"
         ]
 
     def test_without_zfs_the_rest_is_judged(self, tmp_path, monkeypatch, fp):
         monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
         monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
         fp.register(["mount", fp.any()], returncode=1, stderr="out of luck")
-        sight = check.look(Door(), [], MAX_AGE)
-        assert "out of luck" in sight.unseen[0]
-        assert kinds(check.findings(sight, NOW))[:2] == ["unseen", "never"]
+        seen = check.observe(Door(), [], MAX_AGE)
+        assert "out of luck" in seen.unseen[0]
+        assert kinds(check.findings(seen, NOW))[:2] == ["unseen", "never"]
 
 
 class TestCommandLine:
@@ -416,8 +418,8 @@ class TestCommandLine:
     @pytest.mark.parametrize(("options", "code"), [([], 71), (["--periodic"], 3)])
     def test_a_status_that_could_not_see_all(self, capfd, monkeypatch, options, code):
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-        account = status.Account("restomic", None, "box", NOW, (), trouble="no zfs")
-        monkeypatch.setattr(status, "look", lambda *_: account)
+        overview = status.Overview("restomic", None, "box", NOW, (), trouble="no zfs")
+        monkeypatch.setattr(status, "observe", lambda *_: overview)
         assert cli.main("restomic", ["--status", *options]) == code
         out, err = capfd.readouterr()
         assert "has made no backup" in out
@@ -435,7 +437,7 @@ class TestCommandLine:
     )
     def test_exit_status(self, capfd, monkeypatch, found, options, status_):
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-        monkeypatch.setattr(check, "look", lambda *_: Sight())
+        monkeypatch.setattr(check, "observe", lambda *_: Observations())
         findings = [check.Finding("stale", None, each, "do it") for each in found]
         monkeypatch.setattr(check, "findings", lambda *_: findings)
         assert cli.main("kopiatomic", ["--check", *options]) == status_

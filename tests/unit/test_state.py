@@ -29,7 +29,7 @@ class TestLock:
             with pytest.raises(Refusal) as caught, state.lock(place):
                 pass
         assert caught.value.status == EX_TEMPFAIL
-        assert "still runs since 2" in str(caught.value)
+        assert "restomic/default is still running, since 2" in str(caught.value)
         assert f"(process {os.getpid()})" in str(caught.value)
         assert not state.is_locked(place)
 
@@ -73,7 +73,7 @@ class TestPrivateDirectory:
     def test_one_that_is_open_is_refused(self, tmp_path, mode):
         (tmp_path / "d").mkdir()
         (tmp_path / "d").chmod(mode)
-        with pytest.raises(Refusal, match="closed to others") as caught:
+        with pytest.raises(Refusal, match="closed to other users") as caught:
             state.private_directory(str(tmp_path / "d"))
         assert caught.value.status == EX_NOPERM
 
@@ -104,6 +104,13 @@ class TestUnfinished:
                 file.write("{")
         state.finish(place)
         assert os.listdir(state.STATE_DIRECTORY) == []
+
+
+def test_how_a_job_is_called_and_asked_for():
+    place = Place("restomic", "home")
+    assert place.label == "restomic/home"
+    assert place.status_command == "restomic --status -j home"
+    assert place.sweep_command == "restomic --sweep -j home"
 
 
 class TestHistory:

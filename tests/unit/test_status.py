@@ -9,9 +9,9 @@ import pytest
 from kopiatomic import formatting, state
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.monitoring import history, leftovers, status
-from kopiatomic.monitoring.history import Past, Run
+from kopiatomic.monitoring.history import JobHistory, PastRun
 from kopiatomic.monitoring.leftovers import Leftover
-from kopiatomic.monitoring.status import Account
+from kopiatomic.monitoring.status import Overview
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
 from unit.machines import plan_for, simple
@@ -53,12 +53,12 @@ def entry(seconds: float, outcome: str = "success", /, **changes):
     }  # fmt: skip
 
 
-def run(seconds: float, outcome: str = "success", /, **changes) -> Run:
+def run(seconds: float, outcome: str = "success", /, **changes) -> PastRun:
     return history.run_of(entry(seconds, outcome, **changes))
 
 
-def account(*pasts: Past, **changes) -> Account:
-    return Account("restomic", None, "box", NOW, pasts, **changes)
+def overview(*jobs: JobHistory, **changes) -> Overview:
+    return Overview("restomic", None, "box", NOW, jobs, **changes)
 
 
 class TestReading:
@@ -81,7 +81,7 @@ class TestReading:
         assert read.captured == ("t/a", "t/b")
         assert read.excluded == ("t/x",)
         assert (read.added, read.new_or_changed, read.seconds) == (4096, 7, 62)
-        assert (read.program, read.env_file) == ("/w", "/e")
+        assert (read.client, read.env_file) == ("/w", "/e")
 
     def test_what_a_plan_leaves_out_by_x_is_read_back(self):
         plan = plan_for(simple(), "zroot/home", recursive=True, exclude=("*/ben",))
@@ -98,7 +98,7 @@ class TestReading:
 
     def test_without_c_the_client_is_the_program(self):
         read = run(HOUR, command=[], client={"command": ["restic", "backup"]})
-        assert read.program == "restic"
+        assert read.client == "restic"
 
     @pytest.mark.parametrize(
         "value", [None, True, -1, 10**400, "x", [], {}, [1], [None], [{}], {"a": 1}, float("inf")]
@@ -107,22 +107,22 @@ class TestReading:
         names = [*entry(0), "problems", "left_out", "env_file", "command", "hooks"]
         for name in names:
             for odd in (entry(HOUR, **{name: value}), {name: value}):
-                past = Past(PLACE, (history.run_of(odd),))
-                status.as_text(account(past))
-                json.dumps(status.as_dict(account(past)))
+                past = JobHistory(PLACE, (history.run_of(odd),))
+                status.as_text(overview(past))
+                json.dumps(status.as_dict(overview(past)))
 
     @pytest.mark.parametrize(
         "text",
         ["", "yesterday", "2026-13-01", "9999-12-31T23:59:59-1200", "0001-01-01T00:00:00+1400"],
     )
     def test_any_moment(self, text):
-        past = Past(PLACE, (run(HOUR, began=text, moment=text),))
-        status.as_text(account(past))
-        json.dumps(status.as_dict(account(past)))
+        past = JobHistory(PLACE, (run(HOUR, began=text, moment=text),))
+        status.as_text(overview(past))
+        json.dumps(status.as_dict(overview(past)))
 
     def test_an_entry_without_an_outcome_is_no_success(self):
         assert history.run_of({}).outcome == "failed"
-        assert history.run_of({"outcome": "trouble"}).is_good
+        assert history.run_of({"outcome": "trouble"}).succeeded
         assert history.run_of({"outcome": ["success"]}).outcome == "failed"
 
 
@@ -134,29 +134,29 @@ class TestJobs:
         for name in ("restomic.-x.history", "other.default.history", "restomic.default.upkeep",
                      "restomic.history", "restomic.a b.history"):  # fmt: skip
             (places / "db" / name).write_text("{}")
-        labels = [past.label for past in history.read_pasts()]
+        labels = [past.place.label for past in history.read_histories()]
         assert labels == ["kopiatomic/off.site", "restomic/default", "restomic/killed"]
 
     def test_none(self, places):
-        assert history.read_pasts() == []
+        assert history.read_histories() == []
 
     def test_a_first_run_under_way_is_one(self, places):
         with state.lock(PLACE):
-            (past,) = history.read_pasts()
+            (past,) = history.read_histories()
         assert past.running
         assert time.time() - past.since < 60
-        assert history.read_pasts() == []
+        assert history.read_histories() == []
 
     def test_a_lock_file_of_a_process_that_died_is_no_run(self, places):
         state.private_directory(PLACE.root)
         with open(PLACE.lock, "w") as file:
             file.write("1 1\n")
-        assert history.read_pasts() == []
+        assert history.read_histories() == []
 
     def test_an_unreadable_history_is_told(self, places):
         state.private_directory(state.STATE_DIRECTORY)
         os.mkdir(PLACE.history)
-        (past,) = history.read_pasts()
+        (past,) = history.read_histories()
         assert "cannot be read" in past.runs[0].problems[0]
 
 
@@ -188,78 +188,79 @@ def test_age(seconds, says):
 class TestNewestFailure:
     def test_of_late(self):
         failed = run(2 * DAY, "failed")
-        assert history.newest_failure([failed, run(HOUR)], NOW) == failed
+        assert history.last_failure([failed, run(HOUR)], NOW) == failed
 
     def test_long_mended(self):
-        assert history.newest_failure([run(9 * DAY, "failed"), run(HOUR)], NOW) is None
+        assert history.last_failure([run(9 * DAY, "failed"), run(HOUR)], NOW) is None
 
     def test_long_ago_and_nothing_since(self):
         failed = run(99 * DAY, "failed")
-        assert history.newest_failure([run(100 * DAY), failed], NOW) == failed
+        assert history.last_failure([run(100 * DAY), failed], NOW) == failed
 
 
 class TestText:
     def test_a_good_job(self):
-        text = status.as_text(account(Past(PLACE, (run(DAY), run(7 * HOUR)))))
+        text = status.as_text(overview(JobHistory(PLACE, (run(DAY), run(7 * HOUR)))))
         assert text.splitlines() == [
             "restomic on box, 2026-11-23 08:00:00 UTC",
             "",
-            "job      newest good backup  age  datasets  added       took  nights",
-            "default  2026-11-23 01:00    7 h         2  4 KiB  1 min 2 s  .....++",
+            "job      last successful backup  age  datasets  added       took  nights",
+            "default  2026-11-23 01:00        7 h         2  4 KiB  1 min 2 s  .....++",
             "",
             status.LEGEND,
         ]
 
     def test_kopia_counts_files(self):
-        past = Past(PLACE, (run(HOUR, client={"new_or_changed": 12}),))
-        assert " 12 files " in status.as_text(account(past))
+        past = JobHistory(PLACE, (run(HOUR, client={"new_or_changed": 12}),))
+        assert " 12 files " in status.as_text(overview(past))
 
     def test_a_failure_does_not_hide_the_good_backup_before_it(self):
-        past = Past(PLACE, (run(31 * HOUR), run(7 * HOUR, "failed", problems=["no space\nleft"])))
-        text = status.as_text(account(past))
-        assert "default  2026-11-22 01:00    1 d 7 h" in text
+        failed = run(7 * HOUR, "failed", problems=["no space\nleft"])
+        text = status.as_text(overview(JobHistory(PLACE, (run(31 * HOUR), failed))))
+        assert "default  2026-11-22 01:00        1 d 7 h" in text
         assert ".....+x" in text
-        assert "Newest failure:\n  default, 2026-11-23 01:00: no space\\x0aleft\n" in text
+        assert "Last failures:\n  default, 2026-11-23 01:00: no space\\x0aleft\n" in text
 
     def test_never(self):
-        text = status.as_text(account(Past(PLACE, (run(HOUR, "incomplete", problems=["p"]),))))
+        incomplete = run(HOUR, "incomplete", problems=["p"])
+        text = status.as_text(overview(JobHistory(PLACE, (incomplete,))))
         assert "default  never " in text
         assert "......~" in text
         assert "  default, 2026-11-23 07:00, incomplete: p" in text
 
     def test_a_running_job_says_since_when(self):
-        text = status.as_text(account(Past(PLACE, (), True, NOW - 2 * HOUR)))
+        text = status.as_text(overview(JobHistory(PLACE, (), True, NOW - 2 * HOUR)))
         assert "Running now:\n  default, since 2026-11-23 06:00 (2 h 0 min)\n" in text
 
     def test_leftovers_with_the_command_that_removes_them(self):
         left = tuple(Leftover(PLACE, "snapshot", f"t/{n}@x") for n in "ab")
         left += (Leftover(PLACE, "mount", "/var/run/restomic/default/view"),)
         left += (Leftover(PLACE, "note", "/note"),)
-        text = status.as_text(account(Past(PLACE, (run(HOUR),)), leftovers=left))
+        text = status.as_text(overview(JobHistory(PLACE, (run(HOUR),)), leftovers=left))
         assert text.endswith(
-            "Left behind by runs that died:\n"
+            "Left behind by killed runs:\n"
             "  2 snapshots, such as t/a@x\n"
             "  mount /var/run/restomic/default/view\n"
             "    to remove it: restomic --sweep -j default\n"
         )
 
     def test_no_history_says_how_to_begin(self):
-        assert "    restomic -n -a\n" in status.as_text(account())
+        assert "    restomic -n -a\n" in status.as_text(overview())
 
     def test_a_job_that_is_not_there(self):
-        text = status.as_text(Account("restomic", "x", "box", NOW, ()))
+        text = status.as_text(Overview("restomic", "x", "box", NOW, ()))
         assert "Job x has not run" in text
 
     def test_is_ascii_within_80_columns(self):
         runs = (run(51 * HOUR, seconds=8000, client={"added": 999 << 20}), run(HOUR, "failed"))
-        pasts = [Past(Place("restomic", name), runs) for name in ("default", "home", "offsite")]
-        text = status.as_text(account(*pasts))
+        places = [Place("restomic", name) for name in ("default", "home", "offsite")]
+        text = status.as_text(overview(*(JobHistory(place, runs) for place in places)))
         assert text.isascii()
         assert max(map(len, text.splitlines())) <= 80
 
 
 def test_json():
-    data = status.as_dict(account(Past(PLACE, (run(7 * HOUR),)), trouble="t"))
+    data = status.as_dict(overview(JobHistory(PLACE, (run(7 * HOUR),)), trouble="t"))
     (job,) = json.loads(json.dumps(data))["jobs"]
     assert job["newest_success"]["age_seconds"] == 7 * 3600
     assert job["newest_success"]["added"] == 4096
@@ -320,16 +321,16 @@ class TestLook:
         for _ in range(4):
             fp.register(MOUNT, stdout=mount_table("/"))
             fp.register(MARKED, stdout=marked)
-        everything = status.look(DOOR, "restomic", None, NOW)
-        assert [past.place.job for past in everything.pasts] == ["a", "b"]
+        everything = status.observe(DOOR, "restomic", None, NOW)
+        assert [past.place.job for past in everything.jobs] == ["a", "b"]
         assert [each.name for each in everything.leftovers] == ["t@a", "t@b"]
-        one = status.look(DOOR, "restomic", "b", NOW)
-        assert [past.place.job for past in one.pasts] == ["b"]
+        one = status.observe(DOOR, "restomic", "b", NOW)
+        assert [past.place.job for past in one.jobs] == ["b"]
         assert [each.name for each in one.leftovers] == ["t@b"]
 
     def test_without_zfs_the_history_is_told_all_the_same(self, places, fp):
         state.remember(PLACE, entry(HOUR))
         fp.register(MOUNT, returncode=1, stderr="no")
-        seen = status.look(DOOR, "restomic", None, NOW)
-        assert len(seen.pasts) == 1
-        assert seen.trouble.startswith("cannot see what is left over: mount")
+        seen = status.observe(DOOR, "restomic", None, NOW)
+        assert len(seen.jobs) == 1
+        assert seen.trouble.startswith("cannot find out what killed runs have left behind: mount")

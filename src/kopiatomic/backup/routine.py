@@ -173,7 +173,7 @@ def sweep(
     return None if old else table
 
 
-def _stays(left: zfs.Left) -> str:
+def _stays(left: zfs.NotDestroyed) -> str:
     return (
         f"the snapshot {left.name} of an earlier run stays: {left.reason}; "
         f"the next run tries again, or: {quote(['zfs', 'destroy', left.name])}"
@@ -369,7 +369,7 @@ def take_down(work: Work, place: Place, names: Names) -> None:
         state.finish(place)
 
 
-def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
+def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
     """Destroy the snapshots of the run and return those that stay."""
     report = work.report
     done = again = zfs.destroy(work.task.door, made_snapshots(work))

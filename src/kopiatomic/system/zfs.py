@@ -39,7 +39,7 @@ _ERRNO = {
 
 
 @dataclass(frozen=True)
-class Left:
+class NotDestroyed:
     """A snapshot of ours that could not be destroyed, and why."""
 
     name: str
@@ -50,7 +50,7 @@ class Left:
 class Destroyed:
     """What came of destroying snapshots: those that stay, and those that were not there."""
 
-    left: tuple[Left, ...] = ()
+    left: tuple[NotDestroyed, ...] = ()
     missing: tuple[str, ...] = ()
 
 
@@ -278,12 +278,12 @@ def _destroy_one(door: Door, name: str) -> Destroyed:
     try:
         result = door.run(["zfs", "destroy", name], check=False)
     except CommandFailed as error:
-        return Destroyed(left=(Left(name, error.reason),))
+        return Destroyed(left=(NotDestroyed(name, error.reason),))
     if result.status == 0:
         return Destroyed()
     if is_gone(result):
         return Destroyed(missing=(name,))
-    return Destroyed(left=(Left(name, failure(result)),))
+    return Destroyed(left=(NotDestroyed(name, failure(result)),))
 
 
 def _attempt(door: Door, argv: Sequence[str]) -> Result | None:

@@ -107,7 +107,7 @@ class TestUnfinished:
 
 
 def test_how_a_job_is_called_and_asked_for():
-    place = Place("restomic", "home")
+    place = state.Place("restomic", "home")
     assert place.label == "restomic/home"
     assert place.status_command == "restomic --status -j home"
     assert place.sweep_command == "restomic --sweep -j home"

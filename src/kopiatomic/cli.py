@@ -29,6 +29,7 @@ LONG = {
     "exclude=": "-x",
     "live=": "--live",
     "plain": "--plain",
+    "no-proof": "--no-proof",
     "json": "--json",
     "status": "--status",
     "check": "--check",
@@ -144,8 +145,9 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     job = job_from(program, options, targets)
 
     from kopiatomic.system.command import Door
+    from kopiatomic.system.kernel import find_kernel
 
-    door = Door(trace=_tell if "--verbose" in values else None)
+    door = Door(_tell if "--verbose" in values else None, find_kernel())
     instead = _instead_of_a_backup(set(values), job)
     if instead in ("--status", "--check"):
         from kopiatomic.commands import monitoring
@@ -228,6 +230,7 @@ def job_from(
         command=split_words(last("-c") or "", "-c"),
         options=tuple(words("-o")),
         plain="--plain" in switches,
+        proof="--no-proof" not in switches,
         before=last("-p"),
         after_snapshot=last("-s"),
         after=last("-q"),

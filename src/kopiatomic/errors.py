@@ -1,7 +1,7 @@
 """The ways in which kopiatomic says no, and the exit statuses of sysexits(3)."""
 
-EX_OK = 0
 EX_USAGE = 64
+EX_DATAERR = 65
 EX_NOINPUT = 66
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70

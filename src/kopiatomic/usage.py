@@ -27,6 +27,8 @@ How to back it up:
                           client, such as passwords; only root may read it
   -j, --job NAME          name of the job, to have several (default: default)
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
+      --no-proof          do not ask the repository after the backup whether
+                          everything is in it
       --plain             COMMAND is neither kopia nor restic: add the paths to
                           it and nothing else
 

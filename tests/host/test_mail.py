@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import nights
 import pytest
-from machine import Sandbox, shell
+from support import nights
+from support.machine import Sandbox, shell
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 pytestmark = [pytest.mark.linux, pytest.mark.restic]

@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from machine import Machine, shell
+from support.machine import Machine, shell
 
 from host.conftest import TOP, clean
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import Sandbox, shell
 from sandbox import layouts
+from support.machine import Sandbox, shell
 
 from host.conftest import Repository, clean
 

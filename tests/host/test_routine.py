@@ -9,8 +9,8 @@ import subprocess
 import time
 
 import pytest
-import tree
-from machine import BASE, Machine, shell
+from support import tree
+from support.machine import BASE, Machine, shell
 
 from host.conftest import TOP, clean
 

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tree
-from machine import PATH, Machine, Sandbox, shell
 from sandbox import layouts
+from support import tree
+from support.machine import PATH, Machine, Sandbox, shell
 
 from host.conftest import TOP, clean
 from host.test_routine import script, wait_for

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from machine import Machine, shell
+from support.machine import Machine, shell
 
 pytestmark = pytest.mark.linux
 

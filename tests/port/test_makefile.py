@@ -129,7 +129,10 @@ def test_the_packing_list_is_in_order():
     lines = (CHECKOUT / "pkg-plist").read_text().splitlines()
     assert len(set(lines)) == len(lines)
     assert all(line == line.strip() and line for line in lines)
-    modules = [line for line in lines if "SITELIBDIR" in line and "__pycache__" not in line]
-    assert modules == sorted(modules)
+    for bytecode in (False, True):
+        modules = [line for line in lines
+                   if "SITELIBDIR" in line and ("__pycache__" in line) == bytecode]  # fmt: skip
+        assert modules
+        assert modules == sorted(modules)
     # portlint: what has a variable is named by it.
     assert not [line for line in lines if re.search(r"python3\.?\d|etc/kopiatomic", line)]

@@ -19,7 +19,10 @@ import pytest
 
 from kopiatomic import state
 from kopiatomic.backup import plan, preflight, routine, view
+from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
+from kopiatomic.clients import make_ready
+from kopiatomic.commands import common
 from kopiatomic.job import Job
 from kopiatomic.system import process, zfs
 from kopiatomic.system.command import CommandFailed, GivenUp, Result, failure
@@ -279,7 +282,7 @@ class Model:
 
     # -- the client --------------------------------------------------------------------------
 
-    def look(self, names: plan.Names) -> None:
+    def look(self, names: Names) -> None:
         """Do what the client does: note what stands at each point of the view."""
         inside = [m for m in visible_mounts(self.mounts) if lies_in(m.point, names.view)]
         self.seen, self.visible = {}, []
@@ -320,10 +323,9 @@ def place() -> Any:
         os.mkdir(RUNS)
         patch.setattr(state, "RUN_ROOT", RUNS)
         patch.setattr(state, "STATE_DIRECTORY", f"{directory}/db")
-        patch.setattr(plan, "RUN_DIRECTORIES", (f"{RUNS}/kopiatomic", f"{RUNS}/restomic"))
         patch.setattr(view, "_make_like", lambda path, live: os.makedirs(path, exist_ok=True))
         patch.setattr(routine.time, "sleep", lambda seconds: None)
-        patch.setattr(preflight, "need_root", lambda job: None)
+        patch.setattr(common, "need_root", lambda job: None)
         patch.setattr(process, "run", run_client)
         yield directory
 
@@ -340,7 +342,7 @@ def run_client(
     if fault in ("TERM", "INT", "HUP"):
         send(fault)
     if argv[0] == "chroot":
-        door.look(plan.Names("", "", os.path.dirname(argv[1])))
+        door.look(Names("", "", os.path.dirname(argv[1])))
         if door.moves:
             door.rename(*door.moves)
     status = {"fails": 1, "fails-after": 3, "killed": -9, "killed-after": -11}.get(fault, 0)
@@ -365,7 +367,8 @@ def attempt(model: Model, job: Job) -> Report:
         patch.setattr(view, "build", build)
         patch.setattr(view, "standing_in", model.standing_in)
         patch.setattr(view, "way_to", lambda path: [])
-        return routine.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
+        ready = make_ready(job, model, ENVIRONMENT)  # type: ignore[arg-type]
+        return routine.run(ready._replace(job=preflight.resolve(job)), QUIET)
 
 
 def left_over(model: Model, job: str = "default") -> list[str]:
@@ -401,7 +404,7 @@ def complete(model: Model, report: Report) -> list[str]:
     for point, special in model.visible:
         if any(lies_in(point, path) for path in drawn.paths):
             kind = planned[point].kind if point in planned else "unplanned"
-            if kind not in ("frozen", "gap") and not any(lies_in(point, t) for t in drawn.thawed):
+            if kind not in ("frozen", "gap") and not any(lies_in(point, t) for t in drawn.live):
                 wrong.append(f"{special} slipped into the backup at {point}")
     return wrong
 

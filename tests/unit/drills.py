@@ -14,7 +14,6 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
     monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    monkeypatch.setattr("kopiatomic.backup.preflight.need_root", lambda job: None)
     return state.Place("restomic", "default")
 
 

@@ -1,10 +1,9 @@
-"""Lock, note and history, and that nobody else can get at them."""
+"""Lock, marker and history, and that other users cannot reach them."""
 
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -12,14 +11,6 @@ from kopiatomic import state
 from kopiatomic.backup.plan import Captured, Names, Plan
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.errors import EX_NOPERM, EX_TEMPFAIL, Refusal
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    return state.Place("restomic", "default")
 
 
 class TestLock:
@@ -135,7 +126,7 @@ class TestHistory:
             state.remember(place, {"run": number, "outcome": outcome, "captured": captured})
         entries = state.read_history(place)
         assert [entry["run"] for entry in entries] == list(range(20))
-        # The newest as far as they fit, and the newest good one.
+        # The newest as far as they fit, and the last successful one.
         assert [entry["run"] for entry in entries if "captured" in entry] == [7, 18, 19]
         assert os.path.getsize(place.history) < 2000 + 1000 + 20 * 100
 
@@ -145,7 +136,7 @@ class TestHistory:
         captured = tuple(Captured(path[1:], path) for path in paths)
         plan = Plan(Names("", "", ""), captured, (), (), paths, (), None, ())
         report.plan, report.client = plan, ["kopia", *paths]
-        report.figures = replace(report.figures, snapshots=paths)
+        report.figures = report.figures._replace(snapshots=paths)
         report.swept = report.notes = list(paths)
         for number in range(9):
             state.remember(place, {**as_dict(report), "run": number})

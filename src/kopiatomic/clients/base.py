@@ -47,25 +47,46 @@ class Needs(NamedTuple):
 
     program: str
     temporary: str = "/tmp"
+    scratch: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
     repository: str | None = None
+    repositories: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class Request(NamedTuple):
     """One backup, as a client is asked for it.
 
-    ``paths`` are to be backed up and ``live`` places in them that are not frozen;
+    ``paths`` are to be backed up and ``skipped`` places in them that are to be left out;
     ``moment`` is the snapshot's as time(3) has it, None while it is not known;
     ``parent`` the earlier backup to continue, where it has to be named; ``captured``
     says whether we read the client's output.
     """
 
     paths: tuple[str, ...]
-    live: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     moment: float | None = None
     parent: str | None = None
     captured: bool = True
+
+
+class Missing(NamedTuple):
+    """A captured mount point that a backup lacks, or has without entries (``empty``)."""
+
+    point: str
+    empty: bool
+
+
+class Proof(NamedTuple):
+    """What the repository says of a new backup."""
+
+    backups: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    stands_in: str | None = None
+    moment: float | None = None
 
 
 class ByHand(NamedTuple):
@@ -330,6 +351,24 @@ class Client:
         """
         return None
 
+    def one_file_system(self, job: Job, script: str) -> bool:
+        return False
+
+    def complaints(self, messages: bytes) -> str:
+        return ""
+
+    def keeps(self, mode: int) -> bool:
+        return True
+
+    def proves_itself(self, job, request, figures, output, points) -> bool:
+        return True
+
+    def prove(self, reader, job, request, figures, points, since, script) -> Proof:
+        raise NotImplementedError
+
+    def likely_reason(self, job, script, missing) -> str:
+        return ""
+
     # Upkeep
 
     def steps(self, job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[Step]:
@@ -366,7 +405,8 @@ class Client:
 class Task(NamedTuple):
     """A job made ready: its client, what that is run with, and what keeps secrets hidden.
 
-    ``program`` is the path of the client or wrapper; ``notes`` are for the report.
+    ``program`` is the path of the client or wrapper, or empty where it need not be there;
+    ``notes`` are for the report.
     """
 
     job: Job
@@ -375,4 +415,5 @@ class Task(NamedTuple):
     environment: Mapping[str, str]
     program: str
     hide: Callable[[str], str]
+    script: str = ""
     notes: tuple[str, ...] = ()

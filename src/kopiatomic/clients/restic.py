@@ -73,7 +73,7 @@ class Restic(Client):
         words = []
         if not has_option([*job.command, *job.options], "--time"):
             words = ["--time", _when(request.moment)]
-        for place in request.live:
+        for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
         return words if request.parent is None else [*words, "--parent", request.parent]
 

@@ -43,10 +43,11 @@ def task_of_root(job: Job, door: Door) -> Task:
     return make_ready(job, door, os.environ)
 
 
-def task_of_anyone(job: Job, door: Door) -> tuple[Task, list[str]]:
+def task_of_anyone(job: Job, door: Door, installed: bool = True) -> tuple[Task, list[str]]:
     """Return a job made ready for a dry run, which needs no rights, and notes; raises Refusal.
 
     Where only root can read the env file, the job does without, and there is a note.
+    The client must be there unless it need not be ``installed``.
     """
     notes = []
     if job.env_file is not None:
@@ -57,7 +58,7 @@ def task_of_anyone(job: Job, door: Door) -> tuple[Task, list[str]]:
             if os.geteuid() == 0 or refusal.status == EX_NOPERM:
                 raise
             notes = [f"{job.env_file} is not read, which root will do"]
-    return make_ready(job, door, os.environ), notes
+    return make_ready(job, door, os.environ, installed), notes
 
 
 def streams(values: Mapping[str, str]) -> Streams:

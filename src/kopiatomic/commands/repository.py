@@ -44,7 +44,7 @@ def _wishes(values: Mapping[str, str]) -> Wishes:
 
 
 def _dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
-    task, notes = common.task_of_anyone(job, door)
+    task, notes = common.task_of_anyone(job, door, installed=False)
     steps = upkeep.plan(task, _wishes(values))
     lines = ["Would run:", *(f"  {quote(step.argv)}" for step in steps), *notes]
     common.show(task.hide("".join(f"{line}\n" for line in lines)))

@@ -38,7 +38,7 @@ def run(task: Task, streams: Streams, wishes: Wishes) -> Account:
         account = Account("upkeep", job.program, job.name, began=time.time())
         account.steps = [Done(step.title) for step in steps]
         try:
-            _do_all(task, streams, signals, account, steps)
+            _do_all(task, replace(streams, hide=task.hide), signals, account, steps)
         except Interrupted as error:
             account.fail(str(error), 128 + error.signum, "interrupted")
         except CommandFailed as error:

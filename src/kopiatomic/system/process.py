@@ -160,10 +160,12 @@ def run(
     environment: Mapping[str, str],
     signals: Signals,
     streams: Streams,
+    root: str | None = None,
 ) -> Ended:
     """Run a program of the user's to its end and return how that was.
 
-    Raises CommandFailed if it cannot be started.
+    With ``root`` it runs in there, by chroot(2), and begins in its ``/``. Raises
+    CommandFailed if it cannot be started.
     """
     began = time.monotonic()
     shares_terminal = not streams.capture
@@ -176,7 +178,7 @@ def run(
         }
     sys.stdout.flush()
     sys.stderr.flush()
-    child = door.start(argv, environment=environment, **options)
+    child = door.start(argv, environment=environment, root=root, **options)
     signals.watch(child, shares_terminal)
     said = bytearray()
     output = _Lines(streams.output, streams.hide, said)

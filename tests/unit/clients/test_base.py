@@ -1,0 +1,249 @@
+"""What all clients have in common: how they are called, and what they need."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from kopiatomic.clients import client_of
+from kopiatomic.clients.base import ByHand, Client, Needs, Request
+from kopiatomic.errors import EX_UNAVAILABLE, Refusal
+from kopiatomic.job import Job
+from kopiatomic.system import command
+
+
+def job(program="restomic", command="restic-x backup", options="", **more):
+    return Job(program, command=tuple(command.split()), options=tuple(options.split()), **more)
+
+
+def words(program, *command, **more):
+    return client_of(program).command(Job(program, command=command, **more))
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("given", "completed"),
+        [
+            ("", "kopia snapshot create"),
+            ("kopia", "kopia snapshot create"),
+            ("/usr/local/bin/kopia", "/usr/local/bin/kopia snapshot create"),
+            ("kopia snapshot", "kopia snapshot create"),
+            ("kopia snapshot --parallel=4", "kopia snapshot create --parallel=4"),
+            ("kopia-myrepo snapshot", "kopia-myrepo snapshot create"),
+            ("kopia-myrepo snapshot create", "kopia-myrepo snapshot create"),
+            ("backup-home", "backup-home"),
+        ],
+    )
+    def test_kopia(self, given, completed):
+        assert words("kopiatomic", *given.split()) == completed.split()
+
+    @pytest.mark.parametrize(
+        ("given", "completed"),
+        [
+            ("", "restic backup"),
+            ("restic", "restic backup"),
+            ("restic -r /backup", "restic -r /backup backup"),
+            ("restic-myrepo backup", "restic-myrepo backup"),
+            ("backup-home", "backup-home"),
+        ],
+    )
+    def test_restic(self, given, completed):
+        assert words("restomic", *given.split()) == completed.split()
+
+    def test_plain_is_left_alone(self):
+        assert words("restomic", "restic", plain=True) == ["restic"]
+
+
+def test_plain_gets_paths_and_nothing_else():
+    given = Job("restomic", command=("tar", "-cf", "/x"), options=("-v",), plain=True)
+    request = Request(("/data",), moment=1795410241.9, parent="p")
+    assert client_of("restomic").backup_command(given, request) == [
+        "tar", "-cf", "/x", "-v", "/data",
+    ]  # fmt: skip
+
+
+class TestProgram:
+    @pytest.fixture(autouse=True)
+    def _path(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(command, "PATH", f"/nonexistent:{tmp_path}")
+
+    def executable(self, path):
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def program(self, *words):
+        return client_of("restomic").program(Job("restomic", command=words))
+
+    def test_is_looked_up_in_our_path(self, tmp_path):
+        path = self.executable(tmp_path / "restic")
+        assert self.program() == path
+        assert self.program("restic", "-r", "/r") == path
+
+    def test_may_be_a_wrapper_named_by_its_path(self, tmp_path):
+        path = self.executable(tmp_path / "my-backup")
+        assert self.program(path) == path
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            ((), "'restic' is not installed; install sysutils/restic"),
+            (("nosuch", "backup"), "'nosuch' is not installed; look at -c, or its path"),
+            (("/no/such",), "'/no/such' is not installed; look at -c, or its path"),
+        ],
+    )
+    def test_is_not_there(self, words, says):
+        with pytest.raises(Refusal, match=says) as caught:
+            self.program(*words)
+        assert caught.value.status == EX_UNAVAILABLE
+
+    def test_is_not_executable(self, tmp_path):
+        path = tmp_path / "wrapper"
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o644)
+        with pytest.raises(Refusal, match=f"{path} is not executable; chmod \\+x {path}") as caught:
+            self.program(str(path))
+        assert caught.value.status == EX_UNAVAILABLE
+
+
+class TestBaseCommand:
+    @pytest.mark.parametrize(
+        ("program", "command", "options", "base"),
+        [
+            ("restomic", "", "", "restic"),
+            ("restomic", "restic-x backup", "", "restic-x"),
+            ("restomic", "nice -n 9 restic -r /r backup --tag x", "", "nice -n 9 restic -r /r"),
+            ("restomic", "restic backup --repo=/r", "--tag t -o s3.x=1 --exclude r --cacert /c",
+             "restic --repo=/r -o s3.x=1 --cacert /c"),
+            ("restomic", "restic backup", "-r/repo --insecure-tls --host h",
+             "restic -r/repo --insecure-tls"),
+            ("kopiatomic", "", "", "kopia"),
+            ("kopiatomic", "kopia-x snapshot create", "--tags a:b", "kopia-x"),
+            ("kopiatomic", "kopia snapshot create --config-file /c", "--no-progress --tags a:b",
+             "kopia --config-file /c --no-progress"),
+        ],
+    )  # fmt: skip
+    def test_is_what_comes_before_the_subcommand_and_the_repository(
+        self, program, command, options, base
+    ):
+        given = job(program, command, options)
+        assert " ".join(client_of(program).base_command(given)) == base
+
+    @pytest.mark.parametrize(
+        ("program", "command", "plain"),
+        [
+            ("restomic", "my-backup", False),
+            ("kopiatomic", "my-backup", False),
+            ("restomic", "restic backup", True),
+        ],
+    )
+    def test_a_command_without_its_subcommand_is_refused(self, program, command, plain):
+        with pytest.raises(Refusal, match="does not name its subcommand"):
+            client_of(program).base_command(job(program, command, plain=plain))
+
+
+class TestByHand:
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            ({}, "restic-x unlock"),
+            ({"command": "", "options": "-r /r --tag t"}, "restic -r /r unlock"),
+            ({"command": "my-backup"}, "restic unlock"),
+            ({"env_file": "/e"}, "restic-x unlock (with the variables of /e)"),
+        ],
+    )
+    def test_how_the_client_is_called_by_hand(self, words, line):
+        assert client_of("restomic").by_hand(job(**words))("unlock") == line
+
+    def test_the_env_file_is_quoted_for_a_shell(self):
+        assert ByHand("c", "/root/my env")("w") == "c w (with the variables of '/root/my env')"
+
+
+class TestEnvironment:
+    def env(self, program="restomic", inherited=None, **job):
+        return client_of(program).environment(Job(program, **job), inherited or {})
+
+    def test_what_endangers_root_is_dropped(self):
+        inherited = {"LD_PRELOAD": "x", "PYTHONPATH": "x", "PATH": "/evil", "COLD_KEY": "k"}
+        environment = self.env(inherited=inherited)
+        assert environment["COLD_KEY"] == "k"
+        assert "/evil" not in environment["PATH"]
+        assert not {"LD_PRELOAD", "PYTHONPATH"} & set(environment)
+
+    def test_the_env_file_wins(self):
+        environment = self.env(inherited={"A": "1"}, environment={"A": "2"})
+        assert environment["A"] == "2"
+
+    def test_the_env_file_may_set_what_is_not_inherited(self):
+        own = {"PATH": "/opt/bin", "PYTHONPATH": "/opt/lib"}
+        assert self.env(inherited=own, environment=own).items() >= own.items()
+
+    def test_kopia_and_plain_get_none_of_restics(self):
+        assert "RESTIC_FEATURES" not in self.env("kopiatomic")
+        assert "RESTIC_FEATURES" not in self.env(plain=True)
+
+
+class Sample(Client):
+    """A client with a directory and a repository of its own."""
+
+    name = "sample"
+    subcommand = ("backup",)
+
+    def directories(self, environment):
+        return [environment.get("SAMPLE_CACHE", "")]
+
+    def repository(self, job, environment):
+        return environment.get("SAMPLE_REPOSITORY")
+
+
+class TestNeeds:
+    def needs(self, live=(), **environment):
+        return Sample().needs(Job("sample", live=live), "/bin/sh", environment)
+
+    def test_are_real_paths_of_what_is_there(self, tmp_path):
+        for name in ("real", "home/.cache", "home/.config"):
+            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "link").symlink_to("real")
+        top = os.path.realpath(tmp_path)
+        needs = self.needs(
+            ("/l",), HOME=f"{tmp_path}/home", SAMPLE_CACHE=f"{tmp_path}/link",
+            TMPDIR=f"{tmp_path}/link", SAMPLE_REPOSITORY=f"{tmp_path}/link/repository",
+        )  # fmt: skip
+        assert needs == Needs(
+            os.path.realpath("/bin/sh"), f"{top}/real",
+            (f"{top}/home/.cache", f"{top}/home/.config", f"{top}/real"), ("/l",),
+            f"{top}/real/repository",
+        )  # fmt: skip
+
+    def test_without_any_of_it(self, tmp_path):
+        needs = self.needs(HOME=str(tmp_path))
+        assert needs == Needs(os.path.realpath("/bin/sh"), os.path.realpath("/tmp"))
+
+    def test_the_places_that_variables_name_are_taken_instead(self, tmp_path):
+        for name in (".cache", ".config", "cache", "config"):
+            (tmp_path / name).mkdir()
+        needs = self.needs(
+            HOME=str(tmp_path), XDG_CACHE_HOME=f"{tmp_path}/cache",
+            XDG_CONFIG_HOME=f"{tmp_path}/config",
+        )  # fmt: skip
+        top = os.path.realpath(tmp_path)
+        assert needs.writable == (f"{top}/cache", f"{top}/config")
+
+    def test_one_place_by_two_names_is_one(self, tmp_path):
+        (tmp_path / "c").mkdir()
+        needs = self.needs(HOME="/no", XDG_CACHE_HOME=f"{tmp_path}/c", SAMPLE_CACHE=f"{tmp_path}/c")
+        assert needs.writable == (os.path.realpath(tmp_path / "c"),)
+
+
+class TestHints:
+    @pytest.mark.parametrize(
+        "text", ["mkdir /c: Read-only file system", "EROFS: open '/x'"]
+    )
+    def test_a_client_that_writes_where_the_view_is_frozen(self, text):
+        assert "name that directory with --live" in Client().hint(1, text)
+        # Outside of a backup there is no view.
+        assert Sample().hint_between(Job("sample"), 1, text) is None
+
+    def test_nothing_is_known_of_others(self):
+        assert Client().hint(1, "boom") is None

@@ -1,0 +1,122 @@
+"""Reading what the client prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+import pytest
+
+from kopiatomic import state
+from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.process import Interrupted, Signals
+from unit.drills import place
+
+__all__ = ["place"]
+
+
+@pytest.fixture
+def reader(place):
+    """A reader of a client that is a line of Python."""
+    state.private_directory(state.STATE_DIRECTORY)
+    with Signals() as signals:
+        yield Reader(Door(), [sys.executable, "-c"], os.environ, signals)
+
+
+def test_a_listing_is_read_as_it_comes(reader):
+    code = "import sys\nfor i in range(100000): print('x' * 50)\nprint('end', end='')"
+    lines = list(reader.lines(code))
+    assert len(lines) == 100_001
+    assert lines[-1] == b"end"
+
+
+def test_a_listing_left_early_ends_the_client(reader):
+    code = "import time\nprint('one', flush=True)\ntime.sleep(60)"
+    began = time.monotonic()
+    lines = reader.lines(code)
+    assert next(lines) == b"one"
+    lines.close()
+    assert time.monotonic() - began < 10
+
+
+def test_all_of_it(reader):
+    assert reader.whole("print('a'); print('b')") == b"a\nb\n"
+
+
+def test_its_words_are_added(reader):
+    code = "import sys; print(*sys.argv[1:], sep='|')"
+    assert reader.whole(code, "one two", "") == b"one two|\n"
+
+
+def test_into_a_file(reader, tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        reader.into(file.fileno(), "import os; os.write(1, b'\\xff' * 300_000)")
+    assert (tmp_path / "file").read_bytes() == b"\xff" * 300_000
+
+
+FAILS = r"""
+import sys
+print('out')
+print('one\n\ntwo\n three\x1b', file=sys.stderr)
+sys.exit(5)
+"""
+
+
+class TestFailure:
+    def test_is_told_with_the_end_of_what_the_client_said(self, reader):
+        with pytest.raises(ClientFailed) as caught:
+            reader.whole(FAILS)
+        assert caught.value.status == 5
+        assert str(caught.value).endswith(": two; three\\x1b (exit status 5)")
+        assert str(caught.value).startswith(os.path.basename(sys.executable))
+
+    def test_comes_after_the_lines(self, reader):
+        lines = reader.lines(FAILS)
+        assert next(lines) == b"out"
+        with pytest.raises(ClientFailed):
+            next(lines)
+
+    def test_into_a_file(self, reader, tmp_path):
+        with open(tmp_path / "file", "wb") as file, pytest.raises(ClientFailed):
+            reader.into(file.fileno(), FAILS)
+
+    def test_by_a_signal(self, reader):
+        with pytest.raises(ClientFailed, match="killed by SIGKILL") as caught:
+            reader.whole("import os; os.kill(os.getpid(), 9)")
+        assert caught.value.status == -9
+
+    def test_of_a_client_that_cannot_be_started(self, reader):
+        gone = Reader(reader.door, ["/no/such"], {}, reader.signals)
+        with pytest.raises(CommandFailed, match="cannot be started"):
+            gone.whole("x")
+
+
+@pytest.mark.parametrize("way", ["whole", "into"])
+def test_a_signal_ends_the_client(reader, tmp_path, way):
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    code = "import time; time.sleep(60)"
+    with open(tmp_path / "file", "wb") as file, pytest.raises(Interrupted):
+        reader.whole(code) if way == "whole" else reader.into(file.fileno(), code)
+    assert time.monotonic() - began < 10
+
+
+def test_what_the_client_says_is_kept_where_only_root_can_read(reader, monkeypatch):
+    """And nothing of it stays."""
+    seen = []
+    made = tempfile.TemporaryFile
+
+    def temporary(**options):
+        seen.append(options["dir"])
+        return made(**options)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+    reader.whole("")
+    assert seen == [state.STATE_DIRECTORY]
+    assert os.listdir(state.STATE_DIRECTORY) == []

@@ -1,0 +1,46 @@
+"""Fixtures of the tests of more than one package."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.nmount import Call
+
+from kopiatomic import state
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let working directories lie in run/, and state in db/, of the directory of the test."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
+    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
+    return tmp_path
+
+
+@pytest.fixture
+def place(places: Path) -> state.Place:
+    """Where a job keeps its things, for a test of one job."""
+    return state.Place("restomic", "default")
+
+
+@pytest.fixture
+def utc() -> Iterator[None]:
+    """Let local time be UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Call:
+    """The system call nmount(2), which every C library has now, and which succeeds."""
+    made = Call(0)
+    monkeypatch.setattr(ctypes.CDLL, "nmount", made, raising=False)
+    return made

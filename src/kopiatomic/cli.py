@@ -49,6 +49,7 @@ LONG = {
     "drill=": "--drill",
     "seed=": "--seed",
     "size-limit=": "--size-limit",
+    "wait=": "--wait",
 }
 
 # What asks for something else than a backup, and the options that go with that alone.
@@ -81,10 +82,10 @@ def main(program: str, arguments: "Sequence[str]") -> int:
     from kopiatomic.errors import EX_OSERR, EX_SOFTWARE, Refusal
     from kopiatomic.system.command import CommandFailed
 
-    os.umask(0o077)
+    umask = os.umask(0o077)
     _fill_standard_streams()
     try:
-        return _main(program, list(arguments))
+        return _main(program, list(arguments), umask)
     except Refusal as refusal:
         return _give_up(program, arguments, str(refusal), refusal.status)
     except CommandFailed as error:
@@ -131,7 +132,8 @@ def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int
     return PERIODIC_TROUBLE
 
 
-def _main(program: str, arguments: "Sequence[str]") -> int:
+def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
+    """Do what the arguments ask for; ``umask`` is the caller's."""
     options, targets = _parse(arguments)
     values = dict(options)
     if "-h" in values:
@@ -147,7 +149,7 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     from kopiatomic.system.command import Door
     from kopiatomic.system.kernel import find_kernel
 
-    door = Door(_tell if "--verbose" in values else None, find_kernel())
+    door = Door(_tell if "--verbose" in values else None, find_kernel(), umask)
     instead = _instead_of_a_backup(set(values), job)
     if instead in ("--status", "--check"):
         from kopiatomic.commands import monitoring
@@ -255,6 +257,9 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal(f"{asked[0]} and {asked[1]} are two things: ask for one after the other")
     if asked and "-n" in switches and asked[0] != "--upkeep":
         raise Refusal(f"-n does not go with {asked[0]}")
+    idle = [name for name in ("-n", "--status", "--check") if name in switches]
+    if "--wait" in switches and idle:
+        raise Refusal(f"--wait does not go with {idle[0]}, which waits for nothing")
     if asked and (job.targets or job.everything):
         raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")
     if "--check" in asked and "-j" in switches:

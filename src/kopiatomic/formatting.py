@@ -62,6 +62,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def waited(seconds: float) -> list[str]:
+    """Return a line about a wait for the job's lock; nothing for none."""
+    if not seconds:
+        return []
+    return [f"  waited {duration(seconds)} for another run of the job to end"]
+
+
 def size(count: int) -> str:
     """Return a number of bytes in binary units, to three figures."""
     value, unit = float(count), "B"

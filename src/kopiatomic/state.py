@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
-from kopiatomic.formatting import clock
+from kopiatomic.formatting import clock, duration
 from kopiatomic.system.command import quote
+from kopiatomic.system.process import CAUGHT
 
 RUN_ROOT = "/var/run"
 STATE_DIRECTORY = "/var/db/kopiatomic"
+
+# How often a lock that another run has is tried again, in seconds.
+INTERVAL = 1.0
 
 # The outcomes of a run that made a complete backup.
 GOOD = ("success", "trouble")
@@ -124,10 +129,12 @@ def private_directory(path: str) -> None:
 
 
 @contextmanager
-def lock(place: Place) -> Iterator[None]:
-    """Hold the job's lock; raises Refusal (EX_TEMPFAIL) while another run has it.
+def lock(place: Place, wait: float = 0.0) -> Iterator[float]:
+    """Hold the job's lock; gives the seconds for which another run had it still.
 
     It is flock(2)'s, which the kernel drops with the process, however that ends.
+    Raises Refusal if the other run goes on for longer than ``wait`` seconds
+    (EX_TEMPFAIL), or if a signal ends the wait (128 and its number).
     """
     private_directory(place.root)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -136,19 +143,55 @@ def lock(place: Place) -> Iterator[None]:
     except OSError as error:
         raise Refusal(f"cannot lock {place.lock}: {error.strerror}", EX_CANTCREAT) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refusal(_still_runs(place, descriptor), EX_TEMPFAIL) from None
+        waited = _take(place, descriptor, wait)
         # What is written there is for people; a full file system is no reason not to run.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {int(time.time())}\n".encode(), 0)
-        yield
+        yield waited
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _take(place: Place, descriptor: int, wait: float) -> float:
+    """Lock an open lock file, and return the seconds that this took; raises Refusal.
+
+    It is tried again and again, for a flock(2) that waits knows no limit of time.
+    """
+    if _try(descriptor):
+        return 0.0
+    began = time.monotonic()
+    # They wait to be asked for, so that one of them ends a wait of hours at once.
+    wanted = {each for each in CAUGHT if signal.getsignal(each) is not signal.SIG_IGN}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    try:
+        while (left := began + wait - time.monotonic()) > 0:
+            came = signal.sigtimedwait(wanted, min(INTERVAL, left))
+            if came is not None:
+                name = signal.Signals(came.si_signo).name
+                raise Refusal(
+                    f"interrupted by {name} while it waited: {_still_runs(place, descriptor)}",
+                    128 + came.si_signo,
+                )
+            if _try(descriptor):
+                return time.monotonic() - began
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    advice = "wait for it (with --wait), or end it"
+    if wait > 0:
+        advice = f"waited {duration(wait)} for it; end it, or wait longer (with --wait)"
+    raise Refusal(f"{_still_runs(place, descriptor)}; {advice}", EX_TEMPFAIL)
+
+
+def _try(descriptor: int) -> bool:
+    """Lock an open lock file, if nobody else has; say whether it is locked by us."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _still_runs(place: Place, descriptor: int) -> str:
@@ -156,7 +199,7 @@ def _still_runs(place: Place, descriptor: int) -> str:
     since = ""
     if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
         since = f", since {clock(int(words[1]))} (process {int(words[0])})"
-    return f"{place.label} is still running{since}; wait for it to end, or stop it"
+    return f"{place.label} is still running{since}"
 
 
 def is_locked(place: Place) -> bool:

@@ -169,7 +169,7 @@ def test_nothing_is_writable_by_others_nor_setuid(built: Port):
 @pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
 def test_a_program_is_started_isolated_by_the_python_of_the_port(built: Port, program: str):
     first, *rest = (built.stage / "usr/local/bin" / program).read_text().splitlines()
-    assert first == "#!/usr/local/bin/python3 -I"
+    assert first == "#!/usr/local/bin/python3 -IXutf8"
     assert f'sys.path.append("/usr/local/{SITE}")' in rest
     assert f"from kopiatomic.cli import {program}" in rest
 
@@ -178,7 +178,7 @@ def test_python_cmd_is_honoured(tmp_path: Path):
     port = Port(tmp_path)
     port.make("package")
     text = (port.stage / "usr/local/bin/restomic").read_text()
-    assert text.startswith(f"#!{sys.executable} -I\n")
+    assert text.startswith(f"#!{sys.executable} -IXutf8\n")
 
 
 def test_neither_environment_nor_directory_of_the_caller_are_trusted(tmp_path: Path):

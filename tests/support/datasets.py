@@ -55,10 +55,11 @@ def installer() -> tuple[list[Dataset], list[Mount]]:
 
 def plan_for(
     machine: tuple[list[Dataset], list[Mount]], *targets: str, needs: Needs = NEEDS,
-    names: Names = NAMES, **job: object,
+    names: Names = NAMES, each_point: bool = False, **job: object,
 ) -> Plan:  # fmt: skip
     """Return the plan of a restomic job on a machine."""
-    return make_plan(Job("restomic", targets=targets, **job), *machine, names, needs)
+    made = Job("restomic", targets=targets, **job)
+    return make_plan(made, *machine, names, needs, each_point)
 
 
 def view_of(plan: Plan) -> dict[str, str]:

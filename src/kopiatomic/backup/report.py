@@ -14,6 +14,7 @@ from kopiatomic.formatting import (
     section,
     size,
     table,
+    waited,
     what_was_said,
 )
 from kopiatomic.system.command import describe_status, fits, printable, quote
@@ -49,9 +50,11 @@ class Report:
         self.program, self.job, self.run, self.began = program, job, run, began
         self.env_file, self.command, self.hooks = env_file, command, hooks
         self.ended = 0.0
+        self.waited = 0.0  # before it began, for another run of the job to end
         self.outcome = "success"
         self.status = 0  # the exit status of the run
-        self.whole = False  # the backup: see settle()
+        self.saved = False  # whether there is a backup: see settle()
+        self._lacking = False  # whether something is missing in it
         self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
         self.plan: Plan | None = None
         self.client: list[str] = []
@@ -69,16 +72,20 @@ class Report:
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
         """Add a problem; the worst one decides about the outcome and the exit status."""
         self.problems.append(message)
-        if self.whole and outcome != "incomplete":
+        self._lacking = self._lacking or outcome == "incomplete"
+        if self.saved and outcome != "incomplete":
             outcome = "trouble"
         if _RANK[outcome] > _RANK[self.outcome]:
             self.status, self.outcome = status, outcome
 
     def settle(self) -> None:
-        """Note that the backup is whole: no problem beside it makes it a failed one."""
-        self.whole = self.outcome != "incomplete"
-        if self.outcome not in ("success", "incomplete"):
-            self.outcome = "trouble"
+        """Note that there is a backup: no problem beside it makes it a failed one.
+
+        If something is missing in it, it is incomplete, whatever else has gone wrong.
+        """
+        self.saved = True
+        if self.outcome != "success":
+            self.outcome = "incomplete" if self._lacking else "trouble"
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""
@@ -91,7 +98,7 @@ class Report:
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
         left_out = self.plan.left_out if self.plan else ()
-        return bool(self.notes or self.swept or self.complaints or left_out)
+        return bool(self.notes or self.swept or self.complaints or left_out or self.waited)
 
     @property
     def moment(self) -> float | None:
@@ -116,6 +123,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "began": iso(report.began),
         "ended": iso(report.ended),
         "seconds": round(report.ended - report.began, 3),
+        "waited": round(report.waited, 3),
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
@@ -141,6 +149,7 @@ def as_text(report: Report) -> str:
     took = report.ended - report.began
     lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
+    lines += waited(report.waited)
     plan = report.plan
     if report.captured_at and plan:
         lines += ["", _when(report)]

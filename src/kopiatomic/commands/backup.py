@@ -18,12 +18,17 @@ from kopiatomic.job import Job
 from kopiatomic.system.command import Door
 from kopiatomic.system.process import on_terminal
 
+# What a backup waits in periodic(8)'s name for another run of its job, in seconds: until a
+# drill has ended. Of what goes on for longer, an earlier backup, the mail had better tell.
+PERIODIC_WAIT = 10 * 60
+
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
+    wait = common.wait_of(values, PERIODIC_WAIT)
     task = common.task_of_root(job, door)
     preflight.hooks(job)
-    done = routine.run(task, common.streams(values))
+    done = routine.run(task, common.streams(values), wait)
     if "--json" in values:
         common.show(formatting.as_json(report.as_dict(done)))
     elif "--periodic" in values:
@@ -51,9 +56,10 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
 
 def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Remove what runs that were killed have left behind."""
+    wait = common.wait_of(values)
     common.need_root(job)
     place = state.Place(job.program, job.name)
-    with state.lock(place):
+    with state.lock(place, wait):
         done = report.Report(job.program, job.name, "", began=time.time())
         routine.sweep(place, door, done, thoroughly=True)
     if "--json" in values:

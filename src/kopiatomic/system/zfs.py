@@ -146,7 +146,7 @@ def _run_program(door: Door, snapshots: Sequence[str], text: str) -> dict[str, i
     try:
         # An empty table of Lua is an object or a list.
         failed = dict(json.loads(answer, strict=False)["return"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CommandFailed(argv, "printed something that is not its result") from error
     known = set(snapshots)
     if not all(name in known and isinstance(number, int) for name, number in failed.items()):

@@ -1,220 +1,145 @@
-"""The commands about snapshots: what is checked before, what is shown after, the exit status."""
+"""The commands for snapshots, from the command line to what is shown and the exit status."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 
 import pytest
+from support.datasets import plan_for, simple
 
-from kopiatomic import cli, state
-from kopiatomic.backup import routine
+from kopiatomic import cli
+from kopiatomic.backup import preflight, routine
+from kopiatomic.backup.drawing import Drawing
 from kopiatomic.backup.report import Report
-from kopiatomic.commands import backup, common
-from kopiatomic.errors import (
-    EX_NOINPUT,
-    EX_NOPERM,
-    EX_OSERR,
-    EX_TEMPFAIL,
-    EX_UNAVAILABLE,
-    PERIODIC_INFORMATION,
-    PERIODIC_TROUBLE,
-    Refusal,
-)
-from kopiatomic.job import Job
-from kopiatomic.state import Place
-from kopiatomic.system.command import Door
-from unit.drills import place
+from kopiatomic.commands import backup
+from kopiatomic.errors import EX_NOPERM, EX_OSERR, EX_UNAVAILABLE
 
-__all__ = ["place"]
-
-JOB = Job("restomic", targets=("tank",), command=("/bin/sh",), plain=True)
+WORDS = ["-c", "/bin/sh backup", "tank"]
 
 
-@pytest.fixture(autouse=True)
-def _root(monkeypatch):
-    monkeypatch.setattr(common, "need_root", lambda job: None)
-
-
-class Runs:
-    """Stands in for the routine: what it was given, and what comes of it."""
-
-    def __init__(self):
-        self.tasks = []
-        self.streams = []
-        self.report = Report("restomic", "default", "r", 0.0)
-
-    def __call__(self, task, streams):
-        self.tasks.append(task)
-        self.streams.append(streams)
-        return self.report
-
-
-@pytest.fixture
-def runs(monkeypatch):
-    made = Runs()
-    monkeypatch.setattr(routine, "run", made)
+def done(*problems: str) -> Report:
+    """Return the report of a run with these problems."""
+    made = Report("restomic", "default", "restomic:default:1", 100.0)
+    made.ended, made.plan, made.captured_at = 162.0, plan_for(simple(), "tank"), {"tank": 110.0}
+    made.client, made.client_status = ["/bin/sh"], 0
+    for problem in problems:
+        made.fail(problem, 73)
     return made
 
 
-class TestBackUp:
-    def test_a_person_reads_the_report(self, runs, capfd):
-        assert backup.back_up(JOB, Door(), {}) == 0
-        out, err = capfd.readouterr()
-        assert out.startswith("\nrestomic: the backup succeeded, ")
-        assert err == ""
-
-    def test_a_program_reads_json(self, runs, capfd):
-        assert backup.back_up(JOB, Door(), {"--json": ""}) == 0
-        assert json.loads(capfd.readouterr().out)["outcome"] == "success"
-        assert runs.streams[0].output == 2
-
-    def test_what_went_wrong_is_told_with_the_runs_status(self, runs, capfd):
-        runs.report.fail("no snapshot of tank", 73)
-        assert backup.back_up(JOB, Door(), {}) == 73
-        out, err = capfd.readouterr()
-        assert "the backup FAILED" in out
-        assert err == "restomic: no snapshot of tank\n"
-
-    @pytest.mark.parametrize(
-        ("notes", "problems", "status"),
-        [
-            ([], [], 0), (["a note"], [], PERIODIC_INFORMATION),
-            (["a note"], ["no"], PERIODIC_TROUBLE), ([], ["no"], PERIODIC_TROUBLE),
-        ],
-    )  # fmt: skip
-    def test_periodics_statuses(self, runs, capfd, notes, problems, status):
-        runs.report.notes += notes
-        for problem in problems:
-            runs.report.fail(problem, 73)
-        assert backup.back_up(JOB, Door(), {"--periodic": ""}) == status
-        out, err = capfd.readouterr()
-        assert "restomic: the backup" in out
-        assert err == ""
-
-    def test_the_run_gets_real_paths(self, runs, tmp_path):
-        (tmp_path / "link").symlink_to("/etc")
-        link = f"{tmp_path}/link"
-        job = replace(JOB, targets=(link, "tank"), live=(link,))
-        backup.back_up(job, Door(), {})
-        etc = os.path.realpath("/etc")
-        assert (runs.tasks[0].job.targets, runs.tasks[0].job.live) == ((etc, "tank"), (etc,))
-
-    @pytest.mark.parametrize(
-        ("change", "status", "says"),
-        [
-            ({"targets": ("/no/such",)}, EX_NOINPUT, "'/no/such' does not exist"),
-            ({"live": ("/no/such",)}, EX_NOINPUT, "no such directory"),
-            ({"before": "/no/hook x"}, EX_UNAVAILABLE, "of -p cannot be run: /no/hook"),
-            ({"after": "/no/hook"}, EX_UNAVAILABLE, "of -q cannot be run: /no/hook"),
-            ({"command": ("/no/client",)}, EX_UNAVAILABLE, "is not installed"),
-        ],
-    )
-    def test_what_the_user_has_to_mend_is_refused_before_the_run(
-        self, runs, change, status, says
-    ):
-        with pytest.raises(Refusal, match=says) as caught:
-            backup.back_up(replace(JOB, **change), Door(), {})
-        assert caught.value.status == status
-        assert runs.tasks == []
-
-    def test_needs_root(self, runs, monkeypatch):
-        def refuse(job):
-            raise Refusal("by root", EX_NOPERM)
-
-        monkeypatch.setattr(common, "need_root", refuse)
-        with pytest.raises(Refusal):
-            backup.back_up(JOB, Door(), {})
-        assert runs.tasks == []
-
-
 @pytest.fixture
-def _machine(fp):
-    """A machine with tank on /tank."""
-    mounted = [
-        {"special": "/dev/ada0", "node": "/", "fstype": "ufs", "opts": ["local"]},
-        {"special": "tank", "node": "/tank", "fstype": "zfs", "opts": ["local"]},
-    ]
-    table = json.dumps({"mount": {"mounted": mounted}})
-    fp.register(["zfs", "list", fp.any()], stdout="tank\tfilesystem\tyes\ton\toff\t-\t-\n")
-    fp.register(["mount", "-v", "--libxo", "json"], stdout=table)
+def root(monkeypatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
-@pytest.mark.usefixtures("_machine")
-class TestDryRun:
-    WORDS = ("-n", "-c", "/bin/sh backup", "-o", "--password=battery", "tank")
-
+class TestBackUp:
     @pytest.fixture(autouse=True)
-    def _anyone(self, monkeypatch):
-        """No rights are needed."""
-        monkeypatch.setattr(common, "need_root", None)
+    def _as_root(self, root):
+        pass
 
-    def test_tells_what_would_be_done_without_secrets(self, capfd, fp):
-        assert cli.main("restomic", list(self.WORDS)) == 0
+    @pytest.mark.parametrize("problems", [(), ("no space",)])
+    def test_for_a_person(self, monkeypatch, capfd, problems):
+        monkeypatch.setattr(routine, "run", lambda task, streams: done(*problems))
+        assert cli.main("restomic", WORDS) == (73 if problems else 0)
         out, err = capfd.readouterr()
-        assert "zfs snapshot -o org.kopiatomic:run=restomic:default:" in out
-        assert "/bin/sh backup --time TIME-OF-SNAPSHOT --password=[hidden] /tank\n" in out
-        assert "battery" not in out + err
-        assert [call[0] for call in fp.calls] == ["zfs", "mount"]
+        assert out.startswith("\nrestomic: the backup ")
+        assert err == "".join(f"restomic: {problem}\n" for problem in problems)
 
-    def test_in_json(self, capfd):
-        assert cli.main("restomic", ["--json", *self.WORDS]) == 0
-        plan = json.loads(capfd.readouterr().out)
-        assert plan["captured"] == [{"dataset": "tank", "mountpoint": "/tank"}]
-        assert plan["client"][-2:] == ["--password=[hidden]", "/tank"]
+    def test_for_a_program(self, monkeypatch, capfd):
+        monkeypatch.setattr(routine, "run", lambda task, streams: done("no space"))
+        assert cli.main("restomic", ["--json", *WORDS]) == 73
+        assert json.loads(capfd.readouterr().out)["problems"] == ["no space"]
 
-    def test_a_note_about_the_env_file_is_in_the_plan(self, capfd, monkeypatch):
-        monkeypatch.setattr(common.os, "geteuid", lambda: 1001)
-        assert cli.main("restomic", ["-e", "/no/such.env", *self.WORDS]) == 0
-        assert "/no/such.env is not read, which root will do" in capfd.readouterr().out
+    @pytest.mark.parametrize(
+        ("problems", "notes", "status"), [((), [], 0), ((), ["n"], 1), (("no space",), [], 3)]
+    )
+    def test_for_the_mail(self, monkeypatch, capfd, problems, notes, status):
+        made = done(*problems)
+        made.notes += notes
+        monkeypatch.setattr(routine, "run", lambda task, streams: made)
+        assert cli.main("restomic", ["--periodic", *WORDS]) == status
+        assert "restomic: the backup " in capfd.readouterr().out
 
-    def test_hooks_are_looked_at_as_before_a_run(self, capfd, fp):
-        assert cli.main("restomic", ["-p", "/no/hook", *self.WORDS]) == EX_UNAVAILABLE
-        assert capfd.readouterr().err == (
-            "restomic: the command of -p cannot be run: /no/hook does not exist\n"
+    def test_a_hook_that_is_not_there_is_refused_before_the_run(self, monkeypatch, capfd):
+        monkeypatch.setattr(routine, "run", lambda task, streams: pytest.fail("ran"))
+        assert cli.main("restomic", ["-q", "/no/such", *WORDS]) == EX_UNAVAILABLE
+        assert "command of -q" in capfd.readouterr().err
+
+
+class TestDryRun:
+    @pytest.fixture(autouse=True)
+    def _machine(self, monkeypatch):
+        monkeypatch.setattr(os, "geteuid", lambda: 1001)
+        monkeypatch.setattr(
+            backup, "draw", lambda task, names: Drawing(None, None, plan_for(simple(), "tank"))
         )
+
+    def test_for_a_person_who_need_not_be_root(self, capfd):
+        assert cli.main("restomic", ["-n", *WORDS]) == 0
+        out = capfd.readouterr().out
+        assert out.startswith("Would capture:\n  tank  /data\n")
+        assert "/bin/sh backup" in out
+
+    def test_for_a_program(self, capfd):
+        assert cli.main("restomic", ["-n", "--json", *WORDS]) == 0
+        data = json.loads(capfd.readouterr().out)
+        assert data["captured"] == [{"dataset": "tank", "mountpoint": "/data"}]
+        assert data["not_in_view"] == ["/home", "/home/ben"]
+
+    def test_what_the_client_would_be_told_holds_no_secret(self, capfd):
+        words = ["-n", "-c", "/bin/sh backup --password-command 'echo hunter22'", "tank"]
+        cli.main("restomic", [*words, "-o", "--password=battery22"])
+        assert "battery22" not in capfd.readouterr().out
+
+    def test_what_cannot_be_read_is_a_note(self, capfd, tmp_path):
+        path = str(tmp_path / "none")
+        assert cli.main("restomic", ["-n", "-e", path, *WORDS]) == 0
+        assert f"{path} is not read, which root will do" in capfd.readouterr().out
 
 
 class TestSweep:
     @pytest.fixture
-    def swept(self, place, monkeypatch):
-        """Let sweeping find what the test says; returns the report that it fills in."""
-        found = Report("restomic", "default", "", 0.0)
+    def left(self, monkeypatch, places, root):
+        """Let a sweep find things; return the report's lists to say which."""
+        found = {"swept": [], "notes": []}
 
-        def sweep(where, door, report, thoroughly):
-            assert (where, thoroughly) == (Place("restomic", "default"), True)
-            assert state.is_locked(where)
-            report.swept += found.swept
-            report.notes += found.notes
+        def sweep(place, door, report, thoroughly=False):
+            assert thoroughly
+            report.swept += found["swept"]
+            report.notes += found["notes"]
 
+        # The directories of a test are whose it is.
+        monkeypatch.setattr(os, "geteuid", lambda: os.stat(places).st_uid)
+        monkeypatch.setattr("kopiatomic.commands.common.need_root", lambda job: None)
         monkeypatch.setattr(routine, "sweep", sweep)
         return found
 
-    def test_nothing_was_there(self, swept, capfd):
-        assert backup.sweep(JOB, Door(), {}) == 0
-        assert capfd.readouterr() == ("nothing was left behind\n", "")
+    def test_nothing(self, left, capfd):
+        assert cli.main("restomic", ["--sweep"]) == 0
+        assert capfd.readouterr().out == "nothing was left behind\n"
 
-    def test_what_was_removed(self, swept, capfd):
-        swept.swept += ["mount /v", "snapshot tank@x"]
-        assert backup.sweep(JOB, Door(), {}) == 0
-        assert capfd.readouterr().out == "removed mount /v\nremoved snapshot tank@x\n"
-        assert backup.sweep(JOB, Door(), {"--json": ""}) == 0
-        assert json.loads(capfd.readouterr().out) == {
-            "removed": ["mount /v", "snapshot tank@x"], "notes": [],
-        }  # fmt: skip
-
-    def test_what_stays_is_trouble(self, swept, capfd):
-        swept.notes += ["the snapshot tank@x stays"]
-        assert backup.sweep(JOB, Door(), {}) == EX_OSERR
+    def test_what_was_removed_and_what_stays(self, left, capfd):
+        left.update(swept=["mount /v", "snapshot t@s"], notes=["the snapshot t@x stays"])
+        assert cli.main("restomic", ["--sweep"]) == EX_OSERR
         out, err = capfd.readouterr()
-        assert (out, err) == ("nothing was left behind\n", "restomic: the snapshot tank@x stays\n")
-        assert backup.sweep(JOB, Door(), {"--periodic": ""}) == PERIODIC_TROUBLE
-        out, err = capfd.readouterr()
-        assert "restomic: the snapshot tank@x stays\n" in out
-        assert err == ""
+        assert out == "removed mount /v\nremoved snapshot t@s\n"
+        assert err == "restomic: the snapshot t@x stays\n"
 
-    def test_not_while_the_job_runs(self, swept, place):
-        with state.lock(place), pytest.raises(Refusal) as caught:
-            backup.sweep(JOB, Door(), {})
-        assert caught.value.status == EX_TEMPFAIL
+    def test_for_a_program(self, left, capfd):
+        left.update(swept=["mount /v"])
+        assert cli.main("restomic", ["--sweep", "--json"]) == 0
+        assert json.loads(capfd.readouterr().out) == {"removed": ["mount /v"], "notes": []}
+
+    def test_for_the_mail(self, left, capfd):
+        left.update(notes=["the snapshot t@x stays"])
+        assert cli.main("restomic", ["--sweep", "--periodic"]) == 3
+        assert "restomic: the snapshot t@x stays\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["tank"], ["--sweep"]])
+def test_nobody_but_root(monkeypatch, capsys, words):
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    monkeypatch.setattr(preflight, "not_in_a_jail", lambda door: pytest.fail("went on"))
+    assert cli.main("restomic", words) == EX_NOPERM
+    assert "must be run by root" in capsys.readouterr().err

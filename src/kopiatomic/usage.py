@@ -29,8 +29,8 @@ How to back it up:
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
       --no-proof          do not ask the repository after the backup whether
                           everything is in it
-      --wait TIME         wait at most TIME for another run of the job to end, such
-                          as 30m or 4h (default: 0; longer with --periodic)
+      --wait TIME         wait at most TIME for another run of the job to end,
+                          such as 30m or 4h (default: 0; longer with --periodic)
       --plain             COMMAND is neither kopia nor restic: add the paths to
                           it and nothing else
 

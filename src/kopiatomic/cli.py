@@ -117,6 +117,7 @@ def _fill_standard_streams() -> None:
 def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int) -> int:
     """Say in one line why nothing was done, and return the exit status."""
     from kopiatomic.errors import PERIODIC_TROUBLE
+    from kopiatomic.formatting import title
     from kopiatomic.system.command import printable
 
     if "--periodic" not in arguments:
@@ -124,10 +125,10 @@ def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int
         return status
     # periodic(8) mails standard output, and it must be plain which job is without a backup.
     named = arguments[arguments.index("-j") + 1 :][:1] if "-j" in arguments else []
-    job = f" (job {named[0]})" if named and named[0] != "default" else ""
+    job = title(program, named[0] if named else "default")
     others = ("--upkeep", "--drill", "--status", "--check", "--sweep")
     what = next((option[2:] for option in others if option in arguments), "backup")
-    print(f"{program}{job}: NO {what.upper()}: {printable(message)}")
+    print(f"{job}: NO {what.upper()}: {printable(message)}")
     return PERIODIC_TROUBLE
 
 

@@ -1,4 +1,4 @@
-"""What outlives a run: its lock, the note that it has begun, and the history.
+"""What outlives a run: its lock, the marker that it is unfinished, and the history.
 
 Everything here belongs to root alone. The working directory lies in /var/run,
 the rest in /var/db, because /var/run is emptied at boot.
@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
-from kopiatomic.formatting import duration
+from kopiatomic.formatting import clock, duration
+from kopiatomic.system.command import quote
 from kopiatomic.system.process import CAUGHT
 
 RUN_ROOT = "/var/run"
@@ -25,7 +26,7 @@ STATE_DIRECTORY = "/var/db/kopiatomic"
 # How often a lock that another run has is tried again, in seconds.
 INTERVAL = 1.0
 
-# The outcomes of a run that has made a whole backup.
+# The outcomes of a run that made a complete backup.
 GOOD = ("success", "trouble")
 
 # Entries kept in a job's history: more than a year of nights.
@@ -41,14 +42,29 @@ _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 @dataclass(frozen=True)
 class Place:
-    """Where one job of one program keeps its things."""
+    """One job of one program: what it is called, and where it keeps its files."""
 
     program: str
     job: str
 
     @property
+    def label(self) -> str:
+        """What to call the job in a text, where there are two programs."""
+        return f"{self.program}/{self.job}"
+
+    @property
+    def status_command(self) -> str:
+        """The command that shows the state of the job, as a shell takes it."""
+        return quote([self.program, "--status", "-j", self.job])
+
+    @property
+    def sweep_command(self) -> str:
+        """The command that removes what killed runs of the job have left behind, likewise."""
+        return quote([self.program, "--sweep", "-j", self.job])
+
+    @property
     def root(self) -> str:
-        """The program's working directory, closed to others; as the mount table calls it."""
+        """The program's working directory, for root only; as the mount table calls it."""
         return f"{os.path.realpath(RUN_ROOT)}/{self.program}"
 
     @property
@@ -63,17 +79,17 @@ class Place:
 
     @property
     def unfinished(self) -> str:
-        """The note that a run has begun and has not been taken down."""
+        """The marker that a run has begun and has not been taken down yet."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.unfinished"
 
     @property
     def history(self) -> str:
-        """One line of JSON for each run that came as far as doing something."""
+        """One line of JSON for each run that was not refused."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.history"
 
     @property
     def upkeep(self) -> str:
-        """The same for upkeep and restore drills, apart from the backups."""
+        """The history of upkeep and restore drills."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.upkeep"
 
 
@@ -93,7 +109,7 @@ def check_job_name(name: str) -> str:
 def private_directory(path: str) -> None:
     """Make a directory that only we can enter, or make sure that it is one.
 
-    Raises Refusal if something else is there, or if others could get in.
+    Raises Refusal if something else is there, or if other users could enter it.
     """
     try:
         os.mkdir(path, 0o700)
@@ -106,8 +122,8 @@ def private_directory(path: str) -> None:
         raise Refusal(f"{path} is in the way: it is not a directory; move it", EX_CANTCREAT)
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise Refusal(
-            f"{path} must belong to root and be closed to others; "
-            f"look at what is in it, then: chown root {path}; chmod 700 {path}",
+            f"{path} must belong to root and be closed to other users; "
+            f"check what is in it, then: chown root {path}; chmod 700 {path}",
             EX_NOPERM,
         )
 
@@ -182,9 +198,8 @@ def _still_runs(place: Place, descriptor: int) -> str:
     words = os.pread(descriptor, 100, 0).split()
     since = ""
     if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(words[1])))
-        since = f" since {began} (process {int(words[0])})"
-    return f"job {place.job} of {place.program} still runs{since}"
+        since = f", since {clock(int(words[1]))} (process {int(words[0])})"
+    return f"{place.label} is still running{since}"
 
 
 def is_locked(place: Place) -> bool:
@@ -209,15 +224,15 @@ def is_locked(place: Place) -> bool:
 
 
 def begin(place: Place, run: str) -> None:
-    """Note on disk that ``run`` has begun, before it makes anything."""
+    """Write the marker that ``run`` is unfinished, before it makes anything."""
     private_directory(STATE_DIRECTORY)
     _replace(place.unfinished, run + "\n")
 
 
 def finish(place: Place) -> None:
-    """Take the note back: nothing of the run is left.
+    """Remove the marker: nothing of the run is left.
 
-    With it goes what a run that was killed has written by half: see _replace().
+    With it goes the half of a file that a killed run has written: see _replace().
     """
     halves = (f"{path}.new" for path in (place.unfinished, place.history, place.upkeep))
     for path in (*halves, place.unfinished):
@@ -226,7 +241,7 @@ def finish(place: Place) -> None:
 
 
 def is_unfinished(place: Place) -> bool:
-    """Say whether an earlier run was not taken down to the end."""
+    """Say whether an earlier run was not taken down completely."""
     return os.path.lexists(place.unfinished)
 
 
@@ -250,7 +265,7 @@ def _replace(path: str, text: str) -> None:
 
 
 def read_history(place: Place) -> list[dict[str, object]]:
-    """Return the job's runs, oldest first; lines that make no sense are passed over."""
+    """Return the job's runs, oldest first, without lines that cannot be read."""
     return _entries(place.history)
 
 
@@ -288,26 +303,26 @@ def _parse(line: bytes) -> dict[str, object] | None:
 
 
 def remember(place: Place, entry: Mapping[str, object]) -> None:
-    """Add a run to the job's history and let go of the oldest."""
+    """Add a run to the job's history, and remove the oldest beyond HISTORY_LENGTH."""
     _add(place.history, entry)
 
 
 def remember_upkeep(place: Place, entry: Mapping[str, object]) -> None:
-    """Add an upkeep run or a restore drill to the job's, and let go of the oldest."""
+    """Add an upkeep run or a restore drill to the job's, likewise."""
     _add(place.upkeep, entry)
 
 
 def _add(path: str, entry: Mapping[str, object]) -> None:
     private_directory(STATE_DIRECTORY)
     entries = [*_entries(path), entry][-HISTORY_LENGTH:]
-    lines, room, good_one = [], HISTORY_BYTES, False
+    lines, room, successful = [], HISTORY_BYTES, False
     for each in reversed(entries):
         line = _line(each)
-        newest_good = each.get("outcome") in GOOD and not good_one
-        good_one = good_one or newest_good
+        last_successful = each.get("outcome") in GOOD and not successful
+        successful = successful or last_successful
         room -= len(line)
-        # What the newest good backup holds is asked for by --check and by the next run.
-        lines.append(line if room >= 0 or newest_good else _line(_thinned(each)))
+        # --check and the next run need to know what the last successful backup contains.
+        lines.append(line if room >= 0 or last_successful else _line(_thinned(each)))
     _replace(path, "".join(reversed(lines)))
 
 

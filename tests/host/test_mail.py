@@ -93,7 +93,7 @@ def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Sandbox):
     finally:
         run.terminate()
         run.wait(30)
-    assert "restomic (job home): NO BACKUP: job home of restomic still runs since 2" in daily
+    assert "restomic (job home): NO BACKUP: restomic/home is still running, since 2" in daily
     assert "; waited 1 s for it; end it, or wait longer (with --wait)\n" in daily
     assert "restomic (job mail): the backup succeeded" in daily
 

@@ -192,7 +192,7 @@ IN_THE_WAY = {
     "a file for the mount root": (f"echo > {RUN}", CANTCREAT, "not a directory"),
     "a fifo for the mount root": (f"mkfifo {RUN}", CANTCREAT, "not a directory"),
     "another's mount root": (f"mkdir -m 700 {RUN}; chown {OTHER} {RUN}", NOPERM, "belong to root"),
-    "an open mount root": (f"mkdir -m 755 {RUN}", NOPERM, "closed to others"),
+    "an open mount root": (f"mkdir -m 755 {RUN}", NOPERM, "closed to other users"),
     "a link for the job": (f"mkdir -m 700 {RUN}; ln -s /victim {RUN}/default", CANTCREAT, "in the"),
     "another's job": (f"{JOB}; chown {OTHER} {RUN}/default", CANTCREAT, "belong to root"),
     "a link for the view": (f"{JOB}; ln -s /victim {RUN}/default/view", CANTCREAT, "in the way"),
@@ -204,7 +204,9 @@ IN_THE_WAY = {
     ),
     "a link for the state": (f"ln -s /victim {STATE}", CANTCREAT, "not a directory"),
     "another's state": (f"mkdir -m 700 {STATE}; chown {OTHER} {STATE}", CANTCREAT, "to root"),
-    "an open state": (f"mkdir -m 777 {STATE}; chmod 777 {STATE}", CANTCREAT, "closed to others"),
+    "an open state": (
+        f"mkdir -m 777 {STATE}; chmod 777 {STATE}", CANTCREAT, "closed to other users",
+    ),
     "a link for the next note": (
         f"mkdir -m 700 {STATE}; ln -s /victim/file {STATE}/restomic.default.unfinished.new", 0, "",
     ),

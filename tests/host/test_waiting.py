@@ -81,7 +81,7 @@ def test_it_gives_up_in_the_end(filled: Machine, running: subprocess.Popen[str])
     waiting = start(filled, "--plain", "-c", "true", "kta/src", "--wait", "2s")
     output, errors = waiting.communicate(timeout=60)
     assert (waiting.returncode, output) == (75, "")
-    assert errors.startswith("restomic: job default of restomic still runs since 2")
+    assert errors.startswith("restomic: restomic/default is still running, since 2")
     assert errors.endswith("; waited 2 s for it; end it, or wait longer (with --wait)\n")
     assert running.poll() is None
 
@@ -94,7 +94,7 @@ def test_a_signal_ends_it(filled: Machine, running: subprocess.Popen[str], numbe
     output, errors = waiting.communicate(timeout=60)
     assert (waiting.returncode, output) == (128 + number, "")
     name = signal.Signals(number).name
-    assert errors.startswith(f"restomic: interrupted by {name} while it waited: job default of")
+    assert errors.startswith(f"restomic: interrupted by {name} while it waited: restomic/default")
     assert errors.count("\n") == 1
     assert running.poll() is None
     assert not filled.path(f"{BASE}/ran").exists()
@@ -167,7 +167,7 @@ class TestPeriodic:
         waiting = by_script(filled, name, settings)
         output, _ = waiting.communicate(timeout=60)
         assert waiting.returncode == 3
-        assert "job default of restomic still runs since 2" in output
+        assert "restomic/default is still running, since 2" in output
 
     def test_a_time_that_is_none_is_trouble(self, filled: Machine, name: str, settings: str):
         variable = "daily_restomic" if "800" in name else "weekly_upkeep_restomic"

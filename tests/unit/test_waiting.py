@@ -75,7 +75,7 @@ class TestLock:
             pytest.fail("two have the lock")
         assert caught.value.status == EX_TEMPFAIL
         message = str(caught.value)
-        assert "job default of restomic still runs since 2023-11-1" in message
+        assert "restomic/default is still running, since 2023-11-1" in message
         assert "(process 4711); waited 0 s for it; end it, or wait longer" in message
         assert mask() == set()
 
@@ -94,7 +94,7 @@ class TestLock:
             pytest.fail("two have the lock")
         assert caught.value.status == 128 + number
         assert str(caught.value).startswith(
-            f"interrupted by {signal.Signals(number).name} while it waited: job default of"
+            f"interrupted by {signal.Signals(number).name} while it waited: restomic/default is"
         )
         assert mask() == set()
 

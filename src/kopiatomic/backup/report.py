@@ -127,7 +127,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
         "not_frozen": list(plan.live) if plan else [],
         "paths": list(plan.paths) if plan else [],
         "client": {
@@ -225,7 +225,7 @@ def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
     """Return a plan as plain data, for -n --json."""
     return {
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in plan.left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in plan.left_out],
         "not_frozen": list(plan.live),
         "view": [mount._asdict() for mount in plan.view],
         "not_in_view": list(plan.unseen),

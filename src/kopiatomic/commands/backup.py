@@ -3,8 +3,6 @@
 ``values`` are the command line's options by their names.
 """
 
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,12 +11,11 @@ from kopiatomic.backup import preflight, report, routine
 from kopiatomic.backup.names import name_run
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.commands import common
-from kopiatomic.errors import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
+from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job
 from kopiatomic.system import nullfs
 from kopiatomic.system.command import Door
 from kopiatomic.system.process import on_terminal
-
 
 # What a backup waits in periodic(8)'s name for another run of its job, in seconds: until a
 # drill has ended. Of what goes on for longer, an earlier backup, the mail had better tell.
@@ -59,24 +56,3 @@ def _checked(task: Task) -> Task:
     """Return a task whose hooks can be run and whose paths are real; raises Refusal."""
     preflight.hooks(task.job)
     return task._replace(job=preflight.resolve(task.job))
-
-
-def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
-    """Remove what runs that were killed have left behind."""
-    wait = common.wait_of(values)
-    common.need_root(job)
-    place = state.Place(job.program, job.name)
-    with state.lock(place, wait):
-        done = report.Report(job.program, job.name, "", began=time.time())
-        routine.sweep(place, door, done, thoroughly=True)
-    if "--json" in values:
-        common.show(formatting.as_json({"removed": done.swept, "notes": done.notes}))
-    else:
-        lines = [f"removed {each}" for each in done.swept] or ["nothing was left behind"]
-        common.show("".join(f"{line}\n" for line in lines))
-    periodic = "--periodic" in values
-    for note in done.notes:
-        print(f"{job.program}: {note}", file=sys.stdout if periodic else sys.stderr)
-    if not done.notes:
-        return 0
-    return PERIODIC_TROUBLE if periodic else EX_OSERR

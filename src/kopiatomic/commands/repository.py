@@ -13,7 +13,6 @@ from kopiatomic.repository import account as accounts
 from kopiatomic.repository import drill, upkeep
 from kopiatomic.system.command import Door, quote
 
-
 # What upkeep and drills wait in periodic(8)'s name for the job's backup, in seconds. The weekly
 # and the monthly ones begin one or two hours after the daily backup, which may take all night.
 PERIODIC_WAIT = 6 * 3600

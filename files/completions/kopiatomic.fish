@@ -60,3 +60,4 @@ complete -c kopiatomic -l maintenance -d 'For --upkeep: full maintenance of kopi
 complete -c kopiatomic -l drill -x -d 'Restore that many files and compare them'
 complete -c kopiatomic -l seed -x -d 'For --drill: choose the files of an earlier drill'
 complete -c kopiatomic -l size-limit -x -d 'For --drill: pass over larger files'
+complete -c kopiatomic -l wait -x -d 'Wait for a run of the job that still goes on'

@@ -4,7 +4,7 @@ from kopiatomic.clients import client_of
 
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
-       {program} --status | --sweep [-j job]
+       {program} --status [-j job] | --sweep [-a | -j job]
        {program} --check [--max-age hours] [--expect program/job] ...
        {program} --upkeep | --drill N [-ceoj as for the backup] ...
 
@@ -28,8 +28,11 @@ How:
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
       --plain             COMMAND is neither kopia nor restic: give it the paths
                           and nothing else
+      --wait TIME         wait so long (30s, 10m, 4h) for a run of the job that
+                          still goes on, not refuse at once; for all that is
+                          done to a job. With --periodic 10m, between backups 6h
 
-Commands of yours, run by sh in the live system:
+Commands of yours, run by sh in the live system, with the umask you have:
   -p, --before COMMAND          before the snapshot; if it fails, no backup
   -s, --after-snapshot COMMAND  right after it, also if it failed
   -q, --after COMMAND           when all is over; KOPIATOMIC_OUTCOME and
@@ -57,7 +60,8 @@ Else:
                             for the jobs that are named after it
       --expect PROGRAM/JOB  a job that must be fresh, not all that ever ran; may
                             be given more than once
-      --sweep             remove what a run that was killed has left behind
+      --sweep             remove what a run that was killed has left behind, of
+                          the job, or with -a of all jobs of {program}
       --verbose           show every command
       --periodic          report and exit as periodic(8) scripts do
       --datasets WORDS    more datasets and paths in one text, split as sh would

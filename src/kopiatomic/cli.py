@@ -162,10 +162,13 @@ def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
         care = repository.look_after if instead == "--upkeep" else repository.restore_drill
         return care(job, door, values)
 
+    if instead == "--sweep":
+        from kopiatomic.commands import sweep
+
+        return sweep.sweep(job, door, values)
+
     from kopiatomic.commands import backup
 
-    if instead == "--sweep":
-        return backup.sweep(job, door, values)
     _need_a_selection(job)
     return (backup.dry_run if "-n" in values else backup.back_up)(job, door, values)
 
@@ -260,7 +263,9 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
     idle = [name for name in ("-n", "--status", "--check") if name in switches]
     if "--wait" in switches and idle:
         raise Refusal(f"--wait does not go with {idle[0]}, which waits for nothing")
-    if asked and (job.targets or job.everything):
+    if "--sweep" in asked and {"-a", "-j"} <= switches:
+        raise Refusal("--sweep -a is about all jobs: leave out -a, or -j")
+    if asked and (job.targets or (job.everything and asked != ["--sweep"])):
         raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")
     if "--check" in asked and "-j" in switches:
         raise Refusal("--check looks at all jobs; --expect names those that must be fresh")

@@ -4,7 +4,7 @@ from kopiatomic.clients import client_of
 
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
-       {program} --status | --sweep [-j job]
+       {program} --status [-j job] | --sweep [-a | -j job]
        {program} --check [--max-age hours] [--expect program/job] ...
        {program} --upkeep | --drill N [-ceoj as for the backup] ...
 
@@ -34,7 +34,7 @@ How to back it up:
       --plain             COMMAND is neither kopia nor restic: add the paths to
                           it and nothing else
 
-Your own commands, run by sh in the live system:
+Your own commands, run by sh in the live system, with your umask:
   -p, --before COMMAND          before the snapshot; no backup if it fails
   -s, --after-snapshot COMMAND  right after the snapshot, even if that failed
   -q, --after COMMAND           at the end, after the cleanup; the variables
@@ -63,7 +63,8 @@ Jobs:
       --expect PROGRAM/JOB  a job that must have a recent successful backup
                             (default: all that have ever run); may be given
                             more than once
-      --sweep             remove what killed runs of the job have left behind
+      --sweep             remove what killed runs of the job have left behind, or
+                          with -a those of all jobs of {program}
 
 Output, and options for scripts:
   -n, --dry-run           print what would be done, and do nothing

@@ -80,6 +80,9 @@ def test_a_reader_that_goes_ends_what_a_hook_runs(filled: Machine):
 
 
 def test_what_the_caller_ignores_stays_ignored(filled: Machine):
-    hook = f"(kill -HUP $(sh -c 'echo $PPID'); echo lives > {BASE}/told); true"
+    hook = f"sh -c 'kill -HUP $$; echo lives > {BASE}/told'; true"
     restomic(filled, "-c", "true", "-s", hook, before="trap '' HUP")
     assert read_soon(filled, f"{BASE}/told") == "lives\n"
+    filled.path(f"{BASE}/told").unlink()
+    restomic(filled, "-c", "true", "-s", hook)
+    assert not filled.path(f"{BASE}/told").exists()

@@ -181,12 +181,17 @@ return failed
 
 
 def destroy_program(snapshots: Sequence[str]) -> str:
-    """Return the Lua text that destroys these snapshots, each for itself."""
+    """Return the Lua text that destroys these snapshots, each for itself.
+
+    To ``zfs.sync.destroy`` one that is not there is destroyed already, which is
+    success; but it may be there under another name, since its dataset was renamed.
+    """
     return f"""\
 {_lua_names(snapshots)}
 local failed = {{}}
 for _, name in ipairs(names) do
-	local e = zfs.sync.destroy(name)
+	local e = {ENOENT}
+	if zfs.exists(name) then e = zfs.sync.destroy(name) end
 	if e ~= 0 then failed[name] = e end
 end
 return failed

@@ -183,14 +183,16 @@ return failed
 def destroy_program(snapshots: Sequence[str]) -> str:
     """Return the Lua text that destroys these snapshots, each for itself.
 
-    zfs.sync.destroy() says nothing of one that is not there, so that is asked for.
+    To ``zfs.sync.destroy`` one that is not there is destroyed already, which is
+    success; but it may be there under another name, since its dataset was renamed.
+    An early ``zfs.exists`` answers nothing at all, which is not false.
     """
     return f"""\
 {_lua_names(snapshots)}
 local failed = {{}}
 for _, name in ipairs(names) do
 	local e = {ENOENT}
-	if zfs.exists(name) then e = zfs.sync.destroy(name) end
+	if zfs.exists(name) ~= false then e = zfs.sync.destroy(name) end
 	if e ~= 0 then failed[name] = e end
 end
 return failed

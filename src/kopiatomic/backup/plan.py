@@ -372,7 +372,8 @@ def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
         return LeftOut(name, "not mounted: its encryption key is not loaded", LOCKED)
     if dataset.canmount == "off":
         return LeftOut(name, "not mounted: its property canmount is off", CANNOT_MOUNT)
-    if _is_sibling(name, root):
+    # Of others beside it, which need not be boot environments, bectl(8) sets this.
+    if dataset.canmount == "noauto" and _is_sibling(name, root):
         reason = (
             "a boot environment that is not in use; name / instead, which is always the one in use"
         )
@@ -381,8 +382,9 @@ def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
 
 
 def _is_sibling(name: str, root: str) -> bool:
-    """Say whether a dataset is a boot environment beside the one in use, as bectl(8) has them."""
-    return "/" in root and name != root and _parents(name)[:1] == _parents(root)[:1]
+    """Say whether a dataset is, or is in, a boot environment beside the one in use (bectl(8))."""
+    beside = f"{root.rpartition('/')[0]}/"
+    return "/" in root and name.startswith(beside) and root not in (name, *_parents(name))
 
 
 def _nothing_left(left_out: Sequence[LeftOut]) -> str:

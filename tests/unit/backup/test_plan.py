@@ -473,7 +473,7 @@ class TestBootEnvironments:
         assert captured(plan_for(self.machine(mounted=False), "/")) == {"zroot/ROOT/default": "/"}
 
     def test_elsewhere_there_are_none(self):
-        machine = ([*simple()[0], unmounted("zroot/old")], simple()[1])
+        machine = ([*simple()[0], unmounted("zroot/old", canmount="noauto")], simple()[1])
         assert str(refused(machine, "zroot/old")).endswith("not mounted")
 
     def test_one_that_bectl_has_mounted_to_look_into_it_is_not_taken_along(self):
@@ -485,6 +485,27 @@ class TestBootEnvironments:
         assert [each.kind for each in plan.left_out if each.name == "zroot/ROOT/old"] == [
             "inactive"
         ]
+
+    def test_nor_is_what_belongs_to_it(self):
+        datasets, mounts = self.machine()
+        datasets.append(dataset("zroot/ROOT/old/usr"))
+        mounts += [zfs("zroot/ROOT/old", "/tmp/be_mount.Xa1"),
+                   zfs("zroot/ROOT/old/usr", "/tmp/be_mount.Xa1/usr")]  # fmt: skip
+        plan = plan_for((datasets, mounts), everything=True)
+        assert not {"zroot/ROOT/old", "zroot/ROOT/old/usr"} & {*captured(plan)}
+
+    def test_what_belongs_to_the_one_in_use_is(self):
+        datasets, mounts = installer()
+        datasets.append(dataset("zroot/ROOT/default/usr", canmount="noauto"))
+        mounts.append(zfs("zroot/ROOT/default/usr", "/tmp/be_mount.x"))
+        plan = plan_for((datasets, mounts), everything=True)
+        assert "zroot/ROOT/default/usr" in captured(plan)
+
+    def test_not_all_that_lies_beside_the_root_is_one(self):
+        """There are layouts in which / is a dataset among others."""
+        datasets = [dataset("zroot/root"), unmounted("zroot/spare")]
+        refusal = refused((datasets, [zfs("zroot/root", "/")]), "zroot/spare")
+        assert str(refusal).endswith("zroot/spare cannot be backed up: not mounted")
 
     def test_another_dataset_may_be_mounted_there(self):
         datasets, mounts = installer()

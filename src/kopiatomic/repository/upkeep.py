@@ -53,7 +53,7 @@ def run(task: Task, streams: Streams, wishes: Wishes) -> Account:
 
 def plan(task: Task, wishes: Wishes) -> list[Step]:
     """Return the steps that were asked for, in their order; raises Refusal."""
-    return task.client.steps(task.job, wishes, task.environment)
+    return task.client.steps(task.job, wishes, task.environment, task.script)
 
 
 def _do_all(

@@ -6,21 +6,17 @@ Where a name leaves a doubt it is taken for a secret's: one value too many that
 is hidden does little harm, and ``chmod 700`` answers one warning too many.
 """
 
-import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, unquote
 
-from kopiatomic.system.command import decode, printable
+from kopiatomic.system.command import printable
 
 HIDDEN = "[hidden]"
 
 # Shorter values are too likely to be a part of ordinary words.
 SHORTEST = 4
-
-# In bytes. Wrappers are small; anything larger is a program.
-SCRIPT_LIMIT = 256 * 1024
 
 # In characters. A private key of 4096 bits has 3300 of them.
 LONGEST = 8192
@@ -84,16 +80,6 @@ def is_secret(name: str) -> bool:
     return any(_SECRET_END.fullmatch(word) and word not in _OTHER_WORDS for word in words)
 
 
-def script_at(path: str | None) -> str:
-    """Return the text of a script, or nothing if there is none that can be read."""
-    try:
-        with open(path or os.devnull, "rb") as file:
-            data = file.read(SCRIPT_LIMIT)
-    except (OSError, ValueError):
-        return ""
-    return decode(data) if data.startswith(b"#!") else ""
-
-
 def secrets_in(script: str) -> Iterator[tuple[str, str]]:
     """Yield the secrets that stand in the text of a shell script: name and value.
 
@@ -138,14 +124,13 @@ def _literal(text: str) -> str:
 
 
 def redactor(
-    environment: Mapping[str, str], words: Sequence[str] = (), wrapper: str | None = None
+    environment: Mapping[str, str], words: Sequence[str] = (), script: str = ""
 ) -> Callable[[str], str]:
     """Return a function that hides secrets in a text.
 
-    Secret are the values of variables and options that are called so, what a
-    wrapper script at ``wrapper`` gives to such, and passwords in URLs.
+    Secret are the values of variables and options that are called so, what the
+    text of a wrapper, ``script``, gives to such, and passwords in URLs.
     """
-    script = script_at(wrapper)
     texts = [*environment.values(), *words, script]
     values = {
         *(value for name, value in environment.items() if is_secret(name)),

@@ -4,8 +4,7 @@ A client can end well without having made a backup, or with one in which a whole
 dataset is missing: --one-file-system, an exclude, a wrapper with paths of its own.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from kopiatomic.backup.plan import Plan
@@ -15,6 +14,7 @@ from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed
+from kopiatomic.system.machine import ancestors
 from kopiatomic.system.process import Signals
 
 # How long a repository may take to answer, in seconds.
@@ -59,18 +59,30 @@ def is_wanted(job: Job) -> bool:
 def expect(plan: Plan, client: Client) -> Evidence:
     """Look into the snapshots for what the backup must have; call it while they are mounted."""
     holds = {hold.dataset: hold.directory for hold in plan.holds}
+    datasets = {each.point: each.dataset for each in plan.captured}
+    nested = _nested(datasets)
     points = {
-        each.point: _has_entries(holds.get(each.dataset, each.point), client.keeps)
-        for each in plan.captured
+        point: _has_entries(client, holds.get(dataset, point), nested.get(point, set()))
+        for point, dataset in datasets.items()
     }
-    return Evidence(points, {each.point: each.dataset for each in plan.captured})
+    return Evidence(points, datasets)
 
 
-def _has_entries(directory: str, keeps: Callable[[int], bool]) -> bool:
+def _nested(points: Collection[str]) -> dict[str, set[str]]:
+    """Return of each mount point the names of its entries that lead to another one of them."""
+    found: dict[str, set[str]] = {}
+    for point in points:
+        for above in ancestors(point)[1:]:
+            if above in points:
+                name = point[len(above.rstrip("/")) + 1 :].split("/")[0]
+                found.setdefault(above, set()).add(name)
+    return found
+
+
+def _has_entries(client: Client, directory: str, nested: Collection[str]) -> bool:
     """Say whether a directory has an entry that the client keeps; also if that is not known."""
     try:
-        with os.scandir(directory) as entries:
-            return any(keeps(entry.stat(follow_symlinks=False).st_mode) for entry in entries)
+        return client.has_entries(directory, nested)
     except OSError:
         return True
 

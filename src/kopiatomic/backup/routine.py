@@ -344,9 +344,10 @@ def back_up(work: Work) -> None:
     if plan.temporary is not None:
         environment["TMPDIR"] = plan.temporary
     last = last_paths(work.place)
-    parent = client.parent(task.door, job, plan.paths, last, environment)
+    parent = client.parent(task.door, job, plan.paths, last, environment, task.script)
     captured = work.streams.capture
-    request = Request(plan.paths, plan.skipped, report.moment, parent, captured)
+    zone = client.zone(environment, task.script)
+    request = Request(plan.paths, plan.skipped, report.moment, parent, captured, zone)
     report.client = words = client.backup_command(job, request)
     work.signals.check()
     streams = work.streams

@@ -13,7 +13,7 @@ from kopiatomic.backup.report import Report
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.monitoring.history import read_pasts
+from kopiatomic.monitoring.history import read_histories
 from kopiatomic.monitoring.leftovers import find_leftovers
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door, printable
@@ -44,7 +44,7 @@ def _swept(place: Place, door: Door, wait: float) -> Report:
 
 def _sweep_all(program: str, door: Door, values: Mapping[str, str], wait: float) -> int:
     """Sweep one job after the other; what cannot be removed of one is no matter to the next."""
-    pasts = [past for past in read_pasts() if past.place.program == program]
+    pasts = [past for past in read_histories() if past.place.program == program]
     running = {past.place.job for past in pasts if past.running}
     found = {each.place for each in find_leftovers(door) if each.place.program == program}
     reports: list[Report] = []

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from kopiatomic import state
 from kopiatomic.clients import programs
+from kopiatomic.clients.wrapper import script_of
 from kopiatomic.monitoring.history import JobHistory
-from kopiatomic.redact import script_at, secrets_in
+from kopiatomic.redact import secrets_in
 from kopiatomic.state import Place
 from kopiatomic.system.command import find, printable, quote
 from kopiatomic.system.machine import ancestors
@@ -104,7 +105,7 @@ def _open_secret(path: str, found: os.stat_result) -> str | None:
     above = ancestors(os.path.realpath(path))[1:]
     if not all(os.stat(directory).st_mode & stat.S_IXOTH for directory in above):
         return None
-    return next((name for name, _ in secrets_in(script_at(path))), None)
+    return next((name for name, _ in secrets_in(script_of(path))), None)
 
 
 # What that means

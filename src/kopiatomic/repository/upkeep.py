@@ -54,7 +54,7 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: float = 0.0) -> Acco
 
 def plan(task: Task, wishes: Wishes) -> list[Step]:
     """Return the steps that were asked for, in their order; raises Refusal."""
-    return task.client.steps(task.job, wishes, task.environment)
+    return task.client.steps(task.job, wishes, task.environment, task.script)
 
 
 def _do_all(

@@ -20,7 +20,7 @@ from kopiatomic.backup import view
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Hold, Plan, ViewMount
 from kopiatomic.system.command import CommandFailed, Door
-from kopiatomic.system.machine import Mount, join
+from kopiatomic.system.machine import Mount
 
 NAMES = Names("run", "snapshot", "/nowhere")
 VIEW = NAMES.view

@@ -10,7 +10,7 @@ from kopiatomic import cli, state
 from kopiatomic.backup.report import Report
 from kopiatomic.commands import common, sweep
 from kopiatomic.errors import EX_OSERR, EX_TEMPFAIL, EX_USAGE, Refusal
-from kopiatomic.monitoring.history import Past
+from kopiatomic.monitoring.history import JobHistory
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 
@@ -24,7 +24,9 @@ def jobs(monkeypatch):
         outcome = jobs[place.job]
         if isinstance(outcome, Refusal):
             raise outcome
-        return Report(place.program, place.job, "", 0.0, swept=list(outcome))
+        report = Report(place.program, place.job, "", 0.0)
+        report.swept = list(outcome)
+        return report
 
     def leftovers(door):
         return [
@@ -35,7 +37,7 @@ def jobs(monkeypatch):
     monkeypatch.setattr(common, "need_root", lambda job: None)
     monkeypatch.setattr(sweep, "_swept", swept)
     monkeypatch.setattr(sweep, "find_leftovers", leftovers)
-    monkeypatch.setattr(sweep, "read_pasts", list)
+    monkeypatch.setattr(sweep, "read_histories", list)
     monkeypatch.setattr(state, "is_locked", lambda place: False)
     return jobs
 
@@ -97,10 +99,10 @@ def test_a_signal_ends_all_of_it(jobs, capfd):
 
 def test_as_json(jobs, capfd, monkeypatch):
     pasts = [
-        Past(Place("restomic", "c"), running=True), Past(Place("restomic", "d")),
-        Past(Place("kopiatomic", "e"), running=True),
+        JobHistory(Place("restomic", "c"), running=True), JobHistory(Place("restomic", "d")),
+        JobHistory(Place("kopiatomic", "e"), running=True),
     ]  # fmt: skip
-    monkeypatch.setattr(sweep, "read_pasts", lambda: pasts)
+    monkeypatch.setattr(sweep, "read_histories", lambda: pasts)
     jobs.update({"a": ["snapshot s"], "b": Refusal("stuck", EX_TEMPFAIL)})
     assert main("--json") == EX_TEMPFAIL
     assert json.loads(capfd.readouterr().out) == {

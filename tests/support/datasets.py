@@ -70,3 +70,8 @@ def view_of(plan: Plan) -> dict[str, str]:
 def left_out(plan: Plan) -> dict[str, str]:
     """Return what a plan leaves out, with reasons."""
     return {each.name: each.reason for each in plan.left_out}
+
+
+def left_out_kinds(plan: Plan) -> dict[str, str]:
+    """Return what a plan leaves out, and of which kind the reason is."""
+    return {each.name: each.kind for each in plan.left_out}

@@ -14,6 +14,7 @@ from kopiatomic.formatting import (
     section,
     size,
     table,
+    waited,
     what_was_said,
 )
 from kopiatomic.system.command import describe_status, fits, printable, quote
@@ -49,6 +50,7 @@ class Report:
         self.program, self.job, self.run, self.began = program, job, run, began
         self.env_file, self.command, self.hooks = env_file, command, hooks
         self.ended = 0.0
+        self.waited = 0.0  # before it began, for another run of the job to end
         self.outcome = "success"
         self.status = 0  # the exit status of the run
         self.saved = False  # whether there is a backup: see settle()
@@ -96,7 +98,7 @@ class Report:
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
         left_out = self.plan.left_out if self.plan else ()
-        return bool(self.notes or self.swept or self.complaints or left_out)
+        return bool(self.notes or self.swept or self.complaints or left_out or self.waited)
 
     @property
     def moment(self) -> float | None:
@@ -121,10 +123,11 @@ def as_dict(report: Report) -> dict[str, object]:
         "began": iso(report.began),
         "ended": iso(report.ended),
         "seconds": round(report.ended - report.began, 3),
+        "waited": round(report.waited, 3),
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
         "not_frozen": list(plan.live) if plan else [],
         "paths": list(plan.paths) if plan else [],
         "client": {
@@ -146,6 +149,7 @@ def as_text(report: Report) -> str:
     took = report.ended - report.began
     lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
+    lines += waited(report.waited)
     plan = report.plan
     if report.captured_at and plan:
         lines += ["", _when(report)]
@@ -221,7 +225,7 @@ def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
     """Return a plan as plain data, for -n --json."""
     return {
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in plan.left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in plan.left_out],
         "not_frozen": list(plan.live),
         "view": [mount._asdict() for mount in plan.view],
         "not_in_view": list(plan.unseen),

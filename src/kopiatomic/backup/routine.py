@@ -75,8 +75,8 @@ class Work:
         self.drawing, self.report.plan = drawing, drawing.plan
 
 
-def run(task: Task, streams: Streams) -> Report:
-    """Back up once and return the report.
+def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
+    """Back up once, ``wait`` seconds later at most if the job still runs; return the report.
 
     Raises Refusal, before anything was touched, if there is something for the user
     to mend; what goes wrong later is in the report.
@@ -84,9 +84,10 @@ def run(task: Task, streams: Streams) -> Report:
     job, door = task.job, task.door
     preflight.not_in_a_jail(door)
     place = Place(job.program, job.name)
-    names = name_run(place)
-    with state.lock(place), Signals() as signals:
+    with state.lock(place, wait) as waited, Signals() as signals:
+        names = name_run(place)
         report = begin_report(task, names)
+        report.waited = waited
         work = Work(task, place, names, signals, replace(streams, hide=task.hide), report)
         look_early(work, sweep(place, door, report))
         try:
@@ -443,7 +444,7 @@ def call_hook(work: Work, signals: Signals, option: str, text: str | None) -> No
             "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
         }
     try:
-        ended = process.run(
+        ended = process.run_hook(
             task.door, ["/bin/sh", "-c", text], environment, signals, work.streams
         )
     except CommandFailed as error:

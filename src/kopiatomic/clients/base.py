@@ -51,6 +51,7 @@ class Needs(NamedTuple):
     writable: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
     repository: str | None = None
+    repositories: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 

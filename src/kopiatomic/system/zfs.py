@@ -181,12 +181,18 @@ return failed
 
 
 def destroy_program(snapshots: Sequence[str]) -> str:
-    """Return the Lua text that destroys these snapshots, each for itself."""
+    """Return the Lua text that destroys these snapshots, each for itself.
+
+    To ``zfs.sync.destroy`` one that is not there is destroyed already, which is
+    success; but it may be there under another name, since its dataset was renamed.
+    An early ``zfs.exists`` answers nothing at all, which is not false.
+    """
     return f"""\
 {_lua_names(snapshots)}
 local failed = {{}}
 for _, name in ipairs(names) do
-	local e = zfs.sync.destroy(name)
+	local e = {ENOENT}
+	if zfs.exists(name) ~= false then e = zfs.sync.destroy(name) end
 	if e ~= 0 then failed[name] = e end
 end
 return failed
@@ -265,11 +271,10 @@ def _destroy_in_pool(door: Door, snapshots: Sequence[str]) -> Destroyed:
         failed = _run_program(door, snapshots, destroy_program(snapshots))
     except CommandFailed:
         return _all_of(_destroy_one(door, name) for name in snapshots)
-    busy = sorted(name for name, number in failed.items() if number != ENOENT)
-    return Destroyed(
-        tuple(NotDestroyed(name, reason_for(failed[name])) for name in busy),
-        tuple(sorted(name for name, number in failed.items() if number == ENOENT)),
-    )
+    missing = sorted(name for name, number in failed.items() if number == ENOENT)
+    # zfs-destroy(8) unmounts what a look into .zfs/snapshot has mounted; a program cannot.
+    others = [_destroy_one(door, name) for name in sorted(failed) if name not in set(missing)]
+    return _all_of([*others, Destroyed(missing=tuple(missing))])
 
 
 def _destroy_one(door: Door, name: str) -> Destroyed:

@@ -10,6 +10,7 @@ from support.datasets import (
     dataset,
     installer,
     left_out,
+    left_out_kinds,
     plan_for,
     simple,
     unmounted,
@@ -43,15 +44,16 @@ class TestSelection:
         assert plan.paths == ("/home",)
 
     def test_a_dataset_within_that_was_not_selected_is_named(self):
-        assert left_out(plan_for(simple(), "zroot/home")) == {
-            "/home/ben": "not selected (dataset zroot/home/ben)"
-        }
+        plan = plan_for(simple(), "zroot/home")
+        assert left_out(plan) == {"/home/ben": "not selected (dataset zroot/home/ben)"}
+        assert left_out_kinds(plan) == {"/home/ben": "not selected"}
 
     def test_a_file_system_within_that_is_not_zfs_is_named(self):
         datasets, mounts = simple()
         mounts.append(Mount("tmpfs", "/home/ben/scratch", "tmpfs"))
         plan = plan_for((datasets, mounts), "zroot/home", recursive=True)
         assert left_out(plan) == {"/home/ben/scratch": "not on ZFS (tmpfs)"}
+        assert left_out_kinds(plan) == {"/home/ben/scratch": "not zfs"}
         assert "/home/ben/scratch" not in view_of(plan)
 
     def test_recursive(self):
@@ -88,6 +90,7 @@ class TestSelection:
         plan = plan_for(simple(), everything=True, exclude=("zroot/h*",))
         assert set(captured(plan)) == {"tank"}
         assert left_out(plan)["zroot/home/ben"] == "excluded by zroot/h*"
+        assert left_out_kinds(plan)["zroot/home/ben"] == "excluded"
 
     def test_an_exclude_that_matches_nothing_is_told(self):
         plan = plan_for(simple(), "tank", exclude=("zroot/hmoe",))
@@ -98,23 +101,28 @@ class TestSelection:
         datasets[2] = dataset("zroot/home/ben", backup="off")
         plan = plan_for((datasets, mounts), "zroot/home", recursive=True)
         assert left_out(plan)["zroot/home/ben"] == "its property org.kopiatomic:backup is off"
+        assert left_out_kinds(plan)["zroot/home/ben"] == "property"
         assert captured(plan_for((datasets, mounts), "zroot/home/ben"))
 
     @pytest.mark.parametrize(
-        ("odd", "reason"),
+        ("odd", "kind", "reason"),
         [
-            (unmounted("t/x"), "not mounted"),
-            (unmounted("t/x", canmount="off"), "not mounted: its property canmount is off"),
-            (unmounted("t/x", keystatus="unavailable"),
+            (unmounted("t/x"), "not mounted", "not mounted"),
+            (unmounted("t/x", canmount="off"), "canmount",
+             "not mounted: its property canmount is off"),
+            (unmounted("t/x", keystatus="unavailable"), "locked",
              "not mounted: its encryption key is not loaded"),
-            (dataset("t/x", jailed=True), "belongs to a jail (its property jailed is on)"),
-            (unmounted("t/x", type="volume"), "a volume, which holds no files"),
-            (dataset("t/x"), "another file system is mounted over it"),
+            (dataset("t/x", jailed=True), "jailed",
+             "belongs to a jail (its property jailed is on)"),
+            (unmounted("t/x", type="volume"), "volume", "a volume, which holds no files"),
+            (dataset("t/x"), "hidden", "another file system is mounted over it"),
         ],
     )  # fmt: skip
-    def test_what_cannot_be_captured(self, odd: Dataset, reason: str):
+    def test_what_cannot_be_captured(self, odd: Dataset, kind: str, reason: str):
         machine = [dataset("t"), odd], [*ROOT, zfs("t", "/t")]
-        assert left_out(plan_for(machine, "t", recursive=True))["t/x"] == reason
+        plan = plan_for(machine, "t", recursive=True)
+        assert left_out(plan)["t/x"] == reason
+        assert left_out_kinds(plan)["t/x"] == kind
         refusal = refused(machine, "t/x")
         assert str(refusal) == f"t/x cannot be backed up: {reason}"
         assert refusal.status == EX_NOINPUT
@@ -122,7 +130,9 @@ class TestSelection:
     def test_a_name_too_long_for_a_snapshot(self):
         name = "t/" + "x" * 243
         machine = [dataset("t"), dataset(name)], [*ROOT, zfs("t", "/t"), zfs(name, "/t/x")]
-        assert "too long" in left_out(plan_for(machine, "t", recursive=True))[name]
+        plan = plan_for(machine, "t", recursive=True)
+        assert "too long" in left_out(plan)[name]
+        assert left_out_kinds(plan)[name] == "too long"
 
     def test_a_mount_point_too_long_to_be_mounted_again(self):
         point = "/" + "ä" * 500

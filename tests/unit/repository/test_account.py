@@ -1,8 +1,8 @@
-"""The account of what is done between backups."""
+"""The account of upkeep and drills, and how it enters the job's history."""
 
 from __future__ import annotations
 
-import os
+import json
 
 import pytest
 
@@ -10,40 +10,78 @@ from kopiatomic import state
 from kopiatomic.errors import EX_OSERR
 from kopiatomic.repository import account as accounts
 from kopiatomic.repository.account import Account, Done
+from unit.drills import place
+
+__all__ = ["place"]
 
 
-@pytest.fixture(autouse=True)
-def _ours(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: os.stat(tmp_path).st_uid)
+@pytest.fixture
+def account():
+    return Account("upkeep", "restomic", "default", began=1795410241.25)
 
 
-def test_the_first_problem_decides():
-    account = Account("upkeep", "restomic", "default", 0.0)
-    account.fail("locked", 11)
-    account.fail("busy", 71, "trouble")
-    assert (account.outcome, account.status) == ("failed", 11)
-    assert account.problems == ["locked", "busy"]
+def as_it_is(text):
+    return text
 
 
-def test_it_is_entered_into_the_history_without_secrets(place):
-    account = Account("drill", "restomic", "default", 0.0, notes=["with hunter2"])
-    account.steps.append(Done("check", "ok", 0, 1.23456))
-    account.fail("no hunter2", 1)
-    accounts.close(place, account, lambda text: text.replace("hunter2", "*"))
-    (entry,) = state.read_upkeep(place)
-    assert entry == accounts.as_dict(account)
-    assert (entry["kind"], entry["status"]) == ("drill", 1)
-    assert (entry["notes"], entry["problems"]) == (["with *"], ["no *"])
-    assert entry["steps"] == [{"name": "check", "outcome": "ok", "status": 0, "seconds": 1.235}]
-    assert entry["seconds"] == round(account.seconds, 3) > 0
+class TestFail:
+    def test_the_first_problem_decides(self, account):
+        account.fail("one", 3)
+        account.fail("two", 130, "interrupted")
+        assert (account.status, account.outcome) == (3, "failed")
+        assert account.problems == ["one", "two"]
+
+    def test_an_outcome_of_its_own(self, account):
+        account.fail("asked to end", 143, "interrupted")
+        assert (account.status, account.outcome) == (143, "interrupted")
+
+    def test_all_is_well_before(self, account):
+        assert (account.status, account.outcome, account.problems) == (0, "success", [])
 
 
-def test_a_history_that_cannot_be_written_is_a_problem(place, monkeypatch):
-    def refuse(*_):
-        raise OSError(28, "No space left on device")
+class TestClose:
+    def test_enters_it_into_the_history(self, place, account):
+        account.steps = [Done("check", "ok", 0, 1.23456), Done("prune")]
+        accounts.close(place, account, as_it_is)
+        (entry,) = state.read_upkeep(place)
+        assert entry == json.loads(json.dumps(accounts.as_dict(account)))
+        assert account.ended > account.began
 
-    monkeypatch.setattr(state, "remember_upkeep", refuse)
-    account = Account("upkeep", "restomic", "default", 0.0)
-    accounts.close(place, account, str)
-    assert (account.outcome, account.status) == ("failed", EX_OSERR)
-    assert "the history cannot be written: " in account.problems[0]
+    def test_without_secrets(self, place, account):
+        account.fail("cannot open with horse", 1)
+        account.notes.append("horse was here")
+        accounts.close(place, account, lambda text: text.replace("horse", "[hidden]"))
+        told = json.dumps([accounts.as_dict(account), state.read_upkeep(place)])
+        assert "horse" not in told
+        assert told.count("[hidden]") == 4
+
+    def test_a_history_that_cannot_be_written_is_a_problem(self, place, account, tmp_path):
+        (tmp_path / "db").write_text("a file is in the way")
+        accounts.close(place, account, as_it_is)
+        assert (account.status, account.outcome) == (EX_OSERR, "failed")
+        assert account.problems[0].startswith("the history cannot be written: ")
+
+    def test_it_does_not_hide_what_went_wrong_before(self, place, account, tmp_path):
+        (tmp_path / "db").write_text("a file is in the way")
+        account.fail("one", 3)
+        accounts.close(place, account, as_it_is)
+        assert (account.status, len(account.problems)) == (3, 2)
+
+
+def test_as_plain_data(account):
+    account.ended = account.began + 61.23456
+    account.steps = [Done("check", "failed", -9, 1.23456), Done("prune")]
+    account.fail("check: killed", 137)
+    account.notes.append("a note")
+    account.said = "what the client printed stays out of the history"
+    data = accounts.as_dict(account)
+    assert data == {
+        "kind": "upkeep", "program": "restomic", "job": "default", "outcome": "failed",
+        "status": 137, "began": data["began"], "ended": data["ended"], "seconds": 61.235,
+        "steps": [
+            {"name": "check", "outcome": "failed", "status": -9, "seconds": 1.235},
+            {"name": "prune", "outcome": "not run", "status": None, "seconds": 0.0},
+        ],
+        "problems": ["check: killed"], "notes": ["a note"],
+    }  # fmt: skip
+    assert account.seconds == pytest.approx(61.23456)

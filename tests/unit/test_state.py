@@ -134,7 +134,7 @@ class TestHistory:
         report = Report("kopiatomic", "default", "run", 0.0)
         paths = tuple(f"/tank/{number:09}" for number in range(10000))
         captured = tuple(Captured(path[1:], path) for path in paths)
-        plan = Plan(Names("", "", ""), captured, (), (), paths, (), None, ())
+        plan = Plan(Names("", "", ""), captured, (), (), (), paths)
         report.plan, report.client = plan, ["kopia", *paths]
         report.figures = report.figures._replace(snapshots=paths)
         report.swept = report.notes = list(paths)

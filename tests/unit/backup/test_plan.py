@@ -542,7 +542,7 @@ class TestLess:
         assert view_of(after)["/home"] == "gap"
         assert after.paths == ("/",)
         # It must not slip in live.
-        assert [m for m in after.view if m.point == "/home"][0].directories == ("ben",)
+        assert {m.point: m.directories for m in after.view}["/home"] == ("ben",)
 
     def test_the_trees_of_gaps_do_not_move(self):
         """They are there already when the plan is drawn again."""

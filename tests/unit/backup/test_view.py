@@ -651,7 +651,9 @@ class TestRemovingDirectories:
         assert view.remove_directories(names) == []
         assert not os.path.lexists(names.directory)
 
-    @pytest.mark.parametrize("where", ["view/file", "gap/0/a/file", "file", "hold/0/file", "hold/file"])
+    @pytest.mark.parametrize(
+        "where", ["view/file", "gap/0/a/file", "file", "hold/0/file", "hold/file"]
+    )
     def test_a_file_stays_and_where_it_is_is_told(self, names, where):
         path = os.path.join(names.directory, where)
         os.makedirs(os.path.dirname(path), exist_ok=True)

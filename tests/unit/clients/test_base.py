@@ -219,8 +219,8 @@ class TestNeeds:
         )  # fmt: skip
         assert needs == Needs(
             os.path.realpath("/bin/sh"), f"{top}/real",
-            (f"{top}/home/.cache", f"{top}/home/.config", f"{top}/real"), ("/l",),
-            f"{top}/real/repository",
+            writable=(f"{top}/home/.cache", f"{top}/home/.config", f"{top}/real"), live=("/l",),
+            repository=f"{top}/real/repository",
         )  # fmt: skip
 
     def test_without_any_of_it(self, tmp_path):

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("utc")
 class TestReading:
     def test_what_a_run_writes_is_read_back(self):
         done = Report("restomic", "default", "r", NOW - 60)
+        done.ended = NOW
         done.captured_at = {"t": NOW - 50}
         done.fail("out of luck", 1)
         read = history.run_of(json.loads(json.dumps(as_dict(done))))

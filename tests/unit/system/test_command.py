@@ -126,7 +126,7 @@ class TestAnotherRoot:
         told = []
         here = os.getcwd()
         with Door(told.append).start(
-            python("import os; open('%s/here', 'w').write(os.getcwd())" % tmp_path),
+            python(f"import os; open('{tmp_path}/here', 'w').write(os.getcwd())"),
             environment=ENVIRONMENT, root="/v i",
         ) as process:  # fmt: skip
             assert process.wait() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import struct
 import sys
 
@@ -32,11 +33,12 @@ class TestMounting:
     def test_a_refusal_has_its_number_and_what_the_kernel_said(self, library):
         library.refusals["nmount"] = [errno.EPERM, errno.EBUSY]
         library.message = b"no such \xff"
-        with pytest.raises(OSError, match="Operation not permitted [(]no such \udcff[)]") as caught:
+        said = re.escape("Operation not permitted (no such \udcff)")
+        with pytest.raises(OSError, match=said) as caught:
             library.kernel().mount({"fstype": "nullfs"})
         assert caught.value.errno == errno.EPERM
         library.message = b""
-        with pytest.raises(OSError, match="busy$"):
+        with pytest.raises(OSError, match=r"busy$"):
             library.kernel().mount({"fstype": "nullfs"})
 
 
@@ -120,7 +122,7 @@ def test_what_an_open_directory_is_on(library, tmp_path):
     try:
         assert library.kernel().mount_of(here) == Mount("/dev/vtbd0p2", "/", "ufs", fsid=(-478, 7))
         library.refusals["fstatfs"] = [errno.EIO]
-        with pytest.raises(OSError, match="I/O|Input/output"):
+        with pytest.raises(OSError, match=r"I/O|Input/output"):
             library.kernel().mount_of(here)
     finally:
         os.close(here)

@@ -94,7 +94,8 @@ class TestSnapshot:
         "answer",
         [
             "", "[]", '{"return":2}', "null", '{"x":1}', '{"return":{"t/other@s":2}}',
-            '{"return":{"t/a@s":"2"}}', '{"return":"abc"}', '{"return":[[1]]}', "\0{", '{"return":' + "[" * 99999,
+            '{"return":{"t/a@s":"2"}}', '{"return":"abc"}', '{"return":[[1]]}', "\0{",
+            '{"return":' + "[" * 99999,
             '{"return":null}', '{"return":[[["t/a@s"],2]]}',
         ],
     )  # fmt: skip

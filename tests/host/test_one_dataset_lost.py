@@ -255,6 +255,17 @@ def test_a_pool_without_any_room_costs_itself(two_pools, restic, others):
     assert {"ktb", "ktb/d"} <= left_out_of(said)
 
 
+def test_what_else_goes_wrong_does_not_hide_that_one_is_missing(filled, restic, others):
+    leave_no_room(filled)
+    # Of a backup that is whole it would be said that it succeeded.
+    words = ("-r", "kta", "-s", "exit 1", "-q", "exit 1")
+    said = back_up(restic, *words, status=CANTCREAT)
+    is_whole(restic, others)
+    assert "the backup is INCOMPLETE" in said
+    assert "the command of -s failed" in said
+    assert outcome(filled)["outcome"] == "incomplete"
+
+
 # Its snapshot is there, and cannot be mounted
 
 

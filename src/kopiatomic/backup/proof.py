@@ -98,7 +98,7 @@ def prove(task: Task, evidence: Evidence, report: Report, signals: Signals) -> N
 def _conclude(task: Task, evidence: Evidence, report: Report, found: Proof) -> None:
     report.proof = Result(len(found.found), len(evidence.points))
     if not found.backups:
-        report.whole = False
+        report.made = False
         report.fail(
             f"{task.client.name} ended well, but there is no new backup in the repository; "
             "look at the options of the job, and at its wrapper if it has one",
@@ -110,8 +110,6 @@ def _conclude(task: Task, evidence: Evidence, report: Report, found: Proof) -> N
             f"nothing has changed, so {task.client.name} made no new backup: "
             f"{found.stands_in[:16]} stands for it"
         )
-    if found.missing:
-        report.whole = False
     for missing in found.missing[:NAMED]:
         report.fail(_told(task, evidence, missing), EX_DATAERR, "incomplete")
     if len(found.missing) > NAMED:

@@ -49,7 +49,8 @@ class Report:
     ended: float = 0.0
     outcome: str = "success"
     status: int = 0
-    whole: bool = False  # the backup: see settle()
+    made: bool = False  # a backup, whole or not: see settle()
+    lacks: int = 0  # what the exit status of an incomplete backup is, 0 if nothing is missing
     captured_at: dict[str, float] = field(default_factory=dict)
     plan: Plan | None = None
     client: list[str] = field(default_factory=list)
@@ -65,17 +66,24 @@ class Report:
     stuck: list[str] = field(default_factory=list)  # snapshots of earlier runs that stay
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
-        """Add a problem; the worst one decides about the outcome and the exit status."""
+        """Add a problem; the worst one decides about the outcome and the exit status.
+
+        Once there is a backup, only what is missing in it makes it worse than it is.
+        """
         self.problems.append(message)
-        if self.whole and outcome != "incomplete":
+        if outcome == "incomplete":
+            self.lacks = self.lacks or status
+        if self.made and outcome != "incomplete":
             outcome = "trouble"
         if _RANK[outcome] > _RANK[self.outcome]:
             self.status, self.outcome = status, outcome
 
     def settle(self) -> None:
-        """Note that the backup is whole: no problem beside it makes it a failed one."""
-        self.whole = self.outcome != "incomplete"
-        if self.outcome not in ("success", "incomplete"):
+        """Note that there is a backup: no problem beside it makes it a failed one."""
+        self.made = True
+        if self.lacks:
+            self.outcome, self.status = "incomplete", self.lacks
+        elif self.outcome != "success":
             self.outcome = "trouble"
 
     def conceal(self, hide: Callable[[str], str]) -> None:

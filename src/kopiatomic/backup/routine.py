@@ -379,6 +379,8 @@ def judge(work: Work, ended: Ended) -> None:
         hint = hint or client.hint(ended.status, text, client.by_hand(job))
         outcome = "incomplete" if client.is_incomplete(ended.status) else "failed"
     message = f"{message}; {hint}" if hint else message
+    if outcome == "incomplete":
+        report.settle()
     report.fail(message, exit_status(ended.status), outcome)
 
 

@@ -16,6 +16,7 @@ TEST_DEPENDS=	${PYTHON_PKGNAMEPREFIX}hypothesis>0:devel/py-hypothesis@${PY_FLAVO
 
 USES=		python:3.11+ shebangfix
 USE_GITHUB=	yes
+USE_RC_SUBR=	kopiatomic_sweep
 SHEBANG_FILES=	files/executable.in
 
 NO_ARCH=	yes

@@ -210,7 +210,7 @@ class Injected:
         client = self.path("/kt/client")
         client.write_text(CLIENT)
         client.chmod(0o755)
-        (place / "quick").write_text(f"#!/usr/local/bin/python3 -I\n{QUICK}")
+        (place / "quick").write_text(f"#!/usr/local/bin/python3 -IXutf8\n{QUICK}")
         (place / "quick").chmod(0o755)
         self.plan(0)
 

@@ -53,7 +53,7 @@ def captured(machine: Machine) -> list[str]:
 def others(filled: Machine, restic: Repository) -> Iterator[dict[str, object]]:
     """What is in the datasets that nothing happens to; it must be in each backup as it is now."""
     shell(filled, f"zfs create kta/short; echo short > {TOP}/short/file")
-    yield pictures(filled, f"{TOP}/home/ben", f"{TOP}/src", **kept_by(restic))
+    return pictures(filled, f"{TOP}/home/ben", f"{TOP}/src", **kept_by(restic))
 
 
 GOES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import itertools
 import marshal
 import os
 import re
@@ -139,6 +140,7 @@ def test_a_new_package_is_staged_and_the_packing_list_is_told_to_lack_it(tmp_pat
 MODES = {
     r"/usr/local/bin/[a-z]+": 0o555,
     r"/usr/local/etc/periodic/\w+/\d+\.[a-z-]+": 0o555,
+    r"/usr/local/etc/rc\.d/\w+": 0o555,
     r"/usr/local/etc/kopiatomic/[a-z-]+\.env\.sample": 0o600,
     r"/usr/local/etc/kopiatomic/[a-z-]+\.sample": 0o700,
     rf"/{MODULE}/(\w+/)*\w+\.py": 0o644,
@@ -153,8 +155,9 @@ def test_every_mode_is_the_one_meant(built: Port):
     for each in built.plist():
         (mode,) = (mode for form, mode in MODES.items() if re.fullmatch(form, each.path))
         assert Path(f"{built.stage}{each.path}").stat().st_mode & 0o7777 == mode, each.path
-        # Where others must not read, the packing list itself says so.
-        assert each.mode == (None if mode & 0o004 else mode), each.path
+        # Where others must not read, the packing list itself says so; for rc.d the framework.
+        said = 0o755 if "/rc.d/" in each.path else None
+        assert each.mode == (said if mode & 0o004 else mode), each.path
         assert (each.owner, each.group) == ("root", "wheel")
 
 
@@ -169,7 +172,7 @@ def test_nothing_is_writable_by_others_nor_setuid(built: Port):
 @pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
 def test_a_program_is_started_isolated_by_the_python_of_the_port(built: Port, program: str):
     first, *rest = (built.stage / "usr/local/bin" / program).read_text().splitlines()
-    assert first == "#!/usr/local/bin/python3 -I"
+    assert first == "#!/usr/local/bin/python3 -IXutf8"
     assert f'sys.path.append("/usr/local/{SITE}")' in rest
     assert f"from kopiatomic.cli import {program}" in rest
 
@@ -178,7 +181,7 @@ def test_python_cmd_is_honoured(tmp_path: Path):
     port = Port(tmp_path)
     port.make("package")
     text = (port.stage / "usr/local/bin/restomic").read_text()
-    assert text.startswith(f"#!{sys.executable} -I\n")
+    assert text.startswith(f"#!{sys.executable} -IXutf8\n")
 
 
 def test_neither_environment_nor_directory_of_the_caller_are_trusted(tmp_path: Path):
@@ -209,7 +212,8 @@ def test_prefix_is_honoured(tmp_path: Path):
     top = port.stage / "opt/backup"
     script = (top / "etc/periodic/daily/800.restomic").read_text()
     assert "/opt/backup/bin/restomic" in script
-    for path in (*top.rglob("*.sample"), *(top / "etc/periodic").rglob("*")):
+    scripts = ((top / "etc" / name).rglob("*") for name in ("rc.d", "periodic"))
+    for path in (*top.rglob("*.sample"), *itertools.chain(*scripts)):
         if path.is_file():
             assert "/usr/local" not in path.read_text(), path
     pages = list(top.rglob("*.gz"))
@@ -332,7 +336,7 @@ def test_a_release_is_built_from_its_tarball(tmp_path: Path, built: Port):
         if path.name not in ("Makefile", "pkg-descr", "pkg-plist", "files"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in list((port.directory / "files").iterdir()):
-        if path.name != "pkg-message.in":
+        if path.name not in ("pkg-message.in", "kopiatomic_sweep.in"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     port.make("package")
     assert contents(port) == contents(built)

@@ -339,7 +339,8 @@ FLAGS = st.sampled_from([
     "-a", "-c", "-e", "-h", "-j", "-n", "-o", "-p", "-q", "-r", "-s", "-v", "-x", "--live",
     "--plain", "--json", "--status", "--check", "--max-age", "--expect", "--sweep", "--verbose",
     "--periodic", "--datasets", "--excludes", "--upkeep", "--verify", "--maintenance", "--forget",
-    "--prune", "--drill", "--seed", "--size-limit", "--", "-", "--ex", "--max-age=nan", "-jx",
+    "--prune", "--drill", "--seed", "--size-limit", "--wait", "--wait=4h", "--wait=²", "--", "-",
+    "--ex", "--max-age=nan", "-jx",
     "--size-limit=1e9G", "--drill=²", "--verify=inf", "p", "p/a", "/", "/bin/true", "true", "5",
     "restomic/default", "..", "-c/bin/true", "--seed=-1", "--max-age=1e308",
 ])  # fmt: skip

@@ -204,15 +204,12 @@ def _tell_mountd() -> None:
 def mount_zfs(state: State, flags: frozenset[str], special: str, target: str,
               hidden: bool = False) -> None:
     """Mount a dataset or a snapshot on a directory; MountError."""
+    if "@" in special:
+        Table(state).snapshot(special, target, flags, hidden)
+        return
     from sandbox.datasets import World
 
     world = World(state)
-    if "@" in special:
-        snapshot = world.snapshot(special)
-        if not snapshot:
-            raise MountError(special, errno.ENOENT)
-        world.mount_snapshot(snapshot, target, flags - {"read-only"}, hidden)
-        return
     dataset = world.datasets.get(special)
     if not dataset:
         raise MountError(special, errno.ENOENT)

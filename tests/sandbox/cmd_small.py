@@ -90,7 +90,8 @@ def kldload(arguments: list[str]) -> int:
     with State() as state:
         for module in rest:
             name = module.removesuffix(".ko")
-            if name not in ("zfs", "nullfs"):
+            loads = state.flag("loadable") or state.flag(name)
+            if name not in ("zfs", "nullfs") or not loads:
                 warn(f"kldload: can't load {module}: No such file or directory")
                 status = 1
             elif state.flag(name) and "n" not in given:

@@ -287,23 +287,6 @@ class World:
         self.mounted.add(what.name)
         return self.table.add(self.state.store.dataset(what.id), mount)
 
-    def mount_snapshot(self, what: Snapshot, node: str, options: Iterable[str] = (),
-                       hidden: bool = False) -> Mount:
-        """Mount a snapshot itself, as `mount -t zfs fs@snap` does: needs no `.zfs`, pins nothing.
-
-        Busy where it is mounted already, or automounted.
-        """
-        if what.of.kind != "filesystem":
-            raise MountError(node, errno.EINVAL)
-        if what.of.locked:
-            raise MountError(node, errno.EACCES)
-        if self.busy(what):
-            raise MountError(node, errno.EBUSY)
-        flags = frozenset({"local", "noatime", "read-only", "nfsv4acls", *options})
-        mount = Mount(what.name, node, "zfs", flags, fsid(what.guid), hidden=hidden,
-                      dataset=what.of.id, snapshot=what.id)
-        return self.table.add(self.state.store.snapshot(what.of.id, what.id), mount)
-
     def why_not(self, what: Dataset) -> str:
         """Why `zfs mount` would refuse, or nothing."""
         point = self.mountpoint(what)[0]

@@ -248,10 +248,14 @@ class Host:
         return (self.directory / "violations.log").read_text().splitlines()
 
     def kernel(self, *, jailed: bool | None = None, zfs: bool | None = None,
-               nullfs: bool | None = None) -> None:
-        """Put the machine into a jail, or take modules out of its kernel."""
+               nullfs: bool | None = None, loadable: bool | None = None) -> None:
+        """Put the machine into a jail, or take modules out of its kernel.
+
+        nullfs loads itself at the first mount, unless there is no module to load.
+        """
         with State(str(self.directory)) as state:
-            for key, value in (("jailed", jailed), ("zfs", zfs), ("nullfs", nullfs)):
+            for key, value in (("jailed", jailed), ("zfs", zfs), ("nullfs", nullfs),
+                               ("loadable", loadable)):
                 if value is not None:
                     state.set_meta(key, str(int(value)))
 
@@ -294,7 +298,11 @@ class Host:
                 state.run("insert into roomless values (?)", row[0])
 
     def pool(self, name: str, *, full: bool | None = None, readonly: bool | None = None) -> None:
-        """Make a pool full (no snapshot fits any more) or read-only, or undo that."""
+        """Make a pool full (no snapshot fits any more) or read-only, or undo that.
+
+        zfs(8) refuses then, and the mount table says read-only; files can be written all the
+        same. `zpool export` and `zpool import -o readonly=on` do it in earnest.
+        """
         with State(str(self.directory)) as state:
             for column, value in (("full", full), ("readonly", readonly)):
                 if value is not None:

@@ -50,7 +50,8 @@ class MountError(Exception):
     @property
     def text(self) -> str:
         """As FreeBSD words it, which is not always how Linux does."""
-        words = {errno.EBUSY: "Device busy", errno.EDEADLK: "Resource deadlock avoided"}
+        words = {errno.EBUSY: "Device busy", errno.EDEADLK: "Resource deadlock avoided",
+                 errno.ENODEV: "Operation not supported by device"}
         return words.get(self.code) or os.strerror(self.code)
 
 
@@ -269,6 +270,8 @@ class Table:
     def nullfs(self, source: str, target: str, options: frozenset[str],
                hidden: bool = False) -> Mount:
         """mount_nullfs: a view of source on target, both absolute and free of symlinks."""
+        if not self.state.flag("nullfs") and not self.state.flag("loadable"):
+            raise MountError(target, errno.ENODEV)
         linux, lower = self._nullfs_source(source)
         over = self.holding(target)
         if over and over.fstype == "nullfs" and _same(linux, target):
@@ -330,6 +333,31 @@ class Table:
                     dataset=mount.dataset, snapshot=snapshot, lower=mount.id, kernel=AUTOMOUNT)
         new.id = self.insert(new)
         return new
+
+    def snapshot(self, name: str, target: str, flags: frozenset[str], hidden: bool) -> Mount:
+        """A snapshot itself, as nmount(2) and `mount -t zfs fs@snap` do: needs no `.zfs`.
+
+        Whatever the dataset is, mounted, jailed or neither. Busy where the snapshot is mounted
+        already, or automounted.
+        """
+        row = self.state.one(
+            "select s.id, s.guid, d.id, d.kind, d.locked from snapshots s"
+            " join datasets d on d.id = s.dataset join pools p on p.exported = 0 and (d.name ="
+            " p.name or substr(d.name, 1, length(p.name) + 1) = p.name || '/')"
+            " where d.name = ? and s.name = ?", *name.split("@", 1))
+        if not row:
+            raise MountError(name, errno.ENOENT)
+        number, guid, dataset, kind, locked = row
+        if kind != "filesystem":
+            raise MountError(target, errno.EINVAL)
+        if locked:
+            raise MountError(target, errno.EACCES)
+        if self.of_snapshot(number):
+            raise MountError(target, errno.EBUSY)
+        flags |= {"local", "noatime", "read-only", "nfsv4acls"}
+        mount = Mount(name, target, "zfs", flags, fsid(guid), hidden=hidden, dataset=dataset,
+                      snapshot=number)
+        return self.add(self.state.store.snapshot(dataset, number), mount)
 
     def devfs(self, target: str, ruleset: str, flags: frozenset[str] = frozenset(),
               hidden: bool = False) -> Mount:

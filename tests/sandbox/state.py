@@ -44,7 +44,8 @@ create index by_node on mounts (node);
 create index by_fsid on mounts (fsid);
 create table roomless (dataset integer primary key) without rowid;
 """
-FIRST = {"txg": "4", "jailed": "0", "zfs": "1", "nullfs": "0", "fsid": "0", "changing": "0"}
+FIRST = {"txg": "4", "jailed": "0", "zfs": "1", "nullfs": "0", "fsid": "0",
+         "changing": "0", "loadable": "1"}
 
 
 class State:

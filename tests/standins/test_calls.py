@@ -555,6 +555,17 @@ print(json.dumps(answers + [ask(b"kern.ostype", text, room)]))"""
     assert python(fresh, script) == expected
 
 
+def test_a_kernel_without_nullfs(fresh: Host) -> None:
+    ok(fresh, "mkdir /v")
+    fresh.kernel(nullfs=False, loadable=False)
+    assert python(fresh, """print(json.dumps(nul("/data", "/v")))""") == "ENODEV"
+    assert said(fresh, "mount_nullfs /data /v") == (
+        "mount_nullfs: /v: Operation not supported by device", 1)
+    fresh.kernel(loadable=True)
+    assert python(fresh, """print(json.dumps(nul("/data", "/v")))""") == "ok"
+    ok(fresh, "kldstat -q -m nullfs")
+
+
 def test_each_call_is_noted(machine: Host) -> None:
     ok(machine, "mkdir /v")
     machine.forget_commands()

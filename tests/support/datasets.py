@@ -55,10 +55,11 @@ def installer() -> tuple[list[Dataset], list[Mount]]:
 
 def plan_for(
     machine: tuple[list[Dataset], list[Mount]], *targets: str, needs: Needs = NEEDS,
-    names: Names = NAMES, **job: object,
+    names: Names = NAMES, each_point: bool = False, **job: object,
 ) -> Plan:  # fmt: skip
     """Return the plan of a restomic job on a machine."""
-    return make_plan(Job("restomic", targets=targets, **job), *machine, names, needs)
+    made = Job("restomic", targets=targets, **job)
+    return make_plan(made, *machine, names, needs, each_point)
 
 
 def view_of(plan: Plan) -> dict[str, str]:
@@ -69,3 +70,8 @@ def view_of(plan: Plan) -> dict[str, str]:
 def left_out(plan: Plan) -> dict[str, str]:
     """Return what a plan leaves out, with reasons."""
     return {each.name: each.reason for each in plan.left_out}
+
+
+def left_out_kinds(plan: Plan) -> dict[str, str]:
+    """Return what a plan leaves out, and of which kind the reason is."""
+    return {each.name: each.kind for each in plan.left_out}

@@ -132,7 +132,7 @@ class FreeBSD:
         for program in PROGRAMS:
             script = self.programs / program
             script.write_text(
-                f"#!{sys.executable} -I\nimport sys\n"
+                f"#!{sys.executable} -IXutf8\nimport sys\n"
                 f"sys.path.insert(0, {str(CHECKOUT / 'src')!r})\n"
                 f"from kopiatomic.cli import {program}\nsys.exit({program}())\n"
             )

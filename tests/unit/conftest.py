@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.nmount import Call
+from support.libc import Library
 
 from kopiatomic import state
 
@@ -39,8 +38,6 @@ def utc() -> Iterator[None]:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Call:
-    """The system call nmount(2), which every C library has now, and which succeeds."""
-    made = Call(0)
-    monkeypatch.setattr(ctypes.CDLL, "nmount", made, raising=False)
-    return made
+def library() -> Library:
+    """FreeBSD's system calls for mounts, of which nothing is real."""
+    return Library()

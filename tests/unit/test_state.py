@@ -1,4 +1,4 @@
-"""Lock, note and history, and that nobody else can get at them."""
+"""Lock, marker and history, and that other users cannot reach them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class TestLock:
             with pytest.raises(Refusal) as caught, state.lock(place):
                 pass
         assert caught.value.status == EX_TEMPFAIL
-        assert "still runs since 2" in str(caught.value)
+        assert "restomic/default is still running, since 2" in str(caught.value)
         assert f"(process {os.getpid()})" in str(caught.value)
         assert not state.is_locked(place)
 
@@ -64,7 +64,7 @@ class TestPrivateDirectory:
     def test_one_that_is_open_is_refused(self, tmp_path, mode):
         (tmp_path / "d").mkdir()
         (tmp_path / "d").chmod(mode)
-        with pytest.raises(Refusal, match="closed to others") as caught:
+        with pytest.raises(Refusal, match="closed to other users") as caught:
             state.private_directory(str(tmp_path / "d"))
         assert caught.value.status == EX_NOPERM
 
@@ -97,6 +97,13 @@ class TestUnfinished:
         assert os.listdir(state.STATE_DIRECTORY) == []
 
 
+def test_how_a_job_is_called_and_asked_for():
+    place = state.Place("restomic", "home")
+    assert place.label == "restomic/home"
+    assert place.status_command == "restomic --status -j home"
+    assert place.sweep_command == "restomic --sweep -j home"
+
+
 class TestHistory:
     def test_comes_back_in_order(self, place):
         for number in range(3):
@@ -119,7 +126,7 @@ class TestHistory:
             state.remember(place, {"run": number, "outcome": outcome, "captured": captured})
         entries = state.read_history(place)
         assert [entry["run"] for entry in entries] == list(range(20))
-        # The newest as far as they fit, and the newest good one.
+        # The newest as far as they fit, and the last successful one.
         assert [entry["run"] for entry in entries if "captured" in entry] == [7, 18, 19]
         assert os.path.getsize(place.history) < 2000 + 1000 + 20 * 100
 
@@ -127,7 +134,7 @@ class TestHistory:
         report = Report("kopiatomic", "default", "run", 0.0)
         paths = tuple(f"/tank/{number:09}" for number in range(10000))
         captured = tuple(Captured(path[1:], path) for path in paths)
-        plan = Plan(Names("", "", ""), captured, (), (), paths, (), None, ())
+        plan = Plan(Names("", "", ""), captured, (), (), (), paths)
         report.plan, report.client = plan, ["kopia", *paths]
         report.figures = report.figures._replace(snapshots=paths)
         report.swept = report.notes = list(paths)

@@ -52,7 +52,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         table = mounts.table(door) if table is None else table
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
-    needs = client.needs(job, task.program, task.environment)
+    needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
     scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
     drawing = _drawn(scene, select(job, datasets, scene))

@@ -372,7 +372,8 @@ def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
         return LeftOut(name, "not mounted: its encryption key is not loaded", LOCKED)
     if dataset.canmount == "off":
         return LeftOut(name, "not mounted: its property canmount is off", CANNOT_MOUNT)
-    if _is_sibling(name, root):
+    # Of others beside it, which need not be boot environments, bectl(8) sets this.
+    if dataset.canmount == "noauto" and _is_sibling(name, root):
         reason = (
             "a boot environment that is not in use; name / instead, which is always the one in use"
         )
@@ -381,8 +382,9 @@ def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
 
 
 def _is_sibling(name: str, root: str) -> bool:
-    """Say whether a dataset is a boot environment beside the one in use, as bectl(8) has them."""
-    return "/" in root and name != root and _parents(name)[:1] == _parents(root)[:1]
+    """Say whether a dataset is, or is in, a boot environment beside the one in use (bectl(8))."""
+    beside = f"{root.rpartition('/')[0]}/"
+    return "/" in root and name.startswith(beside) and root not in (name, *_parents(name))
 
 
 def _nothing_left(left_out: Sequence[LeftOut]) -> str:
@@ -519,27 +521,34 @@ def _keep_live(
     for place in (*needs.live, *(each for each in own if not _chosen_within(each, view))):
         if not _is_live(scene, view, place):
             live.add(place)
-            _show_live(scene, view, place)
+            skipped |= _show_live(scene, view, place)
     hints = _mount_at(scene, HINTS_PLACE)
     if hints.type != "zfs" and not _is_live(scene, view, HINTS_PLACE):
         live.add(hints.point)
         skipped.add(hints.point)
         view[hints.point] = _live(hints)._replace(read_only=True)
-    frozen = [mount.point for mount in view.values() if mount.kind == "frozen"]
-    written += [needs.repository] if needs.repository else []
+    frozen = {mount.point for mount in view.values() if mount.kind == "frozen"}
+    written += [*needs.repositories, *([needs.repository] if needs.repository else [])]
     skipped |= {place for place in written if nearest(place, frozen) is not None}
     return tuple(sorted(live)), tuple(sorted(skipped)), temporary
 
 
-def _show_live(scene: Scene, view: dict[str, ViewMount], place: str) -> None:
-    """Lay a live directory, with what is mounted in it, over the frozen one."""
+def _show_live(scene: Scene, view: dict[str, ViewMount], place: str) -> set[str]:
+    """Lay a live directory, with what is mounted in it, over the frozen one.
+
+    Returns what of it is on file systems that nobody chose, and so is not to be backed up.
+    """
     mount = _mount_at(scene, place)
+    chosen = mount.point in view and view[mount.point].kind == "frozen"
+    strange = set() if chosen else {place}
     view[place] = _live(mount)._replace(source=place, point=place)
     for inner in scene.mounts:
         if inner.point == place or not lies_in(inner.point, place) or inner.point in view:
             continue
         if inner.type not in UNWANTED | {"devfs"} and not _is_inner(inner, scene.names):
             view[inner.point] = _live(inner)
+            strange.add(inner.point)
+    return strange
 
 
 def _mount_at(scene: Scene, path: str) -> Mount:

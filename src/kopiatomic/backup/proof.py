@@ -4,9 +4,7 @@ A client can end well without having made a backup, or with one in which a whole
 dataset is missing: --one-file-system, an exclude, a wrapper with paths of its own.
 """
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import NamedTuple
 
 from kopiatomic.backup.plan import Plan
@@ -16,6 +14,7 @@ from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed
+from kopiatomic.system.machine import ancestors
 from kopiatomic.system.process import Signals
 
 # How long a repository may take to answer, in seconds.
@@ -25,19 +24,19 @@ TIME_LIMIT = 3600.0
 NAMED = 20
 
 
-@dataclass
 class Evidence:
     """What has to be in the backup, and what the client said that it did.
 
     ``points`` are the captured mount points, each with whether its snapshot has entries
-    that the client keeps; ``proved`` says that the client's own words are enough.
+    that the client keeps; ``datasets`` are theirs by mount point; ``proved`` says that
+    the client's own words are enough.
     """
 
-    points: dict[str, bool]
-    datasets: dict[str, str] = field(default_factory=dict)  # by mount point
-    request: Request | None = None
-    figures: Figures = Figures()  # noqa: RUF009 (it is immutable)
-    proved: bool = False
+    def __init__(self, points: dict[str, bool], datasets: dict[str, str]) -> None:
+        self.points, self.datasets = points, datasets
+        self.request: Request | None = None
+        self.figures = Figures()
+        self.proved = False
 
     def hear(self, task: Task, request: Request, figures: Figures, output: bytes) -> None:
         """Take what the client has said."""
@@ -60,18 +59,30 @@ def is_wanted(job: Job) -> bool:
 def expect(plan: Plan, client: Client) -> Evidence:
     """Look into the snapshots for what the backup must have; call it while they are mounted."""
     holds = {hold.dataset: hold.directory for hold in plan.holds}
+    datasets = {each.point: each.dataset for each in plan.captured}
+    nested = _nested(datasets)
     points = {
-        each.point: _has_entries(holds.get(each.dataset, each.point), client.keeps)
-        for each in plan.captured
+        point: _has_entries(client, holds.get(dataset, point), nested.get(point, set()))
+        for point, dataset in datasets.items()
     }
-    return Evidence(points, {each.point: each.dataset for each in plan.captured})
+    return Evidence(points, datasets)
 
 
-def _has_entries(directory: str, keeps: Callable[[int], bool]) -> bool:
+def _nested(points: Collection[str]) -> dict[str, set[str]]:
+    """Return of each mount point the names of its entries that lead to another one of them."""
+    found: dict[str, set[str]] = {}
+    for point in points:
+        for above in ancestors(point)[1:]:
+            if above in points:
+                name = point[len(above.rstrip("/")) + 1 :].split("/")[0]
+                found.setdefault(above, set()).add(name)
+    return found
+
+
+def _has_entries(client: Client, directory: str, nested: Collection[str]) -> bool:
     """Say whether a directory has an entry that the client keeps; also if that is not known."""
     try:
-        with os.scandir(directory) as entries:
-            return any(keeps(entry.stat(follow_symlinks=False).st_mode) for entry in entries)
+        return client.has_entries(directory, nested)
     except OSError:
         return True
 
@@ -98,7 +109,7 @@ def prove(task: Task, evidence: Evidence, report: Report, signals: Signals) -> N
 def _conclude(task: Task, evidence: Evidence, report: Report, found: Proof) -> None:
     report.proof = Result(len(found.found), len(evidence.points))
     if not found.backups:
-        report.made = False
+        report.saved = False
         report.fail(
             f"{task.client.name} ended well, but there is no new backup in the repository; "
             "look at the options of the job, and at its wrapper if it has one",

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.view import hold_command, mount_command
@@ -15,6 +14,7 @@ from kopiatomic.formatting import (
     section,
     size,
     table,
+    waited,
     what_was_said,
 )
 from kopiatomic.system.command import describe_status, fits, printable, quote
@@ -30,40 +30,44 @@ _RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed"
 COMPLAINTS = 12
 
 
-@dataclass
 class Report:
-    """The account of one run; run.py fills it in as it goes.
+    """The account of one run, which fills it in as it goes.
 
-    Times are seconds as time(3) has them. ``captured_at`` holds for each pool
-    when its snapshots had been made; ``said`` is the end of the client's output;
-    ``status`` is the exit status of the run.
+    Times are seconds as time(3) has them; ``hooks`` are the programs that hooks begin
+    with, as far as these are paths.
     """
 
-    program: str
-    job: str
-    run: str
-    began: float
-    env_file: str | None = None
-    command: tuple[str, ...] = ()
-    hooks: tuple[str, ...] = ()  # the programs they begin with, as far as these are paths
-    ended: float = 0.0
-    outcome: str = "success"
-    status: int = 0
-    made: bool = False  # a backup, whole or not: see settle()
-    lacks: int = 0  # what the exit status of an incomplete backup is, 0 if nothing is missing
-    captured_at: dict[str, float] = field(default_factory=dict)
-    plan: Plan | None = None
-    client: list[str] = field(default_factory=list)
-    client_status: int | None = None
-    client_seconds: float = 0.0
-    figures: Figures = field(default_factory=Figures)
-    said: str = ""
-    complaints: str = ""  # what the client said on standard error that is to be told
-    proof: tuple[int, int] | None = None  # so many datasets were found in the backup, of so many
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    swept: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)  # snapshots of earlier runs that stay
+    def __init__(
+        self,
+        program: str,
+        job: str,
+        run: str,
+        began: float,
+        env_file: str | None = None,
+        command: tuple[str, ...] = (),
+        hooks: tuple[str, ...] = (),
+    ) -> None:
+        self.program, self.job, self.run, self.began = program, job, run, began
+        self.env_file, self.command, self.hooks = env_file, command, hooks
+        self.ended = 0.0
+        self.waited = 0.0  # before it began, for another run of the job to end
+        self.outcome = "success"
+        self.status = 0  # the exit status of the run
+        self.saved = False  # whether there is a backup: see settle()
+        self._lacking = 0  # the exit status for what is missing in it, 0 for nothing
+        self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
+        self.plan: Plan | None = None
+        self.client: list[str] = []
+        self.client_status: int | None = None
+        self.client_seconds = 0.0
+        self.figures = Figures()
+        self.said = ""  # the end of the client's output
+        self.complaints = ""  # what it said on standard error that is to be told
+        self.proof: tuple[int, int] | None = None  # so many datasets found in it, of so many
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.swept: list[str] = []
+        self.stuck: list[str] = []  # snapshots of earlier runs that stay
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
         """Add a problem; the worst one decides about the outcome and the exit status.
@@ -72,17 +76,20 @@ class Report:
         """
         self.problems.append(message)
         if outcome == "incomplete":
-            self.lacks = self.lacks or status
-        if self.made and outcome != "incomplete":
+            self._lacking = self._lacking or status
+        if self.saved and outcome != "incomplete":
             outcome = "trouble"
         if _RANK[outcome] > _RANK[self.outcome]:
             self.status, self.outcome = status, outcome
 
     def settle(self) -> None:
-        """Note that there is a backup: no problem beside it makes it a failed one."""
-        self.made = True
-        if self.lacks:
-            self.outcome, self.status = "incomplete", self.lacks
+        """Note that there is a backup: no problem beside it makes it a failed one.
+
+        If something is missing in it, it is incomplete, whatever else has gone wrong.
+        """
+        self.saved = True
+        if self._lacking:
+            self.outcome, self.status = "incomplete", self._lacking
         elif self.outcome != "success":
             self.outcome = "trouble"
 
@@ -97,7 +104,7 @@ class Report:
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
         left_out = self.plan.left_out if self.plan else ()
-        return bool(self.notes or self.swept or self.complaints or left_out)
+        return bool(self.notes or self.swept or self.complaints or left_out or self.waited)
 
     @property
     def moment(self) -> float | None:
@@ -122,10 +129,11 @@ def as_dict(report: Report) -> dict[str, object]:
         "began": iso(report.began),
         "ended": iso(report.ended),
         "seconds": round(report.ended - report.began, 3),
+        "waited": round(report.waited, 3),
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
         "not_frozen": list(plan.live) if plan else [],
         "paths": list(plan.paths) if plan else [],
         "client": {
@@ -147,6 +155,7 @@ def as_text(report: Report) -> str:
     took = report.ended - report.began
     lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
+    lines += waited(report.waited)
     plan = report.plan
     if report.captured_at and plan:
         lines += ["", _when(report)]
@@ -222,7 +231,7 @@ def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
     """Return a plan as plain data, for -n --json."""
     return {
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in plan.left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in plan.left_out],
         "not_frozen": list(plan.live),
         "view": [mount._asdict() for mount in plan.view],
         "not_in_view": list(plan.unseen),

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from kopiatomic import state
 from kopiatomic.backup import preflight, proof, view
@@ -44,20 +44,24 @@ class Failed(Exception):
         self.status = status
 
 
-@dataclass
 class Work:
     """What a run has in hand: what it was told, and what it has made so far."""
 
-    task: Task
-    place: Place
-    names: Names
-    signals: Signals
-    streams: Streams
-    report: Report
-    drawing: Drawing | None = None  # what the plan was drawn from, until the view stands
-    made: list[str] = field(default_factory=list)  # snapshots that are ours, or may be
-    unsure: bool = False  # whether there is a snapshot of ours that we do not know
-    evidence: proof.Evidence | None = None  # what has to be proved once the client has ended
+    def __init__(
+        self,
+        task: Task,
+        place: Place,
+        names: Names,
+        signals: Signals,
+        streams: Streams,
+        report: Report,
+    ) -> None:
+        self.task, self.place, self.names = task, place, names
+        self.signals, self.streams, self.report = signals, streams, report
+        self.drawing: Drawing | None = None  # what the plan was drawn from, until the view stands
+        self.made: list[str] = []  # snapshots that are ours, or may be
+        self.unsure = False  # whether there is a snapshot of ours that we do not know
+        self.evidence: proof.Evidence | None = None  # what has to be proved in the end
 
     @property
     def plan(self) -> Plan:
@@ -71,8 +75,8 @@ class Work:
         self.drawing, self.report.plan = drawing, drawing.plan
 
 
-def run(task: Task, streams: Streams) -> Report:
-    """Back up once and return the report.
+def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
+    """Back up once, ``wait`` seconds later at most if the job still runs; return the report.
 
     Raises Refusal, before anything was touched, if there is something for the user
     to mend; what goes wrong later is in the report.
@@ -80,15 +84,16 @@ def run(task: Task, streams: Streams) -> Report:
     job, door = task.job, task.door
     preflight.not_in_a_jail(door)
     place = Place(job.program, job.name)
-    names = name_run(place)
-    with state.lock(place), Signals() as signals:
+    with state.lock(place, wait) as waited, Signals() as signals:
+        names = name_run(place)
         report = begin_report(task, names)
+        report.waited = waited
         work = Work(task, place, names, signals, replace(streams, hide=task.hide), report)
         look_early(work, sweep(place, door, report))
         try:
             begin(work)
             try:
-                call_hook(work, "-p", job.before)
+                call_hook(work, work.signals, "-p", job.before)
                 look_again(work)
                 prepare(work)
                 take_snapshots(work)
@@ -339,9 +344,10 @@ def back_up(work: Work) -> None:
     if plan.temporary is not None:
         environment["TMPDIR"] = plan.temporary
     last = last_paths(work.place)
-    parent = client.parent(task.door, job, plan.paths, last, environment)
+    parent = client.parent(task.door, job, plan.paths, last, environment, task.script)
     captured = work.streams.capture
-    request = Request(plan.paths, plan.skipped, report.moment, parent, captured)
+    zone = client.zone(environment, task.script)
+    request = Request(plan.paths, plan.skipped, report.moment, parent, captured, zone)
     report.client = words = client.backup_command(job, request)
     work.signals.check()
     streams = work.streams
@@ -379,9 +385,9 @@ def judge(work: Work, ended: Ended) -> None:
         hint = hint or client.hint(ended.status, text, client.by_hand(job))
         outcome = "incomplete" if client.is_incomplete(ended.status) else "failed"
     message = f"{message}; {hint}" if hint else message
+    report.fail(message, exit_status(ended.status), outcome)
     if outcome == "incomplete":
         report.settle()
-    report.fail(message, exit_status(ended.status), outcome)
 
 
 def unseen_hint(plan: Plan, text: str) -> str | None:
@@ -420,9 +426,9 @@ def last_paths(place: Place) -> list[str] | None:
 # The hooks
 
 
-def call_hook(work: Work, option: str, text: str | None) -> None:
+def call_hook(work: Work, signals: Signals, option: str, text: str | None) -> None:
     """Run a hook by sh in the live system; raises Failed if it fails."""
-    work.signals.check()
+    signals.check()
     if text is None:
         return
     report, task = work.report, work.task
@@ -439,14 +445,14 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
             "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
         }
     try:
-        ended = process.run(
-            task.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
+        ended = process.run_hook(
+            task.door, ["/bin/sh", "-c", text], environment, signals, work.streams
         )
     except CommandFailed as error:
         raise Failed(f"the command of {option}: {error.reason}", EX_UNAVAILABLE) from error
     report.said += decode(ended.said)
     if ended.status != 0:
-        work.signals.check()
+        signals.check()
         reason = describe_status(ended.status)
         raise Failed(f"the command of {option} failed, {reason}: {text}", EX_UNAVAILABLE)
 
@@ -459,7 +465,7 @@ def call_anyway(work: Work, option: str, text: str | None) -> None:
     """
     with Signals() as fresh:
         try:
-            call_hook(replace(work, signals=fresh), option, text)
+            call_hook(work, fresh, option, text)
         except (Failed, Interrupted) as error:
             note_failure(work.report, error)
     work.signals.signum = work.signals.signum or fresh.signum

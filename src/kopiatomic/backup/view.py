@@ -118,12 +118,17 @@ def prepare(plan: Plan, private_directory: Callable[[str], None]) -> None:
     if gaps:
         private_directory(names.gaps)
     for mount in gaps:
-        _make_like(mount.source, mount.point)
+        pairs = {mount.source: mount.point}
         for directory in mount.directories:
             path, live = mount.source, mount.point
             for part in directory.split("/"):
                 path, live = f"{path}/{part}", join(live, f"/{part}")
-                _make_like(path, live)
+                pairs[path] = live
+        for path, live in pairs.items():
+            _make_like(path, live)
+        # The innermost first: to make a directory changes the times of the one it is in.
+        for path, live in reversed(pairs.items()):
+            _date_like(path, live)
 
 
 def make_places(plan: Plan) -> list[str]:
@@ -144,12 +149,17 @@ def make_places(plan: Plan) -> list[str]:
 
 
 def _make_like(path: str, live: str) -> None:
-    """Make an empty directory that looks like a live one: its mode, owner and times."""
+    """Make an empty directory that looks like a live one: its mode and owner."""
     found = os.stat(live)
     if not os.path.isdir(path):
         os.mkdir(path, 0o700)
     os.chown(path, found.st_uid, found.st_gid)
     os.chmod(path, stat.S_IMODE(found.st_mode))
+
+
+def _date_like(path: str, live: str) -> None:
+    """Give a directory the times of a live one."""
+    found = os.stat(live)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
@@ -267,10 +277,13 @@ def _is_meant(door: Door, mount: ViewMount, made: _Seen) -> bool:
     Whoever owns a directory above could have led the path of it elsewhere in the
     very moment: a nullfs has the inode numbers of what is below it.
     """
-    with ExitStack() as opened:
-        source = _walk(mount.source, opened)
-        found = _what_is(door, lambda: os.dup(source))
-        return (found.fsid, found.inode) == (mount.fsid, made.inode)
+    try:
+        with ExitStack() as opened:
+            source = _walk(mount.source, opened)
+            found = _what_is(door, lambda: os.dup(source))
+    except OSError:
+        return False
+    return (found.fsid, found.inode) == (mount.fsid, made.inode)
 
 
 def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:
@@ -485,7 +498,10 @@ def remove_directories(names: Names) -> list[str]:
 
 
 def _entries(path: str) -> list["os.DirEntry[str]"]:
+    """Return what a directory holds; nothing if it is a symbolic link or not there."""
     try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return []
         with os.scandir(path) as entries:
             return list(entries)
     except OSError:

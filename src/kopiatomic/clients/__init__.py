@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kopiatomic import redact
 from kopiatomic.clients.base import Client, Task
+from kopiatomic.clients.wrapper import script_of
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
 
@@ -46,9 +47,10 @@ def make_ready(
     client = client_of(job.program)
     program = client.program(job) if installed else ""
     environment = client.environment(job, inherited)
-    hide = redact.redactor(environment, [*job.command, *job.options], program)
+    script = script_of(program)
+    hide = redact.redactor(environment, [*job.command, *job.options], script)
     trace = door.trace
     if trace is not None:
         tell = trace
         door = replace(door, trace=lambda line: tell(hide(line)))
-    return Task(job, client, door, environment, program, hide)
+    return Task(job, client, door, environment, program, hide, script=script)

@@ -7,15 +7,35 @@ variable, an exit status or a message of it.
 
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+import re
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kopiatomic.clients import places, wrapper
 from kopiatomic.clients.reader import Reader
 from kopiatomic.environment import inherit
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.system.command import Door, find, quote
+from kopiatomic.system.command import Door, decode, find, printable, quote
+
+# What else a client may read in HOME: keys, and what gives access to a repository.
+_OF_HOME = (".ssh", ".gnupg", ".aws")
+
+# Programs that clients start to reach a repository, where something speaks of them.
+_HELPERS = ("rclone", "ssh", "gpg", "pass", "age")
+
+# Inherited variables that clients and their helpers read.
+_FOR_CLIENTS = re.compile(
+    "(RESTIC|KOPIA|RCLONE|AWS|GOOGLE|AZURE|B2|OS|ST|SSL_CERT)_"
+    "|(GNUPGHOME|SSH_AUTH_SOCK|TMPDIR|XDG_CACHE_HOME|XDG_CONFIG_HOME)$"
+)
+
+# How much of what a client said on standard error is told: lines, characters of each.
+COMPLAINTS, COMPLAINT_LENGTH = 20, 300
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 # The kinds of steps that upkeep consists of.
 CHECK, FORGET, PRUNE, MAINTENANCE = "check", "forget", "prune", "maintenance"
@@ -26,7 +46,8 @@ class Figures(NamedTuple):
 
     ``added`` is in bytes as they were before compression, where the client
     tells; ``files`` are with symbolic links for kopia, without for restic;
-    ``snapshots`` are the names of the backups it made.
+    ``snapshots`` are the names of the backups it made. ``unchanged``: it made none
+    because nothing has changed since the last one, and said so.
     """
 
     files: int | None = None
@@ -35,22 +56,30 @@ class Figures(NamedTuple):
     size: int | None = None
     added: int | None = None
     snapshots: tuple[str, ...] = ()
+    unchanged: bool = False
 
 
 class Needs(NamedTuple):
-    """What the client needs of the view, as absolute paths without symbolic links.
+    """What the client needs of the view, as absolute paths; without symbolic links but ``places``.
 
     ``program`` must be there; ``repository``, if it is local, must be there and
-    writable; the directories ``writable`` should be, and ``live`` must be;
-    ``temporary`` is the usual TMPDIR.
+    writable; ``live`` must be; ``temporary`` is the usual TMPDIR. ``writable`` are
+    directories with what belongs to the user and the client may write as well as
+    read: configuration, keys. They are there, and belong into the backup. ``scratch``
+    is what the client writes for itself, cache and log: it need not be there yet, must
+    be writable, and does not belong into the backup. ``places`` the client must find
+    where they exist: whatever the job speaks of, each as it stands and without
+    symbolic links. ``repositories`` are those of the ``live`` places, or right in them,
+    that hold a repository. ``texts`` are the words in which it does.
     """
 
     program: str
     temporary: str = "/tmp"
-    scratch: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
     repository: str | None = None
+    scratch: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 
@@ -58,10 +87,10 @@ class Needs(NamedTuple):
 class Request(NamedTuple):
     """One backup, as a client is asked for it.
 
-    ``paths`` are to be backed up and ``skipped`` places in them that are to be left out;
+    ``paths`` are to be backed up but for what is in the directories ``skipped``;
     ``moment`` is the snapshot's as time(3) has it, None while it is not known;
     ``parent`` the earlier backup to continue, where it has to be named; ``captured``
-    says whether we read the client's output.
+    says whether we read the client's output. ``zone`` is TZ as the client has it.
     """
 
     paths: tuple[str, ...]
@@ -69,19 +98,25 @@ class Request(NamedTuple):
     moment: float | None = None
     parent: str | None = None
     captured: bool = True
+    zone: str | None = None
 
 
 class Missing(NamedTuple):
-    """A captured mount point that a backup lacks, or has without entries (``empty``)."""
+    """A mount point that is not in a backup, or is ``empty`` there though its snapshot is not."""
 
     point: str
-    empty: bool
+    empty: bool = False
 
 
 class Proof(NamedTuple):
-    """What the repository says of a new backup."""
+    """Which mount points the repository says it has in the backups of a run.
 
-    backups: tuple[str, ...] = ()
+    ``backups`` are the ids of those that were looked at: none if the client has made
+    none. ``stands_in`` is an earlier one that stands for this run because nothing has
+    changed since; ``moment`` the time that the backup bears, as time(3) has it.
+    """
+
+    backups: tuple[str, ...]
     found: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
     stands_in: str | None = None
@@ -120,7 +155,8 @@ class Step(NamedTuple):
 class Source(NamedTuple):
     """The last backup of one source: its id, its paths, the moment it shows.
 
-    ``root`` is what the client itself wants to know again of it.
+    ``root`` is what the client itself wants to know again of it; bytes in ``paths``
+    that are not UTF-8 are parsing.UNKNOWN_BYTE.
     """
 
     backup: str
@@ -128,12 +164,14 @@ class Source(NamedTuple):
     moment: float
     path: str = ""
     root: Mapping[str, object] | None = None
+    paths: tuple[str, ...] = ()
 
 
 class File(NamedTuple):
     """A file in a backup: as it was recorded, and the words that make the client print it.
 
-    Times are in nanoseconds, None where the backup does not know.
+    Times are in nanoseconds, None where the backup does not know; ``mode`` are the
+    permissions as chmod(2) has them.
     """
 
     path: str
@@ -142,13 +180,23 @@ class File(NamedTuple):
     fetch: tuple[str, ...]
     ctime: int | None = None
     inode: int | None = None
+    owner: int | None = None
+    group: int | None = None
+    mode: int | None = None
 
 
 @dataclass
 class Tally:
-    """What came of one source; ``too_large`` and ``unnamed`` files were not chosen."""
+    """What came of one source; ``too_large`` and ``unnamed`` files were not chosen.
+
+    It must hold the mount points ``points``; of them ``absent`` are those that it does
+    not, and in ``empty`` is nothing.
+    """
 
     source: Source
+    points: tuple[str, ...] = ()
+    absent: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     chosen: int = 0
     restored: int = 0
     identical: int = 0
@@ -257,27 +305,55 @@ class Client:
         base = {**inherit(inherited), **job.environment}
         return base if job.plain else base | self.variables(base)
 
-    def needs(self, job: Job, program: str, environment: Mapping[str, str]) -> Needs:
+    def needs(
+        self, job: Job, program: str, environment: Mapping[str, str], script: str = ""
+    ) -> Needs:
         """Return what the client needs of a view; looks at the live file system only.
 
-        ``program`` is the path of the client or wrapper.
+        ``program`` is the path of the client or wrapper, ``script`` the latter's text.
         """
-        home = environment.get("HOME", "/")
-        writable = [
-            environment.get("XDG_CACHE_HOME") or f"{home}/.cache",
-            environment.get("XDG_CONFIG_HOME") or f"{home}/.config",
-            *self.directories(environment),
-        ]
-        repository = self.repository(job, environment)
+        known = self.known(environment, script)
+        home = known.get("HOME") or "/"
+        config = known.get("XDG_CONFIG_HOME") or f"{home}/.config"
+        own, others = self.scratch(job, known, script)
+        kept = [config, known.get("XDG_CACHE_HOME") or f"{home}/.cache"]
+        kept += [f"{home}/{name}" for name in _OF_HOME]
+        kept += [os.path.dirname(known.get("RCLONE_CONFIG", "")), *others]
+        repository = self.repository(job, environment, script)
+        texts = (*job.command, *job.options, *_said(job, known), script)
         return Needs(
             program=os.path.realpath(program),
-            temporary=os.path.realpath(environment.get("TMPDIR") or "/tmp"),
-            writable=tuple(
-                dict.fromkeys(os.path.realpath(path) for path in writable if os.path.isdir(path))
-            ),
+            temporary=os.path.realpath(known.get("TMPDIR") or "/tmp"),
+            writable=places.real_directories(kept),
             live=job.live,
             repository=os.path.realpath(repository) if repository else None,
+            scratch=tuple(dict.fromkeys(map(os.path.realpath, own))),
+            repositories=tuple(filter(self.is_repository, places.with_children(job.live))),
+            places=places.with_real(
+                [home, program, *self.programs(texts), *places.paths_in(texts)]
+            ),
+            texts=tuple(dict.fromkeys(filter(None, texts))),
         )
+
+    def is_repository(self, directory: str) -> bool:
+        """Say whether a directory is one in which this client keeps a repository."""
+        return False
+
+    def known(self, environment: Mapping[str, str], script: str) -> dict[str, str]:
+        """Return the variables that the client will have, as far as a wrapper's text says."""
+        return {**environment, **wrapper.assigned(script)}
+
+    def zone(self, environment: Mapping[str, str], script: str = "") -> str | None:
+        """Return TZ as the client will have it, None where it is not set."""
+        return self.known(environment, script).get("TZ")
+
+    def programs(self, texts: Sequence[str]) -> list[str]:
+        """Return the paths of the programs that are likely to be started by their names."""
+        spoken = "\n".join(texts)
+        named = [self.name, *(name for name in _HELPERS if re.search(rf"\b{name}\b", spoken))]
+        interpreter = re.match(r"#!\s*/usr/bin/env\s+(?:-S\s+)?(\S+)", texts[-1]) if texts else None
+        paths = map(find, [*named, *(interpreter.groups() if interpreter else ())])
+        return [path for path in paths if path is not None]
 
     # What each client says for itself
 
@@ -289,11 +365,18 @@ class Client:
         """Return what the client's environment needs beside the usual."""
         return {}
 
-    def directories(self, environment: Mapping[str, str]) -> list[str]:
-        """Return the directories of its own that variables name, or empty strings."""
-        return []
+    def scratch(
+        self, job: Job, known: Mapping[str, str], script: str
+    ) -> tuple[list[str], list[str]]:
+        """Return what the client writes for itself, and its other directories.
 
-    def repository(self, job: Job, environment: Mapping[str, str]) -> str | None:
+        The first must hold nothing else. ``known`` are the variables it will have.
+        """
+        raise NotImplementedError
+
+    def repository(
+        self, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> str | None:
         """Return the directory of a local repository, where it can be told; or None."""
         raise NotImplementedError
 
@@ -332,8 +415,29 @@ class Client:
         """
         return self.locked(status, text, self.by_hand(job)) or self.hint(status, "")
 
-    def about_live(self, live: Sequence[str], paths: Sequence[str]) -> list[str]:
-        """Say what the user has to do about places in the backup that are not frozen."""
+    def complaints(self, messages: bytes) -> str:
+        """Return what a person must know of what the client said on standard error.
+
+        It is without progress and what is said in every run, each line once, and not
+        more than some lines; nothing if there is nothing to tell.
+        """
+        lines: dict[str, None] = {}
+        for line in decode(messages).split("\n"):
+            # Of a line that was written over only the last state counts.
+            last = line.rstrip("\r").rpartition("\r")[2].strip()
+            said = self.complaint(_COLOUR.sub("", last)) if last else None
+            if said:
+                lines[printable(said[:COMPLAINT_LENGTH])] = None
+        told = list(lines)[:COMPLAINTS]
+        more = len(lines) - len(told)
+        return "\n".join([*told, f"... and {more} lines more"] if more else told)
+
+    def complaint(self, line: str) -> str | None:
+        """Return what a person must know of one line on standard error, or None."""
+        return line
+
+    def about_live(self, skipped: Sequence[str], paths: Sequence[str]) -> list[str]:
+        """Say what the user has to do about what is to be left out, if the client cannot."""
         return []
 
     def parent(
@@ -343,6 +447,7 @@ class Client:
         paths: Sequence[str],
         last_paths: Sequence[str] | None,
         environment: Mapping[str, str],
+        script: str = "",
     ) -> str | None:
         """Return the earlier backup to name as the one to continue, or None to name none.
 
@@ -350,27 +455,79 @@ class Client:
         """
         return None
 
-    def one_file_system(self, job: Job, script: str) -> bool:
-        return False
-
-    def complaints(self, messages: bytes) -> str:
-        return ""
+    # The proof that a backup holds what was captured
 
     def keeps(self, mode: int) -> bool:
-        return True
-
-    def proves_itself(self, job, request, figures, output, points) -> bool:
-        return True
-
-    def prove(self, reader, job, request, figures, points, since, script) -> Proof:
+        """Say whether the client keeps a file of this st_mode at all."""
         raise NotImplementedError
 
-    def likely_reason(self, job, script, missing) -> str:
-        return ""
+    def has_entries(self, directory: str, nested: Collection[str] = ()) -> bool:
+        """Say whether a directory has an entry that the client keeps; raises OSError.
+
+        Those called as one of ``nested`` do not count: what leads to a mount point of
+        its own below the directory says nothing about the directory.
+        """
+        with os.scandir(directory) as entries:
+            return any(
+                entry.name not in nested and self.keeps(entry.stat(follow_symlinks=False).st_mode)
+                for entry in entries
+            )
+
+    def one_file_system(self, job: Job, script: str) -> bool:
+        """Say whether the client is told not to go into other file systems."""
+        return False
+
+    def proves_itself(
+        self,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        output: bytes,
+        points: Mapping[str, bool],
+    ) -> bool:
+        """Say whether what the client printed shows already that all is in the backup.
+
+        ``points`` are the captured mount points: of each, whether its snapshot has
+        entries that the client keeps, not counting those that lead to other captured
+        mount points. See has_entries().
+        """
+        return False
+
+    def prove(
+        self,
+        reader: Reader,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        points: Mapping[str, bool],
+        since: float,
+        script: str = "",
+    ) -> Proof:
+        """Ask the repository whether the captured mount points are in the new backup.
+
+        ``points`` are as in proves_itself(), ``since`` is when the client was started,
+        as time(3) has it. Raises ClientFailed where there is no clear answer.
+        """
+        raise NotImplementedError
+
+    def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
+        """Say in a sentence why a mount point is likely to be missing, and what to do."""
+        raise NotImplementedError
+
+    def wrapper_keeps_words(self, job: Job, script: str) -> str | None:
+        """Say so if a wrapper does not pass on what it is called with."""
+        if self.is_plain(job) or not script or wrapper.passes_on(script):
+            return None
+        return (
+            f"{job.command[0]} does not pass on the paths that it is given; "
+            f"let it end in 'exec {self.name} \"$@\"'"
+        )
 
     # Upkeep
 
-    def steps(self, job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[Step]:
+    def steps(
+        self, job: Job, wishes: Wishes, environment: Mapping[str, str], script: str = ""
+    ) -> list[Step]:
         """Return the steps of upkeep that were asked for, in their order; raises Refusal.
 
         The check comes first, so that nothing is removed in a damaged repository.
@@ -387,16 +544,21 @@ class Client:
 
     # The drill
 
-    def sources(self, reader: Reader, job: Job, environment: Mapping[str, str]) -> list[Source]:
+    def sources(
+        self, reader: Reader, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> list[Source]:
         """Return the last backup of each of this machine's sources; raises ClientFailed."""
         raise NotImplementedError
 
     def files(
         self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
     ) -> list[File]:
-        """Return so many files of a source, each with the same chance; raises ClientFailed.
+        """Return so many files of a source, chosen at random; raises ClientFailed.
 
-        Larger ones than ``size_limit`` bytes are counted in ``tally`` and not chosen.
+        Of each mount point in ``tally.points`` there is at least one, where it has
+        any, so there may be more than ``wanted``; the tally is told which are not
+        there or empty. Larger files than ``size_limit`` bytes are counted in it and
+        not chosen.
         """
         raise NotImplementedError
 
@@ -405,7 +567,7 @@ class Task(NamedTuple):
     """A job made ready: its client, what that is run with, and what keeps secrets hidden.
 
     ``program`` is the path of the client or wrapper, or empty where it need not be there;
-    ``notes`` are for the report.
+    ``script`` is the text of a wrapper, empty if it is none.
     """
 
     job: Job
@@ -415,4 +577,18 @@ class Task(NamedTuple):
     program: str
     hide: Callable[[str], str]
     script: str = ""
-    notes: tuple[str, ...] = ()
+
+
+def permissions(mode: int) -> int:
+    """Return what chmod(2) knows of a file mode as Go counts it, in which both clients note it."""
+    special = ((1 << 23, stat.S_ISUID), (1 << 22, stat.S_ISGID), (1 << 20, stat.S_ISVTX))
+    return mode & 0o777 | sum(bit for theirs, bit in special if mode & theirs)
+
+
+def _said(job: Job, known: Mapping[str, str]) -> list[str]:
+    """Return the values of the variables that the job sets, or that are for clients."""
+    return [
+        value
+        for name, value in known.items()
+        if name in job.environment or _FOR_CLIENTS.match(name)
+    ]

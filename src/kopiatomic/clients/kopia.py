@@ -1,32 +1,43 @@
 """All that is special to kopia."""
 
 import json
+import os
 import random
 import re
+import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any, NamedTuple
 
+from kopiatomic.clients import kopia_proof, places, wrapper
 from kopiatomic.clients.base import (
     CHECK,
     MAINTENANCE,
     Client,
     Figures,
     File,
+    Missing,
+    Proof,
     Request,
     Source,
     Step,
     Tally,
     Wishes,
+    permissions,
 )
+from kopiatomic.clients.kopia_proof import Directories, has_entries
 from kopiatomic.clients.parsing import (
+    as_marked,
+    ask,
     count,
     has_option,
     json_objects,
-    json_value,
+    last_value,
+    marked,
     member,
     nanoseconds,
-    option_value,
+    parse_options,
     total,
     understood,
 )
@@ -34,9 +45,21 @@ from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import decode, quote
+from kopiatomic.system.machine import join, lies_in, nearest
 
 # The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ...".
 _DONE = re.compile(r" \* \d+ hashing, ([0-9]{1,18}) hashed ")
+
+# How it tells of each backup where that is not in JSON, and of one that it did not keep.
+_CREATED = re.compile(r"^Created\S* snapshot with root \S+ and ID ([0-9a-f]{16,64}) in ", re.M)
+_UNCHANGED = "Not saving snapshot because no files have been changed"
+
+# Its options of a backup, other than those that say which repository, that take a word.
+_BACKUP_WORDS = (
+    "--upload-limit-mb", "--description", "--force-hash", "--parallel", "--start-time",
+    "--end-time", "--stdin-file", "--tags", "--pin", "--override-source", "--log-dir-detail",
+    "--log-entry-detail", "--path", "--cache-directory",
+)  # fmt: skip
 
 # How kopia names the one who may do maintenance.
 _OWNER = re.compile(r"must be run by designated user: (\S{1,300})")
@@ -73,28 +96,59 @@ class Kopia(Client):
         """Say whether kopia prints JSON, which is not shown."""
         return "--json" in words
 
-    def directories(self, environment: Mapping[str, str]) -> list[str]:
-        """Return where kopia's cache, configuration and log are, as far as variables say."""
-        config = environment.get("KOPIA_CONFIG_PATH", "")
-        return [
-            environment.get("KOPIA_CACHE_DIRECTORY", ""),
-            config.rpartition("/")[0],
-            environment.get("KOPIA_LOG_DIR", ""),
-        ]
+    def options(self, job: Job, script: str = "") -> list[tuple[str, str | None]]:
+        """Return the options of a backup, those first that stand in a wrapper's text."""
+        known = {*self.repository_words, *_BACKUP_WORDS}
+        words = (*wrapper.calls(script, self.name), [*job.command[1:], *job.options])
+        return [option for each in words for option in parse_options(each, known)]
 
-    def repository(self, job: Job, environment: Mapping[str, str]) -> str | None:
-        """Return the directory in kopia's own configuration file, if that is a local one."""
-        words = [*job.command, *job.options]
-        config = option_value(words, "--config-file") or environment.get("KOPIA_CONFIG_PATH")
-        if config is None and self.is_plain(job):
-            home = environment.get("HOME", "/")
-            base = environment.get("XDG_CONFIG_HOME") or f"{home}/.config"
-            config = f"{base}/kopia/repository.config"
-        if config is None:
+    def scratch(
+        self, job: Job, known: Mapping[str, str], script: str
+    ) -> tuple[list[str], list[str]]:
+        """Return kopia's cache and logs, and where its configuration is.
+
+        A directory that has something else in it than a cache is not kopia's alone.
+        """
+        options = self.options(job, script)
+        home = known.get("HOME") or "/"
+        default = f"{known.get('XDG_CACHE_HOME') or f'{home}/.cache'}/kopia"
+        logs = last_value(options, "--log-dir") or known.get("KOPIA_LOG_DIR") or default
+        config = self.config(job, known, script)
+        caches = [
+            _cache_in(config), known.get("KOPIA_CACHE_DIRECTORY"),
+            last_value(options, "--cache-directory"),
+        ]  # fmt: skip
+        named = [each for each in caches if each and os.path.isabs(each)]
+        own = [default, *(f"{logs}/{name}" for name in ("cli-logs", "content-logs"))]
+        own += [each for each in named if places.is_cache(each)]
+        return own, [os.path.dirname(config or ""), logs, *named]
+
+    def config(self, job: Job, known: Mapping[str, str], script: str) -> str | None:
+        """Return the path of kopia's configuration file, None where it cannot be told."""
+        named = last_value(self.options(job, script), "--config-file")
+        if named is None and not (script or self.is_plain(job)):
             return None
+        if named is None and wrapper.sets(script, "KOPIA_CONFIG_PATH"):
+            named = wrapper.assigned(script).get("KOPIA_CONFIG_PATH", "$")
+        named = named or known.get("KOPIA_CONFIG_PATH") or "repository.config"
+        if "$" in named or "`" in named:
+            return None
+        if "/" in named:
+            return named
+        home = known.get("HOME") or "/"
+        return f"{known.get('XDG_CONFIG_HOME') or f'{home}/.config'}/kopia/{named}"
+
+    def repository(
+        self, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> str | None:
+        """Return the directory that a wrapper connects to, or the one in kopia's configuration."""
+        for words in wrapper.calls(script, self.name):
+            named = last_value(parse_options(words, {"--path"}), "--path")
+            if words[:1] == ["repository"] and "filesystem" in words and named is not None:
+                return named if named.startswith("/") and "$" not in named else None
         try:
-            with open(config, encoding="utf-8") as file:
-                storage = json.load(file)["storage"]
+            config = self.config(job, self.known(environment, script), script)
+            storage = _read(config)["storage"]
             return str(storage["config"]["path"]) if storage["type"] == "filesystem" else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -102,29 +156,106 @@ class Kopia(Client):
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the JSON on standard output and the last lines of progress."""
         manifests = [each for each in json_objects(decode(output)) if "rootEntry" in each]
+        said = decode(messages)
         sums = [member(each, "rootEntry", "summ") for each in manifests]
-        done = _DONE.findall(decode(messages))
+        done = _DONE.findall(said)
+        names = [str(each["id"]) for each in manifests if "id" in each]
         # What it calls hashed are files and symbolic links; what it uploads it tells too early.
         return Figures(
             files=total(sums, "files") + total(sums, "symlinks") if sums else None,
             size=total(sums, "size") if sums else None,
             new_or_changed=sum(map(int, done)) if done else None,
-            snapshots=tuple(str(each["id"]) for each in manifests if "id" in each),
+            snapshots=tuple(names or _CREATED.findall(said)),
+            unchanged=_UNCHANGED in said,
         )
 
-    def about_live(self, live: Sequence[str], paths: Sequence[str]) -> list[str]:
-        """Give the commands that make kopia pass over what is not frozen."""
-        policies = [["kopia", "policy", "set", *_ignores(live, path), path] for path in paths]
+    def complaint(self, line: str) -> str | None:
+        """Return a line on standard error that is neither progress nor said in every run."""
+        return None if _ROUTINE.match(line) else line
+
+    def is_repository(self, directory: str) -> bool:
+        """Say whether a directory has the file that each repository of kopia's has."""
+        return os.path.exists(f"{directory}/kopia.repository.f")
+
+    def about_live(self, skipped: Sequence[str], paths: Sequence[str]) -> list[str]:
+        """Give the commands that make kopia pass over what it writes itself."""
+        policies = [["kopia", "policy", "set", *_ignores(skipped, path), path] for path in paths]
         return [
-            "kopia cannot be told to pass over what is not frozen; if you do not want it in the "
+            "kopia cannot be told to pass over what it writes itself; if you do not want it in the "
             f"backup: {quote(words)}"
             for words in policies
             if len(words) > 4
         ]
 
+    # The proof
+
+    def keeps(self, mode: int) -> bool:
+        """Say whether kopia keeps a file of this st_mode: files, links and directories."""
+        return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+
+    def proves_itself(
+        self,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        output: bytes,
+        points: Mapping[str, bool],
+    ) -> bool:
+        """Take the JSON of a backup for proof of its path: it counts what is in it."""
+        try:
+            with understood():
+                held = {
+                    kopia_proof.path_of(each): has_entries(kopia_proof.root_of(each))
+                    for each in json_objects(decode(marked(output)))
+                    if "rootEntry" in each and each.get("id") and not each.get("incomplete")
+                }
+        except ClientFailed:
+            return False
+        return bool(points) and all(
+            as_marked(point) in held and held[as_marked(point)] >= full
+            for point, full in points.items()
+        )
+
+    def prove(
+        self,
+        reader: Reader,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        points: Mapping[str, bool],
+        since: float,
+        script: str = "",
+    ) -> Proof:
+        """Ask by ``kopia show``, and first for the manifests of the backups."""
+        options = self.options(job, script)
+        asked = kopia_proof.Asked(
+            paths=request.paths,
+            moment=None if last_value(options, "--start-time") else request.moment,
+            since=since,
+            made=figures.snapshots,
+            unchanged=figures.unchanged or not request.captured,
+        )
+        return kopia_proof.prove(reader, asked, points)
+
+    def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
+        """Name what keeps it out: a policy, as far as nothing else does."""
+        show = self.by_hand(job)(f"policy show {quote([missing.point])}")
+        ignored = (
+            "a rule to ignore what is in it, in the policy or a .kopiaignore, or a CACHEDIR.TAG"
+            if missing.empty
+            else "a policy of one-file-system for a path above it, or a rule to ignore it, in the "
+            "policy or a .kopiaignore"
+        )
+        return self.wrapper_keeps_words(job, script) or (
+            f"the reason is likely to be {ignored}: {show}; if that is meant, leave the dataset "
+            "out with -x, so that it is not counted on"
+        )
+
     # Upkeep
 
-    def steps(self, job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[Step]:
+    def steps(
+        self, job: Job, wishes: Wishes, environment: Mapping[str, str], script: str = ""
+    ) -> list[Step]:
         """Return the verification and the full maintenance, as far as they were asked for."""
         if wishes.forget is not None or wishes.prune:
             raise Refusal(
@@ -163,74 +294,147 @@ class Kopia(Client):
 
     # The drill
 
-    def sources(self, reader: Reader, job: Job, environment: Mapping[str, str]) -> list[Source]:
+    def sources(
+        self, reader: Reader, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> list[Source]:
         """Return the last complete backup of each source of this user and host."""
         newest: dict[str, Source] = {}
+        answer = ask(reader, list, ("snapshot", "list", "--json"))
         with understood():
-            for each in json_value(reader.whole("snapshot", "list", "--json"), list):
+            for each in answer:
                 if each.get("incomplete"):
                     continue
                 path = str(each["source"]["path"])
                 moment = (nanoseconds(each["startTime"]) or 0) / 1e9
                 if path not in newest or newest[path].moment < moment:
                     root = each["rootEntry"]
-                    newest[path] = Source(str(each["id"]), path, moment, path, root)
+                    newest[path] = Source(str(each["id"]), path, moment, path, root, (path,))
         return [newest[path] for path in sorted(newest)]
 
     def files(
         self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
     ) -> list[File]:
-        """Return files of a backup, each with the same chance.
+        """Return files of a backup; only the directories on the way to them are read.
 
         Every directory entry says how many files there are below it, so the number
-        of a file leads to it; only the directories on the way are read. A file is
-        asked for by its object, so its name does not matter.
+        of a file leads to it. A file is asked for by its object, so its name does
+        not matter.
         """
         with understood():
             tree = _Tree(reader, tally.source)
-            chosen: list[File] = []
-            # Some of them may be too large.
-            for number in rng.sample(range(tree.total), min(tree.total, 4 * wanted + 20)):
-                if len(chosen) == wanted:
-                    break
-                entry, path = tree.file(number)
-                size = count(entry.get("size"))
-                if size > size_limit:
-                    tally.too_large += 1
-                    continue
-                fetch = ("show", str(entry["obj"]))
-                chosen.append(File(path, size, nanoseconds(entry.get("mtime")), fetch))
-        return chosen
+            parts = tree.parts(tally)
+            share = max(1, wanted // max(1, len(parts)))
+            chosen: dict[str, File] = {}
+            for part in parts:
+                for file in _some(tree, part, tally, share, size_limit, rng):
+                    chosen.setdefault(file.path, file)
+            # What one mount point lacks another may have.
+            if len(chosen) < wanted:
+                whole = _Part(tree.root, tree.path, {}, _files_below(tree.root))
+                for file in _some(tree, whole, tally, wanted, size_limit, rng):
+                    if len(chosen) == wanted:
+                        break
+                    chosen.setdefault(file.path, file)
+        return list(chosen.values())
+
+
+class _Part(NamedTuple):
+    """A mount point in a backup: its entry, its path, and what of it belongs to others.
+
+    ``others`` are the mount points below it with the number of files in them, and
+    ``total`` is the number of files without those.
+    """
+
+    entry: Mapping[str, object]
+    path: str
+    others: Mapping[str, int]
+    total: int
 
 
 class _Tree:
     """The files of a backup by their number, in the order in which kopia lists them."""
 
     def __init__(self, reader: Reader, source: Source) -> None:
-        self.root = source.root or {}
+        self.root: Mapping[str, object] = source.root or {}
         self.path = source.path
-        self.total = _files_below(self.root)
+        self.entries = lru_cache(maxsize=32)(Directories(reader))
 
-        @lru_cache(maxsize=32)
-        def entries(name: str) -> list[dict[str, object]]:
-            listing = json_value(reader.whole("show", name), dict)["entries"]
-            return [each for each in listing or () if isinstance(each, dict)]
+    def parts(self, tally: Tally) -> list[_Part]:
+        """Return the tally's mount points that are in the backup; tell it of the others."""
+        found: dict[str, Mapping[str, object]] = {}
+        for point in tally.points:
+            entry = self._find(as_marked(point))
+            if entry is None:
+                tally.absent.append(point)
+                continue
+            found[as_marked(point)] = entry
+            if not has_entries(entry):
+                tally.empty.append(point)
+        parts = []
+        for path, entry in found.items():
+            below = {
+                other: _files_below(found[other])
+                for other in found
+                if other != path and nearest(other.rpartition("/")[0] or "/", found) == path
+            }
+            total = _files_below(entry) - sum(below.values())
+            if total > 0:
+                parts.append(_Part(entry, path, below, total))
+        return parts
 
-        self.entries = entries
+    def _find(self, path: str) -> Mapping[str, object] | None:
+        """Return the entry of a directory, None where there is none."""
+        if not lies_in(path, self.path):
+            return None
+        here = self.root
+        for name in filter(None, path[len(self.path) :].split("/")):
+            listing = self.entries(str(here["obj"]))
+            inside = [each for each in listing if each["name"] == name and each["type"] == "d"]
+            if not inside:
+                return None
+            here = inside[0]
+        return here
 
-    def file(self, number: int) -> tuple[Mapping[str, object], str]:
+    def file(self, part: _Part, number: int) -> tuple[Mapping[str, object], str]:
         """Return the entry of a file and its path; raises ClientFailed if it is not there."""
-        here, at, left = self.root, self.path, number
+        here, at, left = part.entry, part.path, number
         while here.get("type") == "d":
             for entry in self.entries(str(here["obj"])):
+                path = join(at, f"/{entry['name']}")
                 files = _files_below(entry)
+                files -= sum(
+                    number for other, number in part.others.items() if lies_in(other, path)
+                )
                 if left < files:
-                    here, at = entry, f"{at.rstrip('/')}/{entry['name']}"
+                    here, at = entry, path
                     break
                 left -= files
             else:
                 raise ClientFailed(1, f"the directory {at} holds fewer files than was noted")
         return here, at
+
+
+def _some(
+    tree: _Tree, part: _Part, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+) -> Iterator[File]:
+    """Yield so many files of a part, each with the same chance."""
+    # Some of them may be too large.
+    found = 0
+    for number in rng.sample(range(part.total), min(part.total, 4 * wanted + 20)):
+        if found == wanted:
+            return
+        entry, path = tree.file(part, number)
+        size = count(entry.get("size"))
+        if size > size_limit:
+            tally.too_large += 1
+            continue
+        found += 1
+        mode = str(entry.get("mode", ""))
+        yield File(
+            path, size, nanoseconds(entry.get("mtime")), ("show", str(entry["obj"])),
+            owner=count(entry.get("uid")), group=count(entry.get("gid")),
+            mode=permissions(int(mode, 8)) if re.fullmatch("[0-7]{1,11}", mode) else None,
+        )  # fmt: skip
 
 
 def _files_below(entry: Mapping[str, object]) -> int:
@@ -241,6 +445,20 @@ def _files_below(entry: Mapping[str, object]) -> int:
     return files if isinstance(files, int) else 0
 
 
+def _read(config: str | None) -> dict[str, Any]:
+    with open(config or os.devnull, encoding="utf-8") as file:
+        return dict(json.load(file))
+
+
+def _cache_in(config: str | None) -> str | None:
+    """Return the cache directory in a configuration file, relative to which kopia writes it."""
+    try:
+        named = str(_read(config)["caching"]["cacheDirectory"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return os.path.normpath(os.path.join(os.path.dirname(config or ""), named))
+
+
 def _when(seconds: float | None) -> str:
     """Return a moment in universal time, which kopia takes together with the zone."""
     if seconds is None:
@@ -248,6 +466,16 @@ def _when(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _ignores(live: Sequence[str], path: str) -> list[str]:
+def _ignores(skipped: Sequence[str], path: str) -> list[str]:
     above = path.rstrip("/") + "/"
-    return [f"--add-ignore=/{each[len(above) :]}/*" for each in live if each.startswith(above)]
+    return [f"--add-ignore=/{each[len(above) :]}/*" for each in skipped if each.startswith(above)]
+
+
+# What kopia says on standard error in any run: progress, and what it does of its maintenance.
+_ROUTINE = re.compile(
+    r"([|/\\*-] \d+ hashing, |Snapshotting \S|Created\S* snapshot with root |Cleaned up \d+ logs"
+    r"|GC (found|undeleted) \d|(Running|Finished) (full|quick) maintenance|Advancing epoch markers"
+    r"|Compacting an eligible |Attempting to compact |Cleaning up (unneeded|old) "
+    r"|Not saving snapshot because no files have been changed|Connected to repository"
+    r"|Upgrade of Kopia from |Visit https://github.com/kopia/)"
+)

@@ -2,15 +2,26 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
-from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.system.command import decode
 
 # JSON of Go has this for bytes that are not UTF-8, and U+FFFD itself unescaped.
 NOT_UTF8 = re.compile(rb"(?<!\\)(?:\\\\)*\\ufffd")
+
+# In text that came out of such JSON, what stands for any byte that is not UTF-8.
+UNKNOWN_BYTE = "\udcff"
+
+# What comes of an answer that has another form than it should.
+_WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
+# So many lines that look like an answer are tried before it is given up.
+_TRIES = 100
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,6 +45,56 @@ def option_value(words: Sequence[str], *options: str) -> str | None:
     return value
 
 
+def parse_options(
+    words: Sequence[str], with_word: Collection[str]
+) -> list[tuple[str, str | None]]:
+    """Return the options in words with their values; what belongs to none has the name "".
+
+    ``with_word`` are the options that take a word. A short one may have it joined,
+    -Hname, and several short ones may be bundled, -vx, as clients in Go read them.
+    """
+    found: list[tuple[str, str | None]] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            found += [("", each) for each in rest]
+        elif word.startswith("--"):
+            name, equals, value = word.partition("=")
+            taken = next(rest, None) if not equals and name in with_word else None
+            found.append((name, value if equals else taken))
+        elif word.startswith("-") and len(word) > 1:
+            found += _short_options(word, with_word, rest)
+        else:
+            found.append(("", word))
+    return found
+
+
+def _short_options(
+    word: str, with_word: Collection[str], rest: Iterator[str]
+) -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    for index, letter in enumerate(word[1:], 2):
+        joined = word[index:]
+        if f"-{letter}" in with_word:
+            return [*found, (f"-{letter}", joined.removeprefix("=") or next(rest, None))]
+        if joined.startswith("="):
+            return [*found, (f"-{letter}", joined[1:])]
+        found.append((f"-{letter}", None))
+    return found
+
+
+def is_switched_on(options: Sequence[tuple[str, str | None]], *names: str) -> bool:
+    """Say whether a switch that goes by these names is on in the end."""
+    values = [value for name, value in options if name in names]
+    return bool(values) and (values[-1] or "true").lower() not in ("false", "f", "0")
+
+
+def last_value(options: Sequence[tuple[str, str | None]], *names: str) -> str | None:
+    """Return the last value of an option that goes by these names, or None."""
+    values = [value for name, value in options if name in names]
+    return values[-1] if values else None
+
+
 # What clients print
 
 
@@ -42,7 +103,7 @@ def understood() -> Iterator[None]:
     """Raise ClientFailed where the client's answer has another form than it should."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except _WRONG as error:
         raise ClientFailed(1, "the client printed something that is not understood") from error
 
 
@@ -63,13 +124,54 @@ def json_objects(text: str) -> list[dict[str, object]]:
 
 def json_value(text: bytes, kind: type) -> Any:
     """Return the JSON value that the client printed; raises ValueError if it is none."""
-    try:
-        value = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("too deep to be an answer") from error
-    if not isinstance(value, kind):
-        raise ValueError(f"no {kind.__name__}")
+    return json_answer(text, kind)[0]
+
+
+def ask(reader: Reader, kind: type, words: Sequence[str], *members: str) -> Any:
+    """Return the JSON value with which the client answers; raises ClientFailed.
+
+    The reader learns what a wrapper prints before it.
+    """
+    with understood():
+        value, reader.preface = json_answer(reader.whole(*words), kind, *members)
     return value
+
+
+def json_answer(text: bytes, kind: type, *members: str) -> tuple[Any, bytes]:
+    """Return the JSON value that the client printed, and what a wrapper printed before it.
+
+    An object must have the ``members``, and a list consist of objects. Bytes that are
+    not UTF-8 come as UNKNOWN_BYTE. Raises ValueError if there is no such value.
+    """
+    decoder = json.JSONDecoder(strict=False)
+    start = rb"^[ \t]*(?=\{)" if kind is dict else rb"^[ \t]*(?=\[)"
+    for match in islice(re.finditer(start, text, re.M), _TRIES):
+        # The rest is decoded once for an answer that stands alone, which is the rule.
+        answer = decode(marked(text[match.end() :]))
+        try:
+            value, end = decoder.raw_decode(answer)
+        except (ValueError, RecursionError):
+            continue
+        alone = answer[end : end + 1] in ("", "\n", "\r")
+        if alone and _is(kind, value, members):
+            return value, text[: match.start()]
+    raise ValueError(f"no {kind.__name__}")
+
+
+def _is(kind: type, value: object, members: Sequence[str]) -> bool:
+    if isinstance(value, dict):
+        return kind is dict and all(name in value for name in members)
+    return isinstance(value, list) and kind is list and all(isinstance(x, dict) for x in value)
+
+
+def marked(text: bytes) -> bytes:
+    """Return JSON of Go with UNKNOWN_BYTE, escaped, for each byte that is not UTF-8."""
+    return NOT_UTF8.sub(lambda match: match[0][:-6] + rb"\udcff", text)
+
+
+def as_marked(path: str) -> str:
+    """Return a path as it comes out of marked() JSON."""
+    return re.sub("[\udc80-\udcff]", UNKNOWN_BYTE, path)
 
 
 def member(data: Mapping[str, object], *names: str) -> object:

@@ -2,10 +2,13 @@
 
 import os
 import select
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import IO
 
 from kopiatomic import state
@@ -13,6 +16,9 @@ from kopiatomic.system.command import Door, decode, describe_status, printable
 from kopiatomic.system.process import Signals, has_ended
 
 _BLOCK = 1 << 18
+
+# What a client that is ended at its time limit gets to tidy up, in seconds.
+GRACE = 10.0
 
 
 class ClientFailed(Exception):
@@ -23,14 +29,20 @@ class ClientFailed(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reader:
-    """Runs the client to read from it; signals that reach us are passed to it."""
+    """Runs the client to read from it; signals that reach us are passed to it.
+
+    A call that takes longer than ``time_limit``, in seconds, is ended. ``preface`` is
+    what a wrapper printed before the last answer in which that could be told.
+    """
 
     door: Door
     base: Sequence[str]
     environment: Mapping[str, str]
     signals: Signals
+    time_limit: float | None = None
+    preface: bytes = field(default=b"", init=False)
 
     def lines(self, *words: str) -> Iterator[bytes]:
         """Return what the client prints, line by line; raises ClientFailed, Interrupted."""
@@ -49,21 +61,60 @@ class Reader:
         """Have the client write to a file; raises ClientFailed, Interrupted."""
         with tempfile.TemporaryFile(dir=state.STATE_DIRECTORY) as messages:
             child = self._start(words, descriptor, messages)
+            deadline = self._deadline()
             try:
                 while not has_ended(child, 0.5):
-                    self.signals.enforce()
+                    self._wait(child, words, deadline)
             finally:
                 self._finish(child)
             self._check(child, words, messages)
+
+    def begins_at(self, descriptor: int, size: int) -> int:
+        """Return where the content of ``size`` bytes begins in what into() has written.
+
+        Before it stand as many lines as a wrapper prints before an answer; what they
+        say may change, as a date does.
+        """
+        start = 0
+        if self.preface:
+            lines = self.preface.count(b"\n")
+            head = os.pread(descriptor, 4 * len(self.preface) + _BLOCK, 0)
+            start = len(b"".join(head.splitlines(keepends=True)[:lines]))
+            written = os.fstat(descriptor).st_size
+            if written != start + size and not head.startswith(self.preface):
+                start = 0
+        return start
+
+    def _deadline(self) -> float:
+        return float("inf") if self.time_limit is None else time.monotonic() + self.time_limit
+
+    def _wait(
+        self, child: "subprocess.Popen[bytes]", words: Sequence[str], deadline: float
+    ) -> None:
+        """See that the client ends when it has to; raises ClientFailed at its time limit."""
+        self.signals.enforce()
+        if time.monotonic() < deadline:
+            return
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            # A wrapper that waits for the client has it in its process group.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signum)
+            if has_ended(child, GRACE):
+                break
+        name = f"{os.path.basename(self.base[0])} {words[0]}"
+        raise ClientFailed(
+            -signal.SIGKILL, f"{name}: did not answer within {self.time_limit:g} s"
+        )
 
     def _blocks(self, words: Sequence[str]) -> Iterator[bytes]:
         with tempfile.TemporaryFile(dir=state.STATE_DIRECTORY) as messages:
             child = self._start(words, subprocess.PIPE, messages)
             assert child.stdout is not None
             descriptor = child.stdout.fileno()
+            deadline = self._deadline()
             try:
                 while True:
-                    self.signals.enforce()
+                    self._wait(child, words, deadline)
                     if not select.select([descriptor], [], [], 0.5)[0]:
                         continue
                     block = os.read(descriptor, _BLOCK)
@@ -71,7 +122,7 @@ class Reader:
                         break
                     yield block
                 while not has_ended(child, 0.5):
-                    self.signals.enforce()
+                    self._wait(child, words, deadline)
             finally:
                 self._finish(child)
                 child.stdout.close()

@@ -4,9 +4,11 @@ import json
 import os
 import random
 import re
-import time
+import stat
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
 
+from kopiatomic.clients import places, restic_proof, wrapper
 from kopiatomic.clients.base import (
     CHECK,
     FORGET,
@@ -15,27 +17,35 @@ from kopiatomic.clients.base import (
     Client,
     Figures,
     File,
+    Missing,
+    Proof,
     Request,
     Source,
     Step,
     Tally,
     Wishes,
+    permissions,
 )
 from kopiatomic.clients.parsing import (
-    NOT_UTF8,
+    UNKNOWN_BYTE,
+    as_marked,
+    ask,
     count,
     has_option,
+    is_switched_on,
+    json_answer,
     json_objects,
-    json_value,
+    last_value,
+    marked,
     nanoseconds,
-    option_value,
+    parse_options,
     understood,
 )
-from kopiatomic.clients.reader import Reader
+from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
-from kopiatomic.system.command import CommandFailed, Door, decode
-from kopiatomic.system.machine import lies_in
+from kopiatomic.system.command import CommandFailed, Door, decode, encode
+from kopiatomic.system.machine import ancestors, lies_in, nearest
 
 # Without it a directory with files of several links looks changed in every
 # run, and so do all files: each nullfs mount has a device number of its own.
@@ -46,6 +56,18 @@ INCOMPLETE, NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 3, 10, 11, 12
 
 # Options with which the user decides about the parent.
 _DECIDE_PARENT = ("--parent", "--force", "-f", "--group-by", "-g")
+
+# The other options of a backup that take a word.
+_BACKUP_WORDS = (
+    "--exclude", "-e", "--iexclude", "--exclude-file", "--iexclude-file", "--exclude-if-present",
+    "--exclude-larger-than", "--tag", "--host", "-H", "--hostname", "--time", "--parent",
+    "--group-by", "-g", "--read-concurrency", "--files-from", "--files-from-verbatim",
+    "--files-from-raw", "--stdin-filename",
+)  # fmt: skip
+
+# Where Go, in which restic is written, looks for the zones that TZ names.
+_ZONES = ("/usr/share/zoneinfo/", "/usr/share/lib/zoneinfo/", "/usr/lib/locale/TZ/",
+          "/etc/zoneinfo/")  # fmt: skip
 
 # How long a repository may take to list its backups, in seconds.
 LISTING_LIMIT = 600.0
@@ -72,7 +94,7 @@ class Restic(Client):
         """Return the moment, the excludes that keep out what is not frozen, and the parent."""
         words = []
         if not has_option([*job.command, *job.options], "--time"):
-            words = ["--time", _when(request.moment)]
+            words = ["--time", when(request.moment, request.zone)]
         for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
         return words if request.parent is None else [*words, "--parent", request.parent]
@@ -84,26 +106,153 @@ class Restic(Client):
             return {}
         return {"RESTIC_FEATURES": ",".join(filter(None, (features, f"{FEATURE}=true")))}
 
-    def directories(self, environment: Mapping[str, str]) -> list[str]:
-        """Return where restic's cache is, if a variable says so."""
-        return [environment.get("RESTIC_CACHE_DIR", "")]
+    def options(self, job: Job, script: str = "") -> list[tuple[str, str | None]]:
+        """Return the options of a backup, those first that stand in a wrapper's text."""
+        known = {*self.repository_words, *_BACKUP_WORDS}
+        words = (*wrapper.calls(script, self.name), [*job.command[1:], *job.options])
+        return [option for each in words for option in parse_options(each, known)]
 
-    def repository(self, job: Job, environment: Mapping[str, str]) -> str | None:
+    def scratch(
+        self, job: Job, known: Mapping[str, str], script: str
+    ) -> tuple[list[str], list[str]]:
+        """Return restic's cache; it is restic's alone if it bears the mark of one, or is new."""
+        options = self.options(job, script)
+        if is_switched_on(options, "--no-cache"):
+            return [], []
+        home = known.get("HOME") or "/"
+        default = f"{known.get('XDG_CACHE_HOME') or f'{home}/.cache'}/restic"
+        named = last_value(options, "--cache-dir") or known.get("RESTIC_CACHE_DIR") or default
+        return ([named], []) if named == default or places.is_cache(named) else ([], [named])
+
+    def repository(
+        self, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> str | None:
         """Return the directory that an option or variable names, if that is a local one."""
-        named = option_value([*job.command, *job.options], "--repo", "-r")
-        if named is None and self.is_plain(job):
-            named = environment.get("RESTIC_REPOSITORY")
+        named = last_value(self.options(job, script), "--repo", "-r")
+        if named is None:
+            named = self._variable("RESTIC_REPOSITORY", job, environment, script)
         if named is None:
             return None
         path = named.removeprefix("local:")
         return path if path.startswith("/") else None
+
+    def _variable(
+        self, name: str, job: Job, environment: Mapping[str, str], script: str
+    ) -> str | None:
+        """Return the value that a variable will have, or None if that cannot be told."""
+        assigned = wrapper.assigned(script)
+        if name in assigned:
+            return assigned[name]
+        hidden = wrapper.sets(script, name) or not (script or self.is_plain(job))
+        return None if hidden else environment.get(name)
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the summary, which is text or, with --json, a line of JSON."""
         text = decode(output)
         objects = json_objects(text)
         summaries = [each for each in objects if each.get("message_type") == "summary"]
-        return _figures_in_json(summaries[-1]) if summaries else _figures_in_text(text)
+        if not summaries:
+            return _figures_in_text(text)
+        # A wrapper may call restic more than once, for several repositories.
+        every = [_figures_in_json(each) for each in summaries]
+        made = tuple(name for each in every for name in each.snapshots)
+        return every[-1]._replace(snapshots=made)
+
+    def complaint(self, line: str) -> str | None:
+        """Return restic's errors and warnings, out of their JSON where they are in one."""
+        if not line.startswith("{"):
+            return None if _ROUTINE.match(line) else line
+        told = json_objects(line)
+        if not told:
+            return line
+        kind, error = told[0].get("message_type"), told[0].get("error")
+        if kind == "error":
+            said = error.get("message") if isinstance(error, dict) else error
+            return f"{told[0].get('item') or 'error'}: {said}"
+        return str(told[0].get("message")) if kind == "exit_error" else None
+
+    # The proof
+
+    def keeps(self, mode: int) -> bool:
+        """Say whether restic keeps a file of this st_mode: all but sockets."""
+        return not stat.S_ISSOCK(mode)
+
+    def one_file_system(self, job: Job, script: str) -> bool:
+        """Look for --one-file-system, or -x among its short options."""
+        return is_switched_on(self.options(job, script), "--one-file-system", "-x")
+
+    def proves_itself(
+        self,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        output: bytes,
+        points: Mapping[str, bool],
+    ) -> bool:
+        """Take a snapshot of one path for proof if files are in it, and no other path can be."""
+        if not self.is_plain(job) or tuple(points) != request.paths or len(request.paths) != 1:
+            return False
+        options = self.options(job)
+        others = [value for name, value in options if name == "" and value not in self.subcommand]
+        others += [value for name, value in options if name.startswith("--files-from")]
+        known = all(name in _KNOWN for name, _ in options)
+        files = bool(figures.files) or not points[request.paths[0]]
+        alone = known and not others and not self.one_file_system(job, "")
+        return alone and files and len(figures.snapshots) == 1
+
+    def prove(
+        self,
+        reader: Reader,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        points: Mapping[str, bool],
+        since: float,
+        script: str = "",
+    ) -> Proof:
+        """Ask by ``restic ls``, and first for the snapshot's name where that was not seen."""
+        options = self.options(job, script)
+        asked = restic_proof.Asked(
+            host=host_of(job, reader.environment, script),
+            paths=request.paths,
+            time=last_value(options, "--time") or when(request.moment, request.zone),
+            since=since,
+            before=None if has_option([*job.command, *job.options], "--time") else request.moment,
+        )
+        seen = request.captured and figures.files is not None
+        skips = is_switched_on(options, "--skip-if-unchanged") and not is_switched_on(
+            options, "--dry-run", "-n"
+        )
+        parent = last_value(options, "--parent") or request.parent
+        return restic_proof.prove(
+            reader, asked, points, figures.snapshots,
+            (parent or "") if (figures.unchanged or (skips and not seen)) else None,
+        )  # fmt: skip
+
+    def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
+        """Name what keeps it out: an exclude, --one-file-system, or a wrapper."""
+        options = self.options(job, script)
+        inside = f"{missing.point.rstrip('/')}/\x01" if missing.empty else missing.point
+        for pattern in restic_proof.patterns(options):
+            if restic_proof.excludes(pattern, inside):
+                return (
+                    f"the exclude '{pattern}' keeps all of it out; if that is meant, leave the "
+                    "dataset out with -x, so that it is not counted on"
+                )
+        if missing.empty and is_switched_on(options, "--one-file-system", "-x"):
+            return (
+                "with --one-file-system restic does not go into the file systems below a path; "
+                "leave that option out, what is not chosen does not get into the backup anyway"
+            )
+        return self.wrapper_keeps_words(job, script) or (
+            "look for an exclude in restic's options, its exclude files or the wrapper that "
+            "keeps it out"
+        )
+
+    def is_repository(self, directory: str) -> bool:
+        """Say whether a directory has what each of restic's repositories begins with."""
+        names = ("config", "data", "index", "keys", "snapshots")
+        return all(os.path.exists(f"{directory}/{name}") for name in names)
 
     # What its words mean
 
@@ -154,6 +303,7 @@ class Restic(Client):
         paths: Sequence[str],
         last_paths: Sequence[str] | None,
         environment: Mapping[str, str],
+        script: str = "",
     ) -> str | None:
         """Return the snapshot to name as parent, or None to leave it to restic.
 
@@ -162,20 +312,24 @@ class Restic(Client):
         name the snapshot that has most of the paths. While the paths stay the same
         nothing is asked. A repository that does not answer is the backup's to report.
         """
-        if job.plain or has_option([*job.command, *job.options], *_DECIDE_PARENT):
+        if job.plain or any(name in _DECIDE_PARENT for name, _ in self.options(job, script)):
             return None
         if last_paths is not None and set(paths) <= set(last_paths):
             return None
         try:
             argv = [*self.base_command(job), "--no-lock", "snapshots", "--json"]
-            answer = door.run(argv, environment=environment, time_limit=LISTING_LIMIT).stdout
-            return choose_parent(json.loads(answer), paths, host_of(job, environment))
+            said = door.run(argv, environment=environment, time_limit=LISTING_LIMIT).stdout
+            answer, _ = json_answer(encode(said), list)
+            names = [as_marked(path) for path in paths]
+            return choose_parent(answer, names, host_of(job, environment, script))
         except (Refusal, CommandFailed, ValueError, KeyError, TypeError):
             return None
 
     # Upkeep
 
-    def steps(self, job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[Step]:
+    def steps(
+        self, job: Job, wishes: Wishes, environment: Mapping[str, str], script: str = ""
+    ) -> list[Step]:
         """Return the check, and forget and prune, as far as they were asked for."""
         if wishes.maintenance:
             raise Refusal("--maintenance is kopia's; restic has --forget and --prune")
@@ -187,7 +341,7 @@ class Restic(Client):
             steps.append(Step(CHECK, f"check{share}", (*base, "check", *subset)))
         if wishes.forget is not None:
             title = "forget and prune" if wishes.prune else "forget"
-            words = _forget_words(job, wishes, environment)
+            words = _forget_words(job, wishes, environment, script)
             steps.append(Step(FORGET, title, (*base, "forget", *words)))
         elif wishes.prune:
             steps.append(Step(PRUNE, "prune", (*base, "prune")))
@@ -216,50 +370,160 @@ class Restic(Client):
 
     # The drill
 
-    def sources(self, reader: Reader, job: Job, environment: Mapping[str, str]) -> list[Source]:
+    def sources(
+        self, reader: Reader, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> list[Source]:
         """Return the last snapshot of this job's host for each of its groups of paths."""
-        host = host_of(job, environment)
+        host = host_of(job, environment, script)
+        words = ("snapshots", "--json", "--latest", "1", "--host", host)
+        answer = ask(reader, list, words)
         with understood():
-            answer = reader.whole("snapshots", "--json", "--latest", "1", "--host", host)
             return [
                 Source(
                     backup=str(each["id"]),
                     title=", ".join(map(str, each["paths"])),
                     moment=(nanoseconds(each["time"]) or 0) / 1e9,
+                    paths=tuple(map(str, each["paths"])),
                 )
-                for each in json_value(answer, list)
+                for each in answer
             ]
 
     def files(
         self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
     ) -> list[File]:
-        """Return files of a snapshot, each with the same chance; memory is for those only.
+        """Return files of a snapshot by one ``restic ls``; memory is for those only.
 
         ``restic dump`` is asked for a file by its path, which takes no pattern; a
         path that is not UTF-8 it does not tell us in a form to ask with.
         """
-        chosen: list[File] = []
-        seen = 0
+        choice = _Choice(tally, wanted, rng)
+        listed = False
         with understood():
             for line in reader.lines("ls", "--json", tally.source.backup):
-                file = _eligible(line, tally, size_limit)
-                if file is None:
-                    continue
-                seen += 1
-                slot = len(chosen) if len(chosen) < wanted else rng.randrange(seen)
-                if slot < wanted:
-                    chosen[slot : slot + 1] = [file]
-        return chosen
+                if not listed:
+                    # What comes before the snapshot itself is a wrapper's.
+                    listed = b'"snapshot"' in line and line.startswith(b"{")
+                elif b'"file"' in line or choice.watches(line):
+                    choice.take(json.loads(marked(line)), size_limit)
+        if not listed:
+            raise ClientFailed(1, "restic ls: the client printed something that is not understood")
+        choice.settle()
+        return choice.files()
+
+
+class _Choice:
+    """A choice of the files of a snapshot as they pass by, and what there is of mount points.
+
+    Of each mount point so many files are held as is its share, and besides so many
+    of all as are wanted, each with the same chance.
+    """
+
+    def __init__(self, tally: Tally, wanted: int, rng: random.Random) -> None:
+        self.tally, self.wanted, self.rng = tally, wanted, rng
+        self.points = {as_marked(point): point for point in tally.points}
+        share = max(1, wanted // max(1, len(self.points)))
+        self.of_points = {point: _Sample(share, rng) for point in self.points}
+        self.of_all = _Sample(wanted, rng)
+        self.there: set[str] = set()
+        self.filled: set[str] = set()
+        targets = tally.source.paths
+        # Directories that are there for what lies below them, and say nothing of themselves.
+        self.above = {each for path in targets for each in ancestors(path)}
+        self.targets = set(targets)
+
+    def watches(self, line: bytes) -> bool:
+        """Say whether a line may tell of a mount point."""
+        return bool(self.points) and line.startswith(b"{")
+
+    def take(self, node: Mapping[str, object], size_limit: int) -> None:
+        """Look at an entry of the snapshot."""
+        path = str(node["path"])
+        if path in self.points:
+            self.there.add(path)
+        parent = path.rpartition("/")[0] or "/"
+        if parent in self.points and path not in self.above:
+            self.filled.add(parent)
+        file = _eligible(node, path, self.tally, size_limit)
+        if file is None:
+            return
+        self.of_all.take(file)
+        point = nearest(parent, self.points) if self.points else None
+        if point is not None:
+            self.of_points[point].take(file)
+
+    def settle(self) -> None:
+        """Tell the tally which mount points are missing or empty."""
+        for form, point in self.points.items():
+            covered = nearest(form, self.targets) is not None
+            if not covered or not (form in self.there or form == "/"):
+                self.tally.absent.append(point)
+            elif form not in self.filled:
+                self.tally.empty.append(point)
+
+    def files(self) -> list[File]:
+        """Return the files that were chosen, in a fixed order."""
+        chosen = {
+            file.path: file for sample in self.of_points.values() for file in sample.held
+        }
+        for file in self.of_all.held:
+            if len(chosen) >= self.wanted:
+                break
+            chosen.setdefault(file.path, file)
+        return list(chosen.values())
+
+
+class _Sample:
+    """So many of the things that pass by, each with the same chance."""
+
+    def __init__(self, size: int, rng: random.Random) -> None:
+        self.size, self.rng = size, rng
+        self.held: list[File] = []
+        self.seen = 0
+
+    def take(self, file: File) -> None:
+        """Look at one more."""
+        self.seen += 1
+        slot = len(self.held) if len(self.held) < self.size else self.rng.randrange(self.seen)
+        if slot < self.size:
+            self.held[slot : slot + 1] = [file]
 
 
 # A backup
 
 
-def _when(seconds: float | None) -> str:
-    """Return a moment in local time, which is restic's."""
+def when(seconds: float | None, zone: str | None = None) -> str:
+    """Return a moment as restic's --time wants it: in local time, which is that of TZ.
+
+    Of the hour that comes twice when summer time ends restic takes the second one in
+    zones east of Greenwich and the first in those west of it: the backup may then
+    bear a time that is one hour off, which cannot be said better.
+    """
     if seconds is None:
         return "TIME-OF-SNAPSHOT"
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return datetime.fromtimestamp(seconds, _zone(zone)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _zone(name: str | None) -> tzinfo:
+    """Return the zone that Go takes TZ for: the system's where it is not set.
+
+    It wants the name of a zone's file. What is none, as the forms of POSIX, "JST-9",
+    it takes for universal time (initLocal() in its time/zoneinfo_unix.go).
+    """
+    from zoneinfo import ZoneInfo
+
+    if name is None:
+        files = ["/etc/localtime"]
+    else:
+        name = name.removeprefix(":")
+        named = [name] if name.startswith("/") else [place + name for place in _ZONES]
+        files = [] if name in ("", "UTC") else named
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                return ZoneInfo.from_file(file)
+        except (OSError, ValueError):
+            continue
+    return UTC
 
 
 def _literal(path: str) -> str:
@@ -267,10 +531,11 @@ def _literal(path: str) -> str:
     return re.sub(r"([\\*?\[\]])", r"\\\1", path.rstrip("/"))
 
 
-def host_of(job: Job, environment: Mapping[str, str]) -> str:
+def host_of(job: Job, environment: Mapping[str, str], script: str = "") -> str:
     """Return the host name under which restic stores this job's backups."""
-    given = option_value([*job.command, *job.options], "--host", "-H")
-    return given or environment.get("RESTIC_HOST") or os.uname().nodename
+    given = last_value(Restic().options(job, script), "--host", "-H", "--hostname")
+    known = {**environment, **wrapper.assigned(script)}
+    return given or known.get("RESTIC_HOST") or os.uname().nodename
 
 
 def choose_parent(
@@ -316,13 +581,16 @@ def _figures_in_json(summary: Mapping[str, object]) -> Figures:
     def number(name: str) -> int:
         return count(summary.get(name))
 
+    made, tried = summary.get("snapshot_id"), summary.get("dry_run")
     return Figures(
         files=number("total_files_processed"),
         new_or_changed=number("files_new") + number("files_changed"),
         directories_changed=number("dirs_new") + number("dirs_changed"),
         size=number("total_bytes_processed"),
         added=number("data_added"),
-        snapshots=(str(summary["snapshot_id"]),) if summary.get("snapshot_id") else (),
+        # A dry run names a snapshot as well, which will never be.
+        snapshots=() if tried or not made else (str(made),),
+        unchanged=not tried and not made,
     )
 
 
@@ -341,12 +609,26 @@ def _figures_in_text(text: str) -> Figures:
         size=_bytes(total[1], total[2]) if total else None,
         added=_bytes(added[1], added[2]) if added else None,
         snapshots=tuple(saved),
+        unchanged=bool(re.search(r"^skipped creating snapshot", text, re.M)),
     )
 
 
 def _bytes(number: str, unit: str) -> int | None:
     return round(float(number) * _UNITS[unit]) if unit in _UNITS else None
 
+
+# What restic may say on standard error in any run.
+_ROUTINE = re.compile(
+    r"(repository \w+ opened|created new cache|using parent|no parent snapshot|reading repository"
+    r"|.* operation successful after \d+ retries)"
+)
+
+# The switches of a backup that add nothing to it, and do not cross file systems otherwise.
+_KNOWN = {
+    "", *Restic.repository_words, *Restic.repository_switches, *_BACKUP_WORDS, "-v", "--verbose",
+    "-q", "--quiet", "--json", "-f", "--force", "--no-scan", "--exclude-caches", "--with-atime",
+    "--ignore-inode", "--ignore-ctime",
+}  # fmt: skip
 
 # Locks
 
@@ -399,11 +681,13 @@ _FORGET_WORDS = (
 _DANGEROUS = ("--unsafe-allow-remove-all",)
 
 
-def _forget_words(job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[str]:
+def _forget_words(
+    job: Job, wishes: Wishes, environment: Mapping[str, str], script: str
+) -> list[str]:
     words = list(wishes.forget or ())
     check_forget(words)
     if not has_option(words, "--host"):
-        words = ["--host", host_of(job, environment), *words]
+        words = ["--host", host_of(job, environment, script), *words]
     if wishes.prune and "--prune" not in words:
         words.append("--prune")
     return words
@@ -443,22 +727,27 @@ def check_forget(words: Sequence[str]) -> None:
 # The drill
 
 
-def _eligible(line: bytes, tally: Tally, size_limit: int) -> File | None:
-    """Return the file that a line of ``restic ls --json`` is about, if it can be restored."""
-    if b'"file"' not in line:
-        return None
-    node = json_value(line, dict)
+def _eligible(
+    node: Mapping[str, object], path: str, tally: Tally, size_limit: int
+) -> File | None:
+    """Return the file that an entry of ``restic ls --json`` is about, if it can be restored."""
     if node.get("type") != "file":
         return None
-    size = int(node.get("size") or 0)
+    size = count(node.get("size"))
     if size > size_limit:
         tally.too_large += 1
         return None
-    if NOT_UTF8.search(line):
+    if UNKNOWN_BYTE in path:
         tally.unnamed += 1
         return None
-    path, inode = str(node["path"]), node.get("inode")
+
+    def number(name: str) -> int | None:
+        value = node.get(name)
+        return value if isinstance(value, int) else None
+
+    mode = number("mode")
     return File(
         path, size, nanoseconds(node.get("mtime")), ("dump", tally.source.backup, path),
-        ctime=nanoseconds(node.get("ctime")), inode=inode if isinstance(inode, int) else None,
+        ctime=nanoseconds(node.get("ctime")), inode=number("inode"), owner=number("uid"),
+        group=number("gid"), mode=None if mode is None else permissions(mode),
     )  # fmt: skip

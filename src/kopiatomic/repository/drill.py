@@ -1,11 +1,15 @@
 """The restore drill: a few files at random come back from the backup, and are compared.
 
+There are some of every mount point that the job's last good backup has captured; one
+that is not in the backup at all is a problem.
+
 Each file's content is written to a scratch file of ours, under a name of ours,
 so no name out of a backup ever reaches a file system; there is one such file at
 a time, and it is unlinked by its name. Nothing is deleted that is not ours, and
 nothing recursively.
 """
 
+import os
 import random
 import re
 import time
@@ -13,8 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kopiatomic import state
-from kopiatomic.clients.base import Tally, Task
+from kopiatomic import formatting, state
+from kopiatomic.clients.base import Source, Tally, Task
+from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
@@ -25,6 +30,7 @@ from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.repository.scratch import Scratch
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, exit_status, printable
+from kopiatomic.system.machine import ancestors, lies_in, nearest
 from kopiatomic.system.process import Interrupted, Signals
 
 # Larger files are not restored unless the user says otherwise.
@@ -58,25 +64,26 @@ class Drill(Account):
             tally.problems[:] = map(hide, tally.problems)
 
 
-def run(task: Task, wishes: Wishes) -> Drill:
+def run(task: Task, wishes: Wishes, wait: float = 0.0) -> Drill:
     """Restore and compare some files and return the account.
 
-    Raises Refusal before anything was started.
+    While another run has the job's lock, it is waited for ``wait`` seconds at
+    most. Raises Refusal before anything was started.
     """
     job = task.job
     base = task.client.base_command(job)
     place = Place(job.program, job.name)
-    with state.lock(place), Signals() as signals:
+    with state.lock(place, wait) as waited, Signals() as signals:
         account = Drill(
             "drill", job.program, job.name, time.time(), seed=wishes.seed, wanted=wishes.files,
-            size_limit=wishes.size_limit,
+            size_limit=wishes.size_limit, waited=waited,
         )  # fmt: skip
         reader = Reader(task.door, base, task.environment, signals)
         try:
             state.private_directory(state.STATE_DIRECTORY)
             account.notes += scratch.sweep(place)
             with Scratch(place, account) as room:
-                _drill(task, reader, room, account)
+                _drill(task, reader, room, account, captured(place))
         except Interrupted as error:
             account.fail(str(error), 128 + error.signum, "interrupted")
         except ClientFailed as error:
@@ -98,19 +105,59 @@ def _with_hint(task: Task, error: ClientFailed) -> str:
     return f"{error}; {hint}" if hint else str(error)
 
 
-def _drill(task: Task, reader: Reader, room: Scratch, account: Drill) -> None:
-    sources = task.client.sources(reader, task.job, task.environment)
+def captured(place: Place) -> list[str]:
+    """Return the mount points that the job's last good backup must hold, as the history says."""
+    for entry in state.newest_first(place):
+        rows = entry.get("captured")
+        if entry.get("outcome") in state.GOOD and isinstance(rows, list):
+            points = (row.get("mountpoint") for row in rows if isinstance(row, dict))
+            return [point for point in points if isinstance(point, str)]
+    return []
+
+
+def shared_out(
+    points: Sequence[str], sources: Sequence[Source]
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return which of the mount points each of the sources must hold, and those that none has.
+
+    Of several sources that have a point's path or one above it the newest counts.
+    """
+    shares: list[list[str]] = [[] for _ in sources]
+    nowhere = []
+    paths = [set(source.paths) for source in sources]
+    for point in points:
+        holding = [
+            (source.moment, index)
+            for index, source in enumerate(sources)
+            if nearest(as_marked(point), paths[index]) is not None
+        ]
+        if holding:
+            shares[max(holding)[1]].append(point)
+        else:
+            nowhere.append(point)
+    return [tuple(share) for share in shares], nowhere
+
+
+def _drill(
+    task: Task, reader: Reader, room: Scratch, account: Drill, points: Sequence[str]
+) -> None:
+    sources = task.client.sources(reader, task.job, task.environment, task.script)
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
+        return
+    shares, nowhere = shared_out(points, sources)
+    for point in nowhere:
+        account.fail(f"{point} was captured, but no backup in the repository has it", EX_DIFFERENT)
     comparer = Comparer(reader.door)
-    for source in sources:
+    for source, share in zip(sources, shares, strict=True):
         began = time.monotonic()
-        tally = Tally(source)
+        tally = Tally(source, share)
         account.tallies.append(tally)
         done = Done(f"restore from {source.backup[:8]} ({source.title})")
         account.steps.append(done)
         try:
             _drill_source(task, reader, room, comparer, account, tally)
+            tally.problems += _not_held(task, tally)
         except ClientFailed as error:
             tally.problems.append(f"{source.title}: {_with_hint(task, error)}")
         finally:
@@ -118,6 +165,40 @@ def _drill(task: Task, reader: Reader, room: Scratch, account: Drill) -> None:
             done.outcome = "failed" if tally.problems else "ok"
             for problem in tally.problems:
                 account.fail(problem, EX_DIFFERENT)
+
+
+def _not_held(task: Task, tally: Tally) -> list[str]:
+    """Say which mount points are not in a backup, or empty there though something was in them."""
+    problems = [f"{point} was captured, but is not in the backup" for point in tally.absent]
+    for point in tally.empty:
+        nested = {
+            step.rpartition("/")[2]
+            for other in tally.points
+            if other != point and lies_in(other, point)
+            for step in ancestors(other)
+            if (step.rpartition("/")[0] or "/") == point
+        }
+        if _had_entries(task, point, nested, tally.source.moment):
+            problems.append(f"{point} was captured, but is empty in the backup")
+    return problems
+
+
+def _had_entries(task: Task, point: str, nested: set[str], moment: float) -> bool:
+    """Say whether something in a directory is older than the backup, and to be kept.
+
+    The time of the last change nobody can set, and what is moved gets a new one.
+    """
+    try:
+        with os.scandir(point) as entries:
+            for entry in entries:
+                if entry.name in nested:
+                    continue
+                found = entry.stat(follow_symlinks=False)
+                if found.st_ctime < moment and task.client.keeps(found.st_mode):
+                    return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _drill_source(
@@ -131,7 +212,8 @@ def _drill_source(
         try:
             with room.file(file.size) as descriptor:
                 reader.into(descriptor, *file.fetch)
-                verdict = comparer.compare(descriptor, file, tally.source.moment)
+                start = reader.begins_at(descriptor, file.size)
+                verdict = comparer.compare(descriptor, file, tally.source.moment, start)
         except (ClientFailed, OSError) as error:
             tally.problems.append(f"{file.path}: cannot be restored: {error}")
             continue
@@ -157,6 +239,8 @@ def as_dict(drill: Drill) -> dict[str, object]:
                 "backup": tally.source.backup,
                 "title": tally.source.title,
                 "moment": iso(tally.source.moment),
+                "mountpoints": len(tally.points),
+                "absent": tally.absent,
                 "chosen": tally.chosen,
                 "restored": tally.restored,
                 "identical": tally.identical,
@@ -176,6 +260,7 @@ def as_text(drill: Drill) -> str:
         headline(drill.program, drill.job, "the restore drill", drill.outcome, drill.seconds)
     ]
     lines += [f"  ! {printable(problem)}" for problem in drill.problems]
+    lines += formatting.waited(drill.waited)
     for tally in drill.tallies:
         source = tally.source
         when = clock(source.moment)
@@ -190,6 +275,9 @@ def as_text(drill: Drill) -> str:
 
 def _told(tally: Tally, drill: Drill) -> list[str]:
     lines = [f"{tally.identical} of {tally.chosen} files restored identical"]
+    if len(tally.points) > 1:
+        held = len(tally.points) - len(tally.absent)
+        lines.append(f"{held} of the {len(tally.points)} mount points captured are in it")
     if tally.changed:
         lines.append(
             f"{len(tally.changed)} restored, live file has changed since or is gone: "

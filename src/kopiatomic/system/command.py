@@ -74,11 +74,14 @@ class MountRefused(CommandFailed):
 class Door:
     """Starts programs; with ``trace``, tells it each command line first.
 
-    ``kernel`` makes system calls that spare a program of their own.
+    ``kernel`` makes system calls that spare a program of their own. ``umask`` is the
+    caller's, which hooks get back (see process.run_hook); -1 is ours, which everything
+    else is started with.
     """
 
     trace: Callable[[str], None] | None = None
     kernel: "Kernel | None" = None
+    umask: int = -1
 
     def run(
         self,

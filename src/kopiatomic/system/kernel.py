@@ -73,7 +73,7 @@ class Kernel:
             raise OSError(number, f"{os.strerror(number)}{f' ({said})' if said else ''}")
 
     def unmount(self, fsid: tuple[int, int], force: bool = False) -> None:
-        """Take away the mount that has this ``fsid`` by unmount(2), wherever its path leads."""
+        """Take a mount away by the number of its file system, wherever its path leads."""
         flags = _MNT_BYFSID | (_MNT_FORCE if force else 0)
         name = b"FSID:%d:%d" % fsid
         self._check(self._library.unmount(name, self._ctypes.c_int(flags)))

@@ -146,7 +146,7 @@ def _run_program(door: Door, snapshots: Sequence[str], text: str) -> dict[str, i
     try:
         # An empty table of Lua is an object or a list.
         failed = dict(json.loads(answer, strict=False)["return"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CommandFailed(argv, "printed something that is not its result") from error
     known = set(snapshots)
     if not all(name in known and isinstance(number, int) for name, number in failed.items()):
@@ -271,11 +271,10 @@ def _destroy_in_pool(door: Door, snapshots: Sequence[str]) -> Destroyed:
         failed = _run_program(door, snapshots, destroy_program(snapshots))
     except CommandFailed:
         return _all_of(_destroy_one(door, name) for name in snapshots)
-    busy = sorted(name for name, number in failed.items() if number != ENOENT)
-    return Destroyed(
-        tuple(NotDestroyed(name, reason_for(failed[name])) for name in busy),
-        tuple(sorted(name for name, number in failed.items() if number == ENOENT)),
-    )
+    missing = sorted(name for name, number in failed.items() if number == ENOENT)
+    # zfs-destroy(8) unmounts what a look into .zfs/snapshot has mounted; a program cannot.
+    others = [_destroy_one(door, name) for name in sorted(failed) if name not in set(missing)]
+    return _all_of([*others, Destroyed(missing=tuple(missing))])
 
 
 def _destroy_one(door: Door, name: str) -> Destroyed:

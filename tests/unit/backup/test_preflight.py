@@ -1,11 +1,14 @@
 """What is refused before anything is touched."""
 
+import errno
 import os
+from contextlib import nullcontext
 
 import pytest
+from support.libc import Library
 
 from kopiatomic.backup import preflight
-from kopiatomic.errors import EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, EX_USAGE, Refusal
+from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door
@@ -14,68 +17,23 @@ JAILED = "sysctl -n security.jail.jailed"
 DOOR = Door()
 
 
-def become(monkeypatch, user: int) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-
-
-def env_file(tmp_path, mode: int = 0o600) -> str:
-    path = tmp_path / "env"
-    path.write_text("RESTIC_PASSWORD=hunter2\n")
-    path.chmod(mode)
-    return str(path)
-
-
-class TestRoot:
-    def test_anyone_else_is_refused(self, monkeypatch):
-        become(monkeypatch, 1001)
-        with pytest.raises(Refusal, match=r"^kopiatomic must be run by root") as caught:
-            preflight.need_root(Job("kopiatomic"))
-        assert caught.value.status == EX_NOPERM
-
-    def test_root(self, monkeypatch):
-        become(monkeypatch, 0)
-        preflight.need_root(Job("kopiatomic"))
-
-
-class TestEnvironment:
-    def test_nobody_but_root_gets_as_far_as_reading_it(self, monkeypatch, tmp_path):
-        become(monkeypatch, 1001)
-        job = Job("restomic", env_file=str(tmp_path / "none"))
-        with pytest.raises(Refusal, match="run by root"):
-            preflight.with_environment(job)
-
-    def test_a_dry_run_reads_the_users_own(self, tmp_path):
-        job, notes = preflight.with_environment_if_allowed(
-            Job("restomic", env_file=env_file(tmp_path))
-        )
-        assert job.environment == {"RESTIC_PASSWORD": "hunter2"}
-        assert notes == []
-
-    def test_a_dry_run_says_that_one_for_root_alone_is_not_read(self, monkeypatch, tmp_path):
-        become(monkeypatch, 1001)
-        path = str(tmp_path / "none")
-        job, notes = preflight.with_environment_if_allowed(Job("restomic", env_file=path))
-        assert job.environment == {}
-        assert notes == [f"{path} is not read, which root will do"]
-
-    @pytest.mark.parametrize("user", [0, 1001])
-    def test_a_dry_run_refuses_one_that_a_backup_will_refuse(self, monkeypatch, tmp_path, user):
-        path = env_file(tmp_path, 0o644)
-        become(monkeypatch, user)
-        with pytest.raises(Refusal, match="chmod 600"):
-            preflight.with_environment_if_allowed(Job("restomic", env_file=path))
-
-    def test_none(self):
-        job = Job("restomic")
-        assert preflight.with_environment_if_allowed(job) == (job, [])
-
-
 class TestJail:
     def test_is_refused_with_where_to_go(self, fp):
         fp.register(JAILED, stdout="1\n")
         with pytest.raises(Refusal, match="back it up from its host") as caught:
             preflight.not_in_a_jail(DOOR)
         assert caught.value.status == EX_UNAVAILABLE
+
+    @pytest.mark.parametrize("jailed", [0, 1])
+    def test_the_kernel_is_asked_where_that_spares_a_program(self, fp, jailed):
+        door = Door(kernel=Library(jailed=jailed).kernel())
+        with pytest.raises(Refusal) if jailed else nullcontext():
+            preflight.not_in_a_jail(door)
+        assert not fp.calls
+
+    def test_the_kernel_does_not_know(self, library):
+        library.refusals["sysctlbyname"] = [errno.ENOENT]
+        preflight.not_in_a_jail(Door(kernel=library.kernel()))
 
     @pytest.mark.parametrize("answer", [{"stdout": "0\n"}, {"returncode": 1}])
     def test_no_jail_or_nobody_knows(self, fp, answer):
@@ -161,14 +119,3 @@ class TestKernel:
     def test_nullfs(self, fp, status, missing):
         fp.register("kldstat -q -m nullfs", returncode=status)
         assert preflight.nullfs_missing(DOOR) is missing
-
-
-class TestWords:
-    def test_are_split_as_a_shell_does(self):
-        assert preflight.split_words("--tag 'a b' \"c\"d", "-o") == ("--tag", "a b", "cd")
-        assert preflight.split_words("", "-o") == ()
-
-    def test_of_a_text_that_cannot_be_split_nothing_is_told(self):
-        with pytest.raises(Refusal, match=r"^-o: no closing quotation; mind its quotes$") as caught:
-            preflight.split_words("--password 'hunter2", "-o")
-        assert caught.value.status == EX_USAGE

@@ -1,7 +1,6 @@
 """What a run came to: which outcome, and what people, mails and programs are told."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from support.datasets import dataset, plan_for, simple, zfs
@@ -16,32 +15,83 @@ pytestmark = pytest.mark.usefixtures("utc")
 
 def done(**changes) -> Report:
     """Return the report of a good run."""
-    made = Report("restomic", "default", "restomic:default:1", began=NOW - 62, ended=NOW)
+    made = Report("restomic", "default", "restomic:default:1", NOW - 62)
+    made.ended = NOW
     made.plan = plan_for(simple(), "tank")
     made.captured_at = {"tank": NOW - 60}
     made.client, made.client_status, made.client_seconds = ["/bin/restic-x", "backup"], 0, 50.0
     made.settle()
-    return replace(made, **changes)
+    for name, value in changes.items():
+        assert hasattr(made, name)
+        setattr(made, name, value)
+    return made
+
+
+def fresh(*failures: tuple[int, str]) -> Report:
+    """Return the report of a run with failures, whose statuses and outcomes these are."""
+    made = Report("restomic", "default", "r", NOW)
+    for number, (status, outcome) in enumerate(failures):
+        made.fail(f"problem {number}", status, outcome)
+    return made
 
 
 class TestOutcome:
-    def test_the_first_problem_decides(self):
-        made = Report("restomic", "default", "r", NOW)
-        made.fail("no space", 73)
-        made.fail("busy", 71, "incomplete")
-        assert (made.outcome, made.status, made.problems) == ("failed", 73, ["no space", "busy"])
+    RANKS = ("trouble", "incomplete", "failed")
 
-    def test_trouble_beside_a_whole_backup_does_not_make_it_a_failed_one(self):
-        made = Report("restomic", "default", "r", NOW)
+    @pytest.mark.parametrize("first", RANKS)
+    @pytest.mark.parametrize("second", RANKS)
+    def test_the_worst_problem_decides_and_of_two_alike_the_first(self, first, second):
+        made = fresh((1, first), (2, second))
+        worst = max(first, second, key=self.RANKS.index)
+        assert (made.outcome, made.status) == (worst, 1 if worst == first else 2)
+        assert made.problems == ["problem 0", "problem 1"]
+
+    def test_an_interruption_is_as_bad_as_a_failure(self):
+        assert fresh((143, "interrupted"), (1, "failed")).outcome == "interrupted"
+        assert fresh((1, "failed"), (143, "interrupted")).outcome == "failed"
+        assert fresh((1, "incomplete"), (143, "interrupted")).status == 143
+
+    @pytest.mark.parametrize("outcome", ["failed", "interrupted", "trouble"])
+    def test_trouble_beside_a_backup_does_not_make_it_a_failed_one(self, outcome):
+        made = fresh()
         made.settle()
-        made.fail("busy", 71)
+        made.fail("busy", 71, outcome)
         assert (made.outcome, made.status) == ("trouble", 71)
 
-    def test_nor_does_trouble_that_came_before_it_was_whole(self):
-        made = Report("restomic", "default", "r", NOW)
-        made.fail("the hook failed", 69)
+    def test_nor_does_trouble_that_came_before_it(self):
+        made = fresh((69, "failed"))
         made.settle()
         assert (made.outcome, made.status) == ("trouble", 69)
+
+    def test_a_backup_that_lacks_something_is_no_good_one(self):
+        made = fresh((73, "incomplete"))
+        made.settle()
+        assert (made.outcome, made.status) == ("incomplete", 73)
+        made.fail("busy", 71)
+        assert (made.outcome, made.status) == ("incomplete", 73)
+
+    def test_nor_one_that_is_found_to_lack_something_afterwards(self):
+        made = fresh()
+        made.settle()
+        made.fail("busy", 71)
+        made.fail("t/x is not in the backup", 65, "incomplete")
+        assert (made.outcome, made.status) == ("incomplete", 65)
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_nor_one_beside_which_something_else_went_wrong(self, order):
+        """A lost dataset and a hook that fails, in either order, before there is a backup."""
+        made = fresh(*[(73, "incomplete"), (69, "failed")][::order])
+        made.settle()
+        assert made.outcome == "incomplete"
+        assert made.status == 69
+
+    def test_no_backup_after_all(self):
+        """The client has ended well, and the repository has nothing."""
+        made = fresh()
+        made.settle()
+        made.saved = False
+        made.fail("there is no new backup", 65)
+        assert (made.outcome, made.status) == ("failed", 65)
 
     def test_the_moment_is_that_of_the_last_pool(self):
         assert done(captured_at={"b": 2.0, "a": 3.0}).moment == 3.0
@@ -51,6 +101,7 @@ class TestOutcome:
         assert not done().noteworthy
         assert done(notes=["n"]).noteworthy
         assert done(swept=["s"]).noteworthy
+        assert done(complaints="no cache").noteworthy
         assert done(plan=plan_for(simple(), "zroot/home")).noteworthy
 
 
@@ -77,7 +128,8 @@ class TestText:
         assert "one moment for each pool; tank and zroot lie 0.5 s apart:" in text
 
     def test_nothing_was_captured_where_no_snapshot_was_made(self):
-        made = Report("restomic", "default", "r", NOW, plan=done().plan)
+        made = fresh()
+        made.plan = done().plan
         made.fail("no space", 73)
         text = report.as_text(made)
         assert "Captured" not in text
@@ -89,7 +141,7 @@ class TestText:
         assert "\nLeft out:\n  zroot/home/x  " in text
 
     def test_the_clients_status_and_figures(self):
-        figures = replace(done().figures, files=2, size=2048, new_or_changed=1, added=10)
+        figures = done().figures._replace(files=2, size=2048, new_or_changed=1, added=10)
         text = report.as_text(done(client_status=3, figures=figures))
         (line,) = (line for line in text.splitlines() if line.startswith("restic-x ran"))
         assert "exit status 3" in line
@@ -100,9 +152,20 @@ class TestText:
         [(0, None), (1, "saved as id0"), (3, "saved as id0, id1, id2"), (9, "as 9 backups")],
     )
     def test_backups_by_name_as_long_as_they_are_few(self, count, told):
-        figures = replace(done().figures, snapshots=tuple(f"id{n}" for n in range(count)))
+        figures = done().figures._replace(snapshots=tuple(f"id{n}" for n in range(count)))
         text = report.as_text(done(figures=figures))
         assert told in text if told else "saved as" not in text
+
+    def test_how_many_datasets_were_found_in_the_backup(self):
+        assert "\n  11 of 12 datasets found in the backup\n" in report.as_text(done(proof=(11, 12)))
+        assert "found in the backup" not in report.as_text(done())
+
+    def test_what_the_client_said_on_standard_error(self):
+        lines = [f"line {number}\x1b" for number in range(15)]
+        text = report.as_text(done(complaints="\n".join(lines)))
+        told = text[text.index("What restic-x said on standard error:") :].splitlines()[1:]
+        assert told[:2] == ["  line 0\\x1b", "  line 1\\x1b"]
+        assert told[12:] == ["  ... and 3 more lines"]
 
 
 class TestMail:
@@ -119,8 +182,9 @@ class TestMail:
 def test_secrets_are_taken_out_of_all_that_came_from_outside():
     text = "with hunter2"
     made = done(
-        said=text, client=[text], problems=[text], notes=[text], swept=[text], command=(text,)
-    )
+        said=text, client=[text], problems=[text], notes=[text], swept=[text], command=(text,),
+        complaints=text,
+    )  # fmt: skip
     made.conceal(lambda text: text.replace("hunter2", "[hidden]"))
     assert "hunter2" not in report.as_mail(made) + json.dumps(report.as_dict(made))
     assert "[hidden]" in report.as_text(made)
@@ -132,6 +196,9 @@ def test_data():
     assert data["captured"] == [{"dataset": "tank", "mountpoint": "/data"}]
     assert data["moment"] == data["captured_at"]["tank"] == "2026-11-23T07:59:00+0000"
     assert (data["seconds"], data["status"], data["client"]["status"]) == (62, 0, 0)
+    assert (data["found_in_backup"], data["complaints"]) == (None, [])
+    data = report.as_dict(done(proof=(1, 2), complaints="a\nb"))
+    assert (data["found_in_backup"], data["complaints"]) == ([1, 2], ["a", "b"])
 
 
 class TestPlan:
@@ -144,7 +211,9 @@ class TestPlan:
         commands = lines[lines.index("Would run:") + 1 : -1]
         assert commands[0].startswith("  zfs snapshot -o org.kopiatomic:run=")
         assert commands[0].endswith(f" {plan.snapshots[0]}")
-        points = [line.split()[-1].removeprefix(plan.names.view) for line in commands[1:-1]]
+        (hold,) = plan.holds
+        assert commands[1] == f"  mount -t zfs -o ro,nosuid tank@restomic-1 {hold.directory}"
+        points = [line.split()[-1].removeprefix(plan.names.view) for line in commands[2:-1]]
         assert points == [mount.point.rstrip("/") for mount in plan.view]
         assert commands[-1] == f"  chroot {plan.names.view} /bin/restic-x backup /data"
 
@@ -166,3 +235,4 @@ class TestPlan:
         assert data["client"] == list(self.CLIENT)
         assert len(data["view"]) == len(plan.view)
         assert data["paths"] == ["/data"]
+        assert data["not_in_view"] == ["/home", "/home/ben"]

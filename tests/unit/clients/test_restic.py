@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import pytest
+from support.datasets import installer, plan_for, simple
 
 from kopiatomic.clients.base import (
     CHECK,
@@ -30,7 +31,6 @@ from kopiatomic.job import Job
 from kopiatomic.system.command import Door
 from unit.clients.answers import Answers, listing
 from unit.drills import node
-from unit.machines import installer, plan_for, simple
 
 MOMENT = 1795410241.9  # 2026-11-23 05:04:01 UTC
 HOST = os.uname().nodename

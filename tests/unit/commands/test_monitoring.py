@@ -8,15 +8,15 @@ import pytest
 from kopiatomic import cli
 from kopiatomic.errors import EX_NOPERM
 from kopiatomic.monitoring import check, status
-from kopiatomic.monitoring.check import Sight
+from kopiatomic.monitoring.check import Observations
 from unit.monitoring.runs import NOW
 
 
 @pytest.mark.parametrize(("options", "code"), [([], 71), (["--periodic"], 3)])
 def test_a_status_that_could_not_see_all(capfd, monkeypatch, options, code):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    account = status.Account("restomic", None, "box", NOW, (), trouble="no zfs")
-    monkeypatch.setattr(status, "look", lambda *_: account)
+    overview = status.Overview("restomic", None, "box", NOW, (), trouble="no zfs")
+    monkeypatch.setattr(status, "observe", lambda *_: overview)
     assert cli.main("restomic", ["--status", *options]) == code
     out, err = capfd.readouterr()
     assert "has made no backup" in out
@@ -36,7 +36,7 @@ def test_root_only(capsys, monkeypatch, option):
 )
 def test_exit_status(capfd, monkeypatch, found, options, status_):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(check, "look", lambda *_: Sight())
+    monkeypatch.setattr(check, "observe", lambda *_: Observations())
     findings = [check.Finding("stale", None, each, "do it") for each in found]
     monkeypatch.setattr(check, "findings", lambda *_: findings)
     assert cli.main("kopiatomic", ["--check", *options]) == status_

@@ -4,7 +4,7 @@ import json
 import time
 
 from kopiatomic.monitoring import history
-from kopiatomic.monitoring.history import Run
+from kopiatomic.monitoring.history import PastRun
 from kopiatomic.state import Place
 
 PLACE = Place("restomic", "default")
@@ -26,7 +26,7 @@ def entry(seconds: float, outcome: str = "success", /, **changes):
     }  # fmt: skip
 
 
-def run(seconds: float, outcome: str = "success", /, **changes) -> Run:
+def run(seconds: float, outcome: str = "success", /, **changes) -> PastRun:
     return history.run_of(entry(seconds, outcome, **changes))
 
 

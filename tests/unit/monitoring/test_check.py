@@ -9,9 +9,9 @@ from support.datasets import dataset, simple, unmounted, zfs
 from kopiatomic import state
 from kopiatomic.errors import Refusal
 from kopiatomic.monitoring import check
-from kopiatomic.monitoring.check import MAX_AGE, Expected, Sight
-from kopiatomic.monitoring.exposure import Thing
-from kopiatomic.monitoring.history import Past, Run
+from kopiatomic.monitoring.check import MAX_AGE, Expected, Observations
+from kopiatomic.monitoring.exposure import WatchedPath
+from kopiatomic.monitoring.history import JobHistory, PastRun
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
@@ -21,16 +21,16 @@ from unit.monitoring.runs import DAY, HOUR, MARKED, NOW, PLACE
 OTHER = Place("kopiatomic", "offsite")
 
 
-def run(age: float, outcome: str = "success", **changes) -> Run:
-    return Run(outcome, began=NOW - age, moment=NOW - age, **changes)
+def run(age: float, outcome: str = "success", **changes) -> PastRun:
+    return PastRun(outcome, began=NOW - age, moment=NOW - age, **changes)
 
 
-def find(*pasts: Past, **changes) -> list[check.Finding]:
-    return check.findings(Sight(pasts, **changes), NOW)
+def find(*jobs: JobHistory, **changes) -> list[check.Finding]:
+    return check.findings(Observations(jobs, **changes), NOW)
 
 
-def past(*runs: Run, place: Place = PLACE, **changes) -> Past:
-    return Past(place, runs, **changes)
+def past(*runs: PastRun, place: Place = PLACE, **changes) -> JobHistory:
+    return JobHistory(place, runs, **changes)
 
 
 def kinds(found) -> list[str]:
@@ -44,7 +44,7 @@ class TestStale:
     def test_an_old_one_is_told_with_its_age_and_limit(self):
         (found,) = find(past(run(76 * HOUR)))
         assert (found.kind, found.job) == ("stale", "restomic/default")
-        assert "3 d 4 h ago; 48 h are allowed" in found.text
+        assert "3 d 4 h ago; at most 48 h are allowed" in found.text
         assert "periodic.conf(5)" in found.remedy
         assert f"rm {PLACE.history}" in found.remedy
 
@@ -72,7 +72,7 @@ class TestStale:
 
     def test_a_run_under_way_is_told(self):
         (found,) = find(past(run(60 * HOUR), running=True, since=NOW - 50 * HOUR))
-        assert "it runs since" in found.text
+        assert "it is running now, since" in found.text
         assert "(50 h 0 min)" in found.text
 
     def test_an_expected_job_that_is_not_known(self):
@@ -89,7 +89,7 @@ class TestStale:
         old = [past(run(60 * HOUR)), past(run(60 * HOUR), place=OTHER)]
         (found,) = find(*old, expected=(Expected(PLACE, 24.0), Expected(OTHER, 192.0)))
         assert found.job == "restomic/default"
-        assert "24 h are allowed" in found.text
+        assert "at most 24 h are allowed" in found.text
 
     def test_no_job_at_all(self):
         (found,) = find()
@@ -117,11 +117,11 @@ class TestClock:
         assert find(past(run(-60))) == []
 
     def test_a_success_without_a_date(self):
-        assert kinds(find(past(Run("success")))) == ["never"]
+        assert kinds(find(past(PastRun("success")))) == ["never"]
 
 
 class TestUncovered:
-    def see(self, *runs: Run, machine=None, **changes):
+    def see(self, *runs: PastRun, machine=None, **changes):
         datasets, table = machine or simple()
         return find(past(*runs), datasets=tuple(datasets), table=tuple(table), **changes)
 
@@ -132,7 +132,7 @@ class TestUncovered:
     def test_one_that_nobody_captured(self):
         (found,) = self.see(run(HOUR, captured=("zroot/home", "tank")))
         assert found.kind == "uncovered"
-        assert found.text.endswith("newest good backup: zroot/home/ben")
+        assert found.text.endswith("last successful backup: zroot/home/ben")
         assert found.text.startswith("1 dataset is ")
         assert "zfs set org.kopiatomic:backup=off DATASET" in found.remedy
 
@@ -188,7 +188,7 @@ def test_leftovers_name_the_sweep():
     left = (Leftover(OTHER, "snapshot", "t@x"), Leftover(OTHER, "note", "/n"))
     (found,) = find(past(run(HOUR)), leftovers=left)
     assert (found.kind, found.job) == ("leftover", "kopiatomic/offsite")
-    assert found.text.endswith("died: snapshot t@x")
+    assert found.text.endswith("killed run: snapshot t@x")
     assert "kopiatomic --sweep -j offsite" in found.remedy
 
 
@@ -198,13 +198,13 @@ def test_what_cannot_be_seen_is_told_first():
 
 
 def test_what_others_can_reach_is_told_of_the_job_that_relies_on_it():
-    open_to_all = Thing("env file", "/e", 0, stat.S_IFREG | 0o644, "restomic/default")
-    (found,) = find(past(run(HOUR)), things=(open_to_all,))
+    open_to_all = WatchedPath("env file", "/e", 0, stat.S_IFREG | 0o644, "restomic/default")
+    (found,) = find(past(run(HOUR)), watched=(open_to_all,))
     assert (found.kind, found.job) == ("exposed", "restomic/default")
     assert "/e" in found.text
     assert "chmod 600 /e" in found.remedy
-    closed = Thing("env file", "/e", 0, stat.S_IFREG | 0o600, "restomic/default")
-    assert find(past(run(HOUR)), things=(closed,)) == []
+    closed = WatchedPath("env file", "/e", 0, stat.S_IFREG | 0o600, "restomic/default")
+    assert find(past(run(HOUR)), watched=(closed,)) == []
 
 
 class TestLook:
@@ -214,19 +214,19 @@ class TestLook:
         fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t-\n")
         fp.register(MARKED, stdout="")
         state.remember(PLACE, {"outcome": "success", "moment": "2026-11-23T00:00:00+0000"})
-        sight = check.look(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
-        assert sight.unseen == ()
-        assert sight.expected == (Expected(PLACE),)
-        told = check.findings(sight, NOW)
+        observed = check.observe(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
+        assert observed.unseen == ()
+        assert observed.expected == (Expected(PLACE),)
+        told = check.findings(observed, NOW)
         assert [each.text for each in told if each.kind != "exposed"] == [
-            "1 dataset is in no job's newest good backup: t"
+            "1 dataset is in no job's last successful backup: t"
         ]
 
     def test_without_zfs_the_rest_is_judged(self, places, fp):
         fp.register(["mount", fp.any()], returncode=1, stderr="out of luck")
-        sight = check.look(Door(), [], MAX_AGE)
-        assert "out of luck" in sight.unseen[0]
-        assert kinds(check.findings(sight, NOW))[:2] == ["unseen", "never"]
+        observed = check.observe(Door(), [], MAX_AGE)
+        assert "out of luck" in observed.unseen[0]
+        assert kinds(check.findings(observed, NOW))[:2] == ["unseen", "never"]
 
 
 class TestCommandLine:

@@ -1,8 +1,10 @@
-"""The mount table as mount(8) tells it."""
+"""The mount table as the kernel has it, and as mount(8) tells it."""
 
+import errno
 import json
 
 import pytest
+from support.libc import mounted
 
 from kopiatomic.system import mounts
 from kopiatomic.system.command import CommandFailed, Door
@@ -23,9 +25,28 @@ def test_reads_the_table(fp):
     fp.register("mount -v --libxo json", stdout=RECORDED)
     assert mounts.table(Door()) == [
         Mount("zroot/home", "/home", "zfs"),
-        Mount("/home/.zfs/snapshot/k1", "/m/with ta\tb", "nullfs", read_only=True),
+        Mount(
+            "/home/.zfs/snapshot/k1", "/m/with ta\tb", "nullfs", read_only=True,
+            options=("nosuid",),
+        ),
         Mount("t", "/m/nl\nl", "zfs", local=False),
-    ]
+    ]  # fmt: skip
+
+
+class TestByTheKernel:
+    def test_no_program_is_started(self, library, fp):
+        library.table = [mounted(b"zroot/home", b"/home", b"zfs")]
+        lines = []
+        table = mounts.table(Door(lines.append, library.kernel()))
+        assert table == [Mount("zroot/home", "/home", "zfs", fsid=(1, 2))]
+        assert lines == ["+ getfsstat"]
+        assert not fp.calls
+
+    def test_where_it_refuses_no_program_is_asked_that_may_wait(self, library, fp):
+        library.refusals["getfsstat"] = [errno.EFAULT]
+        with pytest.raises(CommandFailed, match=r"^getfsstat: Bad address$"):
+            mounts.table(Door(kernel=library.kernel()))
+        assert not fp.calls
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,15 @@ class TestOutput:
         with pytest.raises(CommandFailed, match="cannot be started"):
             process.run(Door(), ["/nonexistent/x"], ENVIRONMENT, Signals(), Streams())
 
+    def test_it_can_have_another_root(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(os, "chroot", lambda root: (tmp_path / "root").write_text(root))
+        argv = [sys.executable, "-c", "import os; print(os.getcwd())"]
+        ended = process.run(
+            Door(), argv, ENVIRONMENT, Signals(), Streams(output=None), root="/view"
+        )
+        assert (ended.status, ended.output) == (0, b"/\n")
+        assert (tmp_path / "root").read_text() == "/view"
+
 
 def later(seconds, signum):
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signum))

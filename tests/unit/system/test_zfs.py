@@ -1,9 +1,10 @@
 """What is asked of zfs(8), and how its answers are read."""
 
 import pytest
+from pytest_subprocess import FakeProcess
 
 from kopiatomic.system import zfs
-from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, fits
 from kopiatomic.system.machine import Dataset
 
 DOOR = Door()
@@ -11,6 +12,9 @@ LIST = (
     "zfs list -Hp -t filesystem,volume "
     "-o name,type,mounted,canmount,jailed,keystatus,org.kopiatomic:backup"
 )
+
+# Answers to any channel program: the wildcard stands for the words that follow.
+PROGRAM = ("zfs", "program", FakeProcess.any())
 
 
 def issued(fp):
@@ -47,51 +51,99 @@ class TestList:
 
 
 class TestSnapshot:
-    def test_one_command_for_all(self, fp):
-        command = ["zfs", "snapshot", "-o", "org.kopiatomic:run=R", "t/a@s", "t/b c@s"]
-        fp.register(command)
-        zfs.snapshot(DOOR, ["t/a@s", "t/b c@s"], "R")
-        assert issued(fp) == [command]
+    NAMES = ("t/a@s", "t/b c@s")
+
+    def test_one_channel_program_for_all_of_a_pool(self, fp):
+        fp.register(PROGRAM, stdout='{"return":{}}\n')
+        assert zfs.snapshot(DOOR, self.NAMES, "R") == {}
+        assert issued(fp) == [
+            ["zfs", "program", "-j", "-t", "100000000", "-m", "104857600", "t", "-"]
+        ]
+
+    def test_it_is_given_the_text_and_no_name_as_an_argument(self):
+        """However many names there are: a command line has an end, standard input has none."""
+        given = []
+
+        class Told(Door):
+            def run(self, argv, *, text=None, **_):
+                given.append((argv, text))
+                return Result(tuple(argv), 0, '{"return":[]}', "")
+
+        names = [f"tank/{'x' * 190}/{number}@restomic-1" for number in range(3000)]
+        assert zfs.snapshot(Told(), names, "R") == {}
+        ((argv, text),) = given
+        assert text == zfs.snapshot_program(names, "R")
+        assert fits(argv)
+        assert not fits(names)
+
+    def test_those_that_cannot_be_made_are_told_with_their_numbers(self, fp):
+        fp.register(PROGRAM, stdout='{"return":{"t/b c@s":28}}')
+        assert zfs.snapshot(DOOR, self.NAMES, "R") == {"t/b c@s": 28}
 
     def test_failure_names_the_reason(self, fp):
         fp.register(
-            ["zfs", fp.any()], returncode=1,
-            stderr="cannot create snapshots : out of space\nno snapshots were created\n",
-        )  # fmt: skip
+            PROGRAM, returncode=1, stderr="Channel program execution failed: pool is read-only\n"
+        )
         with pytest.raises(CommandFailed) as caught:
-            zfs.snapshot(DOOR, ["t@s"], "R")
+            zfs.snapshot(DOOR, self.NAMES, "R")
         assert caught.value.reason == (
-            "cannot create snapshots : out of space; no snapshots were created (exit status 1)"
+            "Channel program execution failed: pool is read-only (exit status 1)"
         )
 
-    def names(self):
-        return [f"tank/{'x' * 190}/{number}@restomic-20261123T000000Z-0" for number in range(3000)]
-
-    def test_more_than_a_command_line_holds_goes_through_a_channel_program(self, fp):
-        fp.register(["zfs", "program", fp.any()], stdout='{"return":3000}\n')
-        zfs.snapshot(DOOR, self.names(), "R")
-        assert len(issued(fp)) == 1
-        assert issued(fp)[0][-2:] == ["tank", "-"]
-
-    def test_a_channel_program_that_made_none_is_a_failure(self, fp):
-        fp.register(["zfs", fp.any()], stdout='{"return":{"tank/b@s":17,"tank/a@s":17}}')
-        with pytest.raises(CommandFailed, match=r"2 snapshots.*'tank/a@s': dataset already exists"):
-            zfs.snapshot(DOOR, self.names(), "R")
-
-    @pytest.mark.parametrize("answer", ["", "[]", '{"return":2}', "null", '{"x":1}'])
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "", "[]", '{"return":2}', "null", '{"x":1}', '{"return":{"t/other@s":2}}',
+            '{"return":{"t/a@s":"2"}}', '{"return":"abc"}', '{"return":[[1]]}', "\0{",
+            '{"return":' + "[" * 99999,
+            '{"return":null}', '{"return":[[["t/a@s"],2]]}',
+        ],
+    )  # fmt: skip
     def test_a_channel_program_with_an_odd_answer_is_a_failure(self, fp, answer):
-        fp.register(["zfs", fp.any()], stdout=answer)
-        with pytest.raises(CommandFailed):
-            zfs.snapshot(DOOR, self.names(), "R")
+        fp.register(PROGRAM, stdout=answer)
+        with pytest.raises(CommandFailed, match="printed something that is not its result"):
+            zfs.snapshot(DOOR, self.NAMES, "R")
 
     def test_the_programs_text_checks_all_before_it_makes_any(self):
-        text = zfs.channel_program(["t/a@s", 't/"\\\n@s'], "R")
+        text = zfs.snapshot_program(["t/a@s", 't/"\\\n@s', "t/é%d@s"], "R")
         assert '"t/a@s"' in text
         assert r'"t/\034\092\010@s"' in text
+        assert r'"t/\195\169\037d@s"' in text
+        assert '"org.kopiatomic:run", "R"' in text
         assert text.index("zfs.check.snapshot") < text.index("zfs.sync.snapshot")
 
+    def test_the_command_that_a_dry_run_shows(self):
+        assert zfs.snapshot_command(self.NAMES, "R") == [
+            "zfs", "snapshot", "-o", "org.kopiatomic:run=R", *self.NAMES
+        ]  # fmt: skip
+
     def test_by_pool(self):
-        assert zfs.by_pool(["b@s", "a/x@s", "b/y@s"]) == {"a": ["a/x@s"], "b": ["b/y@s", "b@s"]}
+        names = ["b@s", "a/x@s", "b/y@s", "ab@s", "a@s"]
+        assert zfs.by_pool(names) == {
+            "a": ["a/x@s", "a@s"], "ab": ["ab@s"], "b": ["b/y@s", "b@s"]
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("number", "reason"), [(2, "no such dataset"), (28, "out of space"), (30, "read-only"),
+                               (69, "quota"), (999, "error 999")],
+    )  # fmt: skip
+    def test_numbers_in_words(self, number, reason):
+        assert reason in zfs.reason_for(number)
+
+
+class TestPools:
+    COMMAND = "zpool list -Hp -o name,readonly,health"
+
+    def test_what_can_be_the_matter_with_them(self, fp):
+        fp.register(self.COMMAND, stdout="gp\ton\tONLINE\ntank\toff\tDEGRADED\nodd\n")
+        assert zfs.pools(DOOR) == {
+            "gp": zfs.Pool("gp", True, "ONLINE"), "tank": zfs.Pool("tank", False, "DEGRADED")
+        }  # fmt: skip
+
+    def test_nobody_knows(self, fp):
+        fp.register(self.COMMAND, returncode=1, stderr="out of memory")
+        with pytest.raises(CommandFailed, match="out of memory"):
+            zfs.pools(DOOR)
 
 
 class TestOwnSnapshots:
@@ -111,42 +163,69 @@ class TestDestroy:
         fp.register("zfs destroy t/a@s")
         assert zfs.destroy(DOOR, ["t/a@s"]) == zfs.Destroyed()
 
-    def test_several_of_a_pool_with_one_command_after_asking(self, fp):
-        fp.register("zfs destroy -nvp -r t/a@s", stdout="destroy\tt/a/x@s\ndestroy\tt/a@s\n")
-        fp.register("zfs destroy -r t/a@s")
-        assert zfs.destroy(DOOR, ["t/a@s", "t/a/x@s"]) == zfs.Destroyed()
-        assert len(issued(fp)) == 2
+    def test_several_of_a_pool_by_one_channel_program(self):
+        """Which names each: a foreign snapshot of the same name elsewhere is not touched."""
+        given = []
+
+        class Told(Door):
+            def run(self, argv, *, text=None, **_):
+                given.append((argv, text))
+                return Result(tuple(argv), 0, '{"return":{}}', "")
+
+        names = ["t/a@s", "t/a/x@s"]
+        assert zfs.destroy(Told(), names) == zfs.Destroyed()
+        ((argv, text),) = given
+        assert argv[:2] == ["zfs", "program"]
+        assert argv[-2:] == ["t", "-"]
+        assert text == zfs.destroy_program(["t/a/x@s", "t/a@s"])
+        assert text.count("@") == 2
+        assert "zfs.sync.destroy(name)" in text
 
     def test_each_pool_with_its_own(self, fp):
         fp.register("zfs destroy t@s")
         fp.register("zfs destroy u@s")
         assert zfs.destroy(DOOR, ["t@s", "u@s"]) == zfs.Destroyed()
 
-    def test_a_foreign_snapshot_of_the_same_name_is_spared(self, fp):
-        fp.register(
-            "zfs destroy -nvp -r t@s",
-            stdout="destroy\tt/a@s\ndestroy\tt/b@s\ndestroy\tt/theirs@s\n",
-        )
-        fp.register("zfs destroy t/a@s")
-        fp.register("zfs destroy t/b@s")
-        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == zfs.Destroyed()
-
     def test_what_is_gone_is_no_problem(self, fp):
         gone = "could not find any snapshots to destroy; check snapshot names.\n"
-        fp.register("zfs destroy -nvp -r t@s", returncode=1, stderr=gone)
-        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]).missing == ("t/a@s", "t/b@s")
+        fp.register(PROGRAM, stdout='{"return":{"t/a@s":2,"t/b@s":2}}')
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == zfs.Destroyed(missing=("t/a@s", "t/b@s"))
         fp.register("zfs destroy t/a@s", returncode=1, stderr=gone)
         assert zfs.destroy(DOOR, ["t/a@s"]) == zfs.Destroyed(missing=("t/a@s",))
+        fp.register("zfs destroy t/a@s", returncode=1, stderr="cannot open 't': dataset does not "
+                    "exist\n")  # fmt: skip
+        assert zfs.destroy(DOOR, ["t/a@s"]).missing == ("t/a@s",)
 
     def test_if_one_is_busy_the_others_go(self, fp):
-        busy = "cannot destroy snapshot t/b@s: dataset is busy\n"
-        fp.register("zfs destroy -nvp -r t@s", stdout="destroy\tt/a@s\ndestroy\tt/b@s\n")
-        fp.register("zfs destroy -r t@s", returncode=1, stderr=busy)
+        fp.register(PROGRAM, stdout='{"return":{"t/b@s":16}}')
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == zfs.Destroyed(
+            left=(zfs.NotDestroyed("t/b@s", "dataset is busy"),)
+        )
+
+    def test_one_that_is_busy(self, fp):
+        busy = "cannot destroy snapshot t@s: dataset is busy\n"
+        fp.register("zfs destroy t@s", returncode=1, stderr=busy)
+        (left,) = zfs.destroy(DOOR, ["t@s"]).left
+        assert left.name == "t@s"
+        assert "dataset is busy" in left.reason
+
+    @pytest.mark.parametrize("answer", [{"returncode": 1, "stderr": "no"}, {"stdout": "odd"}])
+    def test_where_no_channel_program_works_each_goes_by_itself(self, fp, answer):
+        fp.register(PROGRAM, **answer)
         fp.register("zfs destroy t/a@s")
-        fp.register("zfs destroy t/b@s", returncode=1, stderr=busy)
-        left = zfs.destroy(DOOR, ["t/a@s", "t/b@s"]).left
+        fp.register("zfs destroy t/b@s", returncode=1, stderr="dataset is busy")
+        fp.register("zfs destroy u@s")
+        left = zfs.destroy(DOOR, ["t/b@s", "u@s", "t/a@s"]).left
         assert [each.name for each in left] == ["t/b@s"]
-        assert "dataset is busy" in left[0].reason
+        assert len(issued(fp)) == 4
+
+    def test_one_that_does_not_come_back(self, monkeypatch):
+        def hang(self, argv, **_):
+            raise GivenUp(argv, "did not end within 900 s")
+
+        monkeypatch.setattr(Door, "run", hang)
+        left = zfs.destroy(DOOR, ["t@s"]).left
+        assert left == (zfs.NotDestroyed("t@s", "did not end within 900 s"),)
 
     def test_a_dataset_is_never_destroyed(self, fp):
         with pytest.raises(ValueError, match="only snapshots"):

@@ -1,0 +1,265 @@
+"""Asking a restic repository what is in the backup of a run."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from kopiatomic.clients.base import Missing, Proof
+from kopiatomic.clients.parsing import (
+    UNKNOWN_BYTE,
+    as_marked,
+    ask,
+    marked,
+    member,
+    nanoseconds,
+    understood,
+)
+from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.system.command import ARGUMENT_BYTES, argument_bytes, chunks
+from kopiatomic.system.machine import ancestors, nearest
+
+# A clock that was set back a little does not make a new snapshot an old one; in seconds.
+_SLACK = 1.0
+
+_NOT_UNDERSTOOD = "restic ls: the client printed something that is not understood"
+
+
+class Asked(NamedTuple):
+    """The backup that restic was asked for: under which host, of what, and when.
+
+    ``time`` is what --time was given; ``since`` is when restic was started, ``before``
+    the moment that no parent is newer than, None if not known, both as time(3) has them.
+    """
+
+    host: str
+    paths: tuple[str, ...]
+    time: str
+    since: float
+    before: float | None
+
+
+class _Held(NamedTuple):
+    """What a snapshot has: its id, its moment, and which of the points, with entries or not."""
+
+    backup: str
+    moment: float | None
+    points: dict[str, bool]
+
+
+def prove(
+    reader: Reader,
+    asked: Asked,
+    points: Mapping[str, bool],
+    made: Sequence[str],
+    parent: str | None,
+) -> Proof:
+    """Look for the mount points in the snapshots ``made``, or in what is found to be new.
+
+    ``parent`` is given where restic may have made none because nothing has changed:
+    the snapshot that stands in, or "" if it is to be found. Raises ClientFailed.
+    """
+    backups, stands_in = tuple(made), None
+    if not backups:
+        listed = _listed(reader, asked.host)
+        backups = _new(listed, asked)
+        if not backups and parent is not None:
+            stands_in = parent or _newest(listed, asked)
+            backups = (stands_in,) if stands_in else ()
+    held: dict[str, bool] = {}
+    looked_at: list[_Held] = []
+    failure: ClientFailed | None = None
+    for backup in backups:
+        open_points = [point for point, full in points.items() if held.get(point, not full) < full]
+        open_points += [point for point in points if point not in held]
+        try:
+            found = _look(reader, backup, list(dict.fromkeys(open_points)))
+        except ClientFailed as error:
+            failure = error  # one of several repositories, perhaps
+            continue
+        looked_at.append(found)
+        for point, has_entries in found.points.items():
+            held[point] = held.get(point, False) or has_entries
+    missing = tuple(
+        Missing(point, point in held)
+        for point, full in points.items()
+        if point not in held or (full and not held[point])
+    )
+    if failure is not None and (missing or not looked_at):
+        raise failure
+    gone = {each.point for each in missing}
+    backups = tuple(each.backup for each in looked_at)
+    return Proof(
+        backups, tuple(each for each in points if each not in gone), missing,
+        backups[-1] if stands_in else None,
+        max((each.moment for each in looked_at if each.moment is not None), default=None),
+    )  # fmt: skip
+
+
+# Which snapshot it is
+
+
+def _listed(reader: Reader, host: str) -> list[dict[str, object]]:
+    return [
+        each
+        for each in ask(reader, list, ("snapshots", "--no-lock", "--json", "--host", host))
+        if isinstance(each, dict) and each.get("hostname") == host
+    ]
+
+
+def _new(listed: Sequence[Mapping[str, object]], asked: Asked) -> tuple[str, ...]:
+    """Return the id of the snapshot that this run has made, if it is there.
+
+    A snapshot knows when it was begun, whatever time it was told to bear, from restic
+    0.17 on; before, the time has to do.
+    """
+    paths = {as_marked(path) for path in asked.paths}
+    best: tuple[bool, bool, int, str] | None = None
+    for each in listed:
+        with understood():
+            begun = nanoseconds(member(each, "summary", "backup_start"))
+            theirs = each["paths"]
+            same_paths = isinstance(theirs, list) and set(theirs) == paths
+            same_time = str(each["time"])[:19].replace("T", " ") == asked.time
+            ours = begun >= (asked.since - _SLACK) * 1e9 if begun is not None else same_time
+            # A wrapper may have given it other paths.
+            if ours and (same_paths or same_time):
+                candidate = (same_paths, same_time, begun or 0, str(each["id"]))
+                best = candidate if best is None else max(best, candidate)
+    return () if best is None else (best[3],)
+
+
+def _newest(listed: Sequence[Mapping[str, object]], asked: Asked) -> str | None:
+    """Return the snapshot that restic takes for its parent: the newest of all the paths."""
+    paths = {as_marked(path) for path in asked.paths}
+    best: tuple[int, str] | None = None
+    for each in listed:
+        with understood():
+            theirs, moment = each["paths"], nanoseconds(each["time"])
+            if not isinstance(theirs, list) or moment is None or not paths <= set(theirs):
+                continue
+            if asked.before is None or moment <= asked.before * 1e9:
+                candidate = (moment, str(each["id"]))
+                best = candidate if best is None else max(best, candidate)
+    return None if best is None else best[1]
+
+
+# What is in it
+
+
+def _look(reader: Reader, backup: str, points: Sequence[str]) -> _Held:
+    """Ask which of the points a snapshot has, by ``restic ls``, which takes paths as they are.
+
+    It keeps the directories above what it backs up as well: they say nothing of
+    themselves, and what leads to another path says nothing of the directory it is in.
+    """
+    name, moment = backup, None
+    there: dict[str, bool] = {}
+    for words in _questions(reader, points):
+        forms = {as_marked(point): point for point in words}
+        above: set[str] = set()
+        snapshot: Mapping[str, object] | None = None
+        with understood():
+            for node in _nodes(reader, backup, words):
+                if snapshot is None:
+                    snapshot = node
+                    targets = _paths(snapshot)
+                    above = {each for path in targets for each in ancestors(path)}
+                    forms = {
+                        form: point for form, point in forms.items() if nearest(form, targets)
+                    }
+                    there.update({"/": False} if "/" in forms else {})
+                    continue
+                path, parent = str(node["path"]), str(node["path"]).rpartition("/")[0] or "/"
+                if path in forms and node["type"] == "dir":
+                    there.setdefault(forms[path], False)
+                if parent in forms and path not in above:
+                    there[forms[parent]] = True
+        if snapshot is None:
+            raise ClientFailed(1, _NOT_UNDERSTOOD)
+        name, moment = str(snapshot["id"]), nanoseconds(snapshot.get("time"))
+    return _Held(name, None if moment is None else moment / 1e9, there)
+
+
+def _paths(snapshot: Mapping[str, object]) -> set[str]:
+    paths = snapshot["paths"]
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ValueError("no paths")
+    return set(paths)
+
+
+def _questions(reader: Reader, points: Sequence[str]) -> Iterator[list[str]]:
+    """Split points so that each list fits on a command line, and its answer is clear.
+
+    Of a name that is not UTF-8 the answer does not tell which it is, so each of them is
+    asked for alone.
+    """
+    plain = [point for point in points if UNKNOWN_BYTE not in as_marked(point)]
+    room = ARGUMENT_BYTES - argument_bytes([*reader.base, *"ls --no-lock --json ID".split()]) - 99
+    yield from chunks(plain, room)
+    yield from ([point] for point in points if point not in set(plain))
+
+
+def _nodes(
+    reader: Reader, backup: str, points: Sequence[str]
+) -> Iterator[Mapping[str, object]]:
+    """Yield what ``restic ls`` tells: the snapshot first, then what is in it."""
+    begun = False
+    for line in reader.lines("ls", "--no-lock", "--json", backup, *points):
+        if not line.startswith(b"{"):
+            continue  # a wrapper's
+        try:
+            node = json.loads(marked(line))
+        except (ValueError, RecursionError):
+            if begun:
+                raise ValueError("no JSON") from None
+            continue
+        kind = node.get("struct_type") or node.get("message_type")
+        if not begun and kind == "snapshot" and str(node["id"]).startswith(backup):
+            begun = True
+            yield node
+        elif begun and kind == "node":
+            yield node
+
+
+# Why something is not
+
+
+def patterns(options: Sequence[tuple[str, str | None]]) -> Iterator[str]:
+    """Yield the patterns of excludes, those in files as well, as far as they can be read."""
+    for name, value in options:
+        if name in ("--exclude", "-e", "--iexclude"):
+            yield value or ""
+        elif name in ("--exclude-file", "--iexclude-file"):
+            try:
+                with open(value or "", encoding="utf-8", errors="surrogateescape") as file:
+                    lines = file.read(1 << 20).splitlines()
+            except (OSError, ValueError):
+                continue
+            yield from (line.strip() for line in lines if line.strip()[:1] not in ("", "#", "!"))
+
+
+def excludes(pattern: str, path: str) -> bool:
+    """Say whether a pattern of restic's keeps a path out, by itself or something above it.
+
+    Beside ``*``, ``?`` and ``[...]`` within a name there is ``**`` for any names
+    (filter.Match() in its internal/filter).
+    """
+    absolute = pattern.startswith("/")
+    names = [_of_name(name) for name in pattern.strip("/").split("/") if name]
+    if not names:
+        return False
+    start = "/" if absolute else "(?:/.*)?/"
+    whole = start + "/".join(names).replace("(?:.*)/", "(?:.*/)?")
+    return re.fullmatch(whole + "(?:/.*)?", path, re.S) is not None
+
+
+def _of_name(name: str) -> str:
+    if name == "**":
+        return "(?:.*)"
+    parts = re.findall(r"\\(.)|(\*)|(\?)|(\[\^?[^\]]+\])|(.)", name, re.S)
+    return "".join(
+        re.escape(escaped or plain) if escaped or plain
+        else "[^/]*" if star else "[^/]" if any_one else group
+        for escaped, star, any_one, group, plain in parts
+    )  # fmt: skip

@@ -1,16 +1,20 @@
 """Keeps passwords out of everything that is printed, mailed or remembered."""
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import quote, unquote
 
-from kopiatomic.system.command import printable
+from kopiatomic.system.command import decode, printable
 
 HIDDEN = "[hidden]"
 
 # Shorter values are too likely to be a part of ordinary words.
 SHORTEST = 4
+
+# Wrappers are small; anything larger is a program.
+WRAPPER_LIMIT = 256 * 1024
 
 _SECRET_NAME = re.compile(r"pass(?!word-(file|command))|secret|token|key|credential|auth", re.I)
 _NOT_THE_SECRET = re.compile(r"(_FILE|_COMMAND|_PATH|-file|-command|_ID|key-hint)$", re.I)
@@ -19,13 +23,14 @@ _IN_URL = re.compile(r"(\w://[^/\s:@]*):([^/\s@]+)@")
 
 
 def redactor(
-    environment: Mapping[str, str], words: Sequence[str] = (), script: str = ""
+    environment: Mapping[str, str], words: Sequence[str] = (), wrapper: str | None = None
 ) -> Callable[[str], str]:
     """Return a function that hides secrets in a text.
 
-    Secret are the values of variables and options that are called so, what the
-    text of a wrapper, ``script``, assigns to such, and passwords in URLs.
+    Secret are the values of variables and options that are called so, what a
+    wrapper script at ``wrapper`` assigns to such, and passwords in URLs.
     """
+    script = script_of(wrapper)
     texts = [*environment.values(), *words, script]
     values = {
         *(value for name, value in environment.items() if _is_secret(name)),
@@ -64,6 +69,16 @@ def _in_words(words: Sequence[str]) -> Iterable[str]:
         # -p is kopia's password; restic's, the name of a file, is no loss.
         if name == "-p" or (name.startswith("-") and _is_secret(name)):
             yield value if equals else next(iter(words[index + 1 : index + 2]), "")
+
+
+def script_of(path: str | None) -> str:
+    """Return the text of a wrapper script, or nothing if it is no script or cannot be read."""
+    try:
+        with open(path or os.devnull, "rb") as file:
+            data = file.read(WRAPPER_LIMIT)
+    except OSError:
+        return ""
+    return decode(data) if data.startswith(b"#!") else ""
 
 
 def _assigned(script: str) -> Iterable[str]:

@@ -4,7 +4,6 @@ import shlex
 
 import pytest
 
-from kopiatomic.clients.wrapper import script_of
 from kopiatomic.redact import everywhere, redactor
 from kopiatomic.system.command import printable
 
@@ -49,7 +48,7 @@ def test_a_wrapper_script(tmp_path):
         "#!/bin/sh\nexport RESTIC_PASSWORD='correct horse'\nTOKEN=abcd1234; PASSWORD=$(cat /x)\n"
         'exec restic --repo https://u:pw1234@h "$@"\n'
     )
-    hide = redactor({}, script=script_of(str(wrapper)))
+    hide = redactor({}, wrapper=str(wrapper))
     assert hide("correct horse abcd1234 pw1234 cat /x") == "[hidden] [hidden] [hidden] cat /x"
 
 
@@ -57,8 +56,7 @@ def test_a_password_that_is_no_text(tmp_path):
     """Bytes that are not UTF-8 are hidden as they come, and as they are shown in a message."""
     wrapper = tmp_path / "restic-x"
     wrapper.write_bytes(b"#!/bin/sh\nRESTIC_PASSWORD='pw\xe9\xe8\x01z' exec restic\n")
-    of_script = redactor({}, script=script_of(str(wrapper)))
-    for hide in (of_script, redactor({"PASSWORD": "pw\udce9\udce8\x01z"})):
+    for hide in (redactor({}, wrapper=str(wrapper)), redactor({"PASSWORD": "pw\udce9\udce8\x01z"})):
         assert hide("no pw\udce9\udce8\x01z") == "no [hidden]"
         assert hide(printable("no pw\udce9\udce8\x01z")) == "no [hidden]"
         assert hide("https://h/?p=pw%E9%E8%01z") == "https://h/?p=[hidden]"
@@ -66,8 +64,8 @@ def test_a_password_that_is_no_text(tmp_path):
 
 def test_a_wrapper_that_is_none(tmp_path):
     (tmp_path / "elf").write_bytes(b"\x7fELF PASSWORD=abcdef")
-    assert redactor({}, script=script_of(str(tmp_path / "elf")))("abcdef") == "abcdef"
-    assert redactor({}, script=script_of("/nonexistent"))("abcdef") == "abcdef"
+    assert redactor({}, wrapper=str(tmp_path / "elf"))("abcdef") == "abcdef"
+    assert redactor({}, wrapper="/nonexistent")("abcdef") == "abcdef"
 
 
 def test_data():

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from kopiatomic import redact
 from kopiatomic.clients.base import Client, Task
-from kopiatomic.clients.wrapper import script_of
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
 
@@ -44,10 +43,10 @@ def make_ready(job: Job, door: Door, inherited: Mapping[str, str]) -> Task:
     client = client_of(job.program)
     program = client.program(job)
     environment = client.environment(job, inherited)
-    script = script_of(program)
-    hide = redact.redactor(environment, [*job.command, *job.options], script)
+    hide = redact.redactor(environment, [*job.command, *job.options], program)
     trace = door.trace
     if trace is not None:
         tell = trace
         door = replace(door, trace=lambda line: tell(hide(line)))
+    script = redact.script_of(program)
     return Task(job, client, door, environment, program, hide, script=script)

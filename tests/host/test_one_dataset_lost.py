@@ -53,7 +53,7 @@ def captured(machine: Machine) -> list[str]:
 def others(filled: Machine, restic: Repository) -> Iterator[dict[str, object]]:
     """What is in the datasets that nothing happens to; it must be in each backup as it is now."""
     shell(filled, f"zfs create kta/short; echo short > {TOP}/short/file")
-    yield pictures(filled, f"{TOP}/home/ben", f"{TOP}/src", **kept_by(restic))
+    return pictures(filled, f"{TOP}/home/ben", f"{TOP}/src", **kept_by(restic))
 
 
 GOES = {
@@ -253,6 +253,17 @@ def test_a_pool_without_any_room_costs_itself(two_pools, restic, others):
     is_whole(restic, others)
     assert "no snapshot of ktb/d: out of space" in said
     assert {"ktb", "ktb/d"} <= left_out_of(said)
+
+
+def test_what_else_goes_wrong_does_not_hide_that_one_is_missing(filled, restic, others):
+    leave_no_room(filled)
+    # Of a backup that is whole it would be said that it succeeded.
+    words = ("-r", "kta", "-s", "exit 1", "-q", "exit 1")
+    said = back_up(restic, *words, status=CANTCREAT)
+    is_whole(restic, others)
+    assert "the backup is INCOMPLETE" in said
+    assert "the command of -s failed" in said
+    assert outcome(filled)["outcome"] == "incomplete"
 
 
 # Its snapshot is there, and cannot be mounted

@@ -134,6 +134,7 @@ def world(library, places, monkeypatch) -> World:
     monkeypatch.setattr(Restic, "parent", lambda *_: None)
     monkeypatch.setattr(Door, "run", lambda self, argv, **options: made.run(argv, **options))
     monkeypatch.setattr(process, "run", made.run_user)
+    monkeypatch.setattr(process, "run_hook", made.run_user)
     monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
 
     @contextmanager

@@ -40,14 +40,14 @@ class TestBackUp:
 
     @pytest.mark.parametrize("problems", [(), ("no space",)])
     def test_for_a_person(self, monkeypatch, capfd, problems):
-        monkeypatch.setattr(routine, "run", lambda task, streams: done(*problems))
+        monkeypatch.setattr(routine, "run", lambda task, streams, wait: done(*problems))
         assert cli.main("restomic", WORDS) == (73 if problems else 0)
         out, err = capfd.readouterr()
         assert out.startswith("\nrestomic: the backup ")
         assert err == "".join(f"restomic: {problem}\n" for problem in problems)
 
     def test_for_a_program(self, monkeypatch, capfd):
-        monkeypatch.setattr(routine, "run", lambda task, streams: done("no space"))
+        monkeypatch.setattr(routine, "run", lambda task, streams, wait: done("no space"))
         assert cli.main("restomic", ["--json", *WORDS]) == 73
         assert json.loads(capfd.readouterr().out)["problems"] == ["no space"]
 
@@ -57,12 +57,12 @@ class TestBackUp:
     def test_for_the_mail(self, monkeypatch, capfd, problems, notes, status):
         made = done(*problems)
         made.notes += notes
-        monkeypatch.setattr(routine, "run", lambda task, streams: made)
+        monkeypatch.setattr(routine, "run", lambda task, streams, wait: made)
         assert cli.main("restomic", ["--periodic", *WORDS]) == status
         assert "restomic: the backup " in capfd.readouterr().out
 
     def test_a_hook_that_is_not_there_is_refused_before_the_run(self, monkeypatch, capfd):
-        monkeypatch.setattr(routine, "run", lambda task, streams: pytest.fail("ran"))
+        monkeypatch.setattr(routine, "run", lambda task, streams, wait: pytest.fail("ran"))
         assert cli.main("restomic", ["-q", "/no/such", *WORDS]) == EX_UNAVAILABLE
         assert "command of -q" in capfd.readouterr().err
 

@@ -80,11 +80,11 @@ def runs(monkeypatch):
         "drill": Drill("drill", "restomic", "default", 0.0),
     }
 
-    def run_upkeep(task, streams, wishes):
+    def run_upkeep(task, streams, wishes, wait):
         asked.append((task, streams, wishes))
         return accounts["upkeep"]
 
-    def run_drill(task, wishes):
+    def run_drill(task, wishes, wait):
         asked.append((task, wishes))
         return accounts["drill"]
 

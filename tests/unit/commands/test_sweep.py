@@ -75,7 +75,8 @@ def test_the_first_that_cannot_be_swept_decides_about_the_status(jobs, capfd):
 
 
 def test_a_note_of_a_snapshot_that_stays_is_trouble(jobs, capfd, monkeypatch):
-    done = Report("restomic", "a", "", 0.0, notes=["the snapshot p@x stays"])
+    done = Report("restomic", "a", "", 0.0)
+    done.notes.append("the snapshot p@x stays")
     monkeypatch.setattr(sweep, "_swept", lambda *words: done)
     jobs["a"] = []
     assert main() == EX_OSERR

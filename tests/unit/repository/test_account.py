@@ -78,6 +78,7 @@ def test_as_plain_data(account):
     assert data == {
         "kind": "upkeep", "program": "restomic", "job": "default", "outcome": "failed",
         "status": 137, "began": data["began"], "ended": data["ended"], "seconds": 61.235,
+        "waited": 0.0,
         "steps": [
             {"name": "check", "outcome": "failed", "status": -9, "seconds": 1.235},
             {"name": "prune", "outcome": "not run", "status": None, "seconds": 0.0},

@@ -54,7 +54,7 @@ class Report:
         self.outcome = "success"
         self.status = 0  # the exit status of the run
         self.saved = False  # whether there is a backup: see settle()
-        self._lacking = 0  # the exit status for what is missing in it, 0 for nothing
+        self._lacking = False  # whether something is missing in it
         self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
         self.plan: Plan | None = None
         self.client: list[str] = []
@@ -70,13 +70,9 @@ class Report:
         self.stuck: list[str] = []  # snapshots of earlier runs that stay
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
-        """Add a problem; the worst one decides about the outcome and the exit status.
-
-        Once there is a backup, only what is missing in it makes it worse than it is.
-        """
+        """Add a problem; the worst one decides about the outcome and the exit status."""
         self.problems.append(message)
-        if outcome == "incomplete":
-            self._lacking = self._lacking or status
+        self._lacking = self._lacking or outcome == "incomplete"
         if self.saved and outcome != "incomplete":
             outcome = "trouble"
         if _RANK[outcome] > _RANK[self.outcome]:
@@ -88,10 +84,8 @@ class Report:
         If something is missing in it, it is incomplete, whatever else has gone wrong.
         """
         self.saved = True
-        if self._lacking:
-            self.outcome, self.status = "incomplete", self._lacking
-        elif self.outcome != "success":
-            self.outcome = "trouble"
+        if self.outcome != "success":
+            self.outcome = "incomplete" if self._lacking else "trouble"
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""

@@ -60,6 +60,7 @@ class Work:
         self.signals, self.streams, self.report = signals, streams, report
         self.drawing: Drawing | None = None  # what the plan was drawn from, until the view stands
         self.made: list[str] = []  # snapshots that are ours, or may be
+        self.tried: set[str] = set()  # pools in which there may be any of them
         self.unsure = False  # whether there is a snapshot of ours that we do not know
         self.evidence: proof.Evidence | None = None  # what has to be proved in the end
 
@@ -237,6 +238,7 @@ def take_snapshots(work: Work) -> None:
             continue
         if len(refused) < len(snapshots):
             work.report.captured_at[pool] = time.time()
+            work.tried.add(pool)
         work.made = [name for name in work.made if name not in refused]
         for name, number in refused.items():
             gone = number == zfs.ENOENT
@@ -265,6 +267,8 @@ def stand_still_or_lose(work: Work, failed: Mapping[str, str]) -> dict[str, view
             f"the pool {pool} is read-only and so stands still: it is backed up without a snapshot"
             for pool in sorted(still)
         ]
+    # A command that failed, or was killed, may have done its work all the same.
+    work.tried |= failed.keys() - still
     for pool in sorted(failed.keys() - still):
         message = f"no snapshot of {pool}: {failed[pool]}"
         work.report.fail(message, EX_CANTCREAT, "incomplete")
@@ -537,7 +541,7 @@ def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
         time.sleep(1.0)
         again = zfs.destroy(work.task.door, [each.name for each in done.left])
     left, missing = again.left, {*done.missing, *again.missing}
-    lost = sorted(name for name in missing if zfs.pool_of(name) in report.captured_at)
+    lost = sorted(name for name in missing if zfs.pool_of(name) in work.tried)
     if not lost:
         return left
     # A dataset that is renamed, or promoted from a clone, takes snapshots along.

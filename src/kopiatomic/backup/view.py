@@ -213,16 +213,19 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
     """Mount everything, parents first.
 
     A live mount that cannot be shown is told through ``say`` and left out, if
-    the client is not known to need it. Raises Misled for a frozen dataset that
+    the client is not known to need it: it does without a cache, too. Raises Misled for a frozen dataset that
     cannot be shown, CommandFailed for any other.
     """
+    wanted = {"/", plan.temporary, *plan.live}.difference(
+        place for place in plan.skipped if place != plan.temporary
+    )
     for mount in plan.view:
         try:
             _make(door, mount, plan.names)
         except CommandFailed as error:
             if mount.kind == "frozen":
                 raise Misled(mount.dataset, error) from error
-            if mount.kind != "live" or mount.needed or mount.point in ("/", *plan.live):
+            if mount.kind != "live" or mount.needed or mount.point in wanted:
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -464,6 +465,24 @@ class TestPools:
         assert report.problems == ["no snapshot of ktb: pool I/O is suspended (exit status 1)"]
         assert captured(report) == ["kta/a", "kta/b"]
         assert set(report.captured_at) == {"kta"}
+
+    def test_its_snapshots_may_have_been_made_all_the_same(self, world):
+        """And by now they may have other names: so they are looked for by their mark."""
+        world.answers["zfs program snapshot ktb"] = [(-9, "")]
+        world.answers["zfs destroy"] = [(1, "cannot open 'ktb': dataset does not exist")]
+        self.pools(world, "")
+        moved: list[str] = []
+
+        def answer() -> None:
+            mark = re.search(r"restomic:default:[0-9a-f]+", world.texts[0])[0]
+            world.answers["zfs get"] = [(0, f"ktb2@s\t{mark}\n")]
+            moved.append(mark)
+
+        world.does["zfs get"] = answer
+        report = run(ALL, world)
+        assert moved
+        assert world.said[-3:] == ["zfs destroy", "zfs get", "zfs destroy"]
+        assert any("its snapshot was ktb2@s in the end" in note for note in report.notes)
 
     def test_where_nobody_knows_what_is_the_matter(self, world):
         world.answers["zfs program snapshot ktb"] = [(1, "no")]

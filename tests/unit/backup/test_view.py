@@ -377,8 +377,17 @@ class TestBuilding:
 
         monkeypatch.setattr(view, "_make", refuse)
         said: list[str] = []
-        view.build(Door(), plan_of(mount, live=("/thawed",)), said.append)
+        plan = plan_of(
+            mount, live=("/thawed", "/cache", "/our/tmp"), skipped=("/cache", "/our/tmp"),
+            temporary="/our/tmp",
+        )  # fmt: skip
+        view.build(Door(), plan, said.append)
         return said
+
+    def test_the_client_does_without_a_cache_too(self, monkeypatch):
+        """It may be that it could not be made: the file system is full, or read-only."""
+        said = self.build(monkeypatch, ViewMount("live", "/cache", "/cache"))
+        assert said == ["/cache is not in the view: no memory"]
 
     def test_a_live_mount_is_told(self, monkeypatch):
         said = self.build(monkeypatch, ViewMount("live", "/x", "/x"))
@@ -389,6 +398,7 @@ class TestBuilding:
         [
             ViewMount("live", "/", "/"), ViewMount("live", "/x", "/x", needed=True),
             ViewMount("live", "/thawed", "/thawed"), ViewMount("device", "devfs", "/dev"),
+            ViewMount("live", "/our/tmp", "/our/tmp"),
             ViewMount("gap", "/gap/0", "/x"),
         ],
     )  # fmt: skip

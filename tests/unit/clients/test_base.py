@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from kopiatomic import clients
 from kopiatomic.clients import client_of, make_ready, programs
-from kopiatomic.clients.base import ByHand, Client, Needs, Request
+from kopiatomic.clients.base import ByHand, Client, Needs, Request, permissions
+from kopiatomic.clients.kopia import Kopia
+from kopiatomic.clients.restic import Restic
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import command
@@ -333,3 +336,74 @@ class TestReady:
         task = make_ready(job, Door(), {}, installed=False)
         assert task.program == ""
         assert task.hide("a battery") == "a [hidden]"
+
+
+@pytest.mark.parametrize(("client", "kept"), [
+    (Restic(), {"reg", "dir", "lnk", "fifo", "blk", "chr"}), (Kopia(), {"reg", "dir", "lnk"}),
+])  # fmt: skip
+def test_what_a_client_keeps(client, kept: set[str]):
+    kinds = {"reg": stat.S_IFREG, "dir": stat.S_IFDIR, "lnk": stat.S_IFLNK, "fifo": stat.S_IFIFO,
+             "blk": stat.S_IFBLK, "chr": stat.S_IFCHR, "sock": stat.S_IFSOCK}  # fmt: skip
+    assert {name for name, mode in kinds.items() if client.keeps(mode | 0o4755)} == kept
+
+
+def test_entries_of_a_directory(tmp_path: Path):
+    client = Kopia()
+    assert not client.has_entries(str(tmp_path))
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "nested").mkdir()
+    assert not client.has_entries(str(tmp_path), {"nested"})
+    assert client.has_entries(str(tmp_path))
+    with pytest.raises(OSError, match="nonexistent"):
+        client.has_entries("/nonexistent")
+
+
+class TestComplaints:
+    def test_restic(self):
+        said = b"""repository 1234abcd opened (version 2)
+unable to open cache: mkdir /x: permission denied
+{"message_type":"error","error":{"message":"open /a: denied"},"during":"scan","item":"/a"}
+{"message_type":"status","percent_done":1}
+rclone: 2026/01/02 ERROR : failed to save config
+unable to open cache: mkdir /x: permission denied
+{"message_type":"exit_error","code":1,"message":"Fatal: no"}
+"""
+        assert Restic().complaints(said).split("\n") == [
+            "unable to open cache: mkdir /x: permission denied", "/a: open /a: denied",
+            "rclone: 2026/01/02 ERROR : failed to save config", "Fatal: no",
+        ]  # fmt: skip
+
+    def test_kopia(self):
+        said = b"""Snapshotting root@vm:/a ...
+\r | 1 hashing, 0 hashed (2 B), 0 cached (0 B), uploaded 0 B, estimating...\r * 0 hashing, 6 hashed
+ ! Error when processing "x": permission denied
+\x1b[33mIgnored 1 error(s) while snapshotting root@vm:/a.\x1b[0m
+Created snapshot with root k0e51fde504b7 and ID 81028b02f5f98a5e6f54a5322f6338c6 in 0s
+Running full maintenance...
+GC found 0 unused contents (0 B)
+Finished full maintenance.
+"""
+        assert Kopia().complaints(said).split("\n") == [
+            '! Error when processing "x": permission denied',
+            "Ignored 1 error(s) while snapshotting root@vm:/a.",
+        ]
+
+    @pytest.mark.parametrize("client", [Restic(), Kopia()])
+    def test_nobody_reads_thousands_of_lines(self, client):
+        said = "".join(f"error {number}: {'x' * 999}\n" for number in range(1000))
+        lines = client.complaints(said.encode()).split("\n")
+        assert len(lines) == 21
+        assert max(map(len, lines)) == 300
+        assert lines[-1] == "... and 980 lines more"
+
+    @pytest.mark.parametrize("client", [Restic(), Kopia()])
+    def test_nothing_to_tell(self, client):
+        assert client.complaints(b"") == ""
+        assert client.complaints(b"\n\r\n  \n") == ""
+        assert client.complaints(b"bad \xff\x1b\n") == "bad \\xff\\x1b"
+
+
+def test_modes_as_go_counts_them():
+    assert permissions(0o644) == 0o644
+    assert permissions((1 << 23) | (1 << 22) | (1 << 20) | 0o777) == 0o7777
+    assert permissions((1 << 31) | 0o755) == 0o755

@@ -63,8 +63,8 @@ Jobs:
       --expect PROGRAM/JOB  a job that must have a recent successful backup
                             (default: all that have ever run); may be given
                             more than once
-      --sweep             remove what killed runs of the job have left behind, or
-                          with -a those of all jobs of {program}
+      --sweep             remove what killed runs of the job have left behind,
+                          or with -a those of all jobs of {program}
 
 Output, and options for scripts:
   -n, --dry-run           print what would be done, and do nothing

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import sys
-import threading
-import time
 from collections import Counter
 
 import pytest
@@ -47,16 +44,19 @@ def restic(tmp_path):
         {**node(str(tmp_path / "good"), 4), "inode": found.st_ino},
         node("/nowhere/bad\nfile", 4),
     ]
+    begun = {"message_type": "snapshot", "id": "0123456789", "paths": ["/p"]}
     answers = {
         "snapshots": json.dumps([{"id": "0123456789", "paths": ["/p"],
                                   "time": "2026-01-02T03:04:05Z"}]),
-        "ls": "\n".join(json.dumps(each) for each in entries),
+        "ls": "\n".join(json.dumps(each) for each in [begun, *entries]),
     }  # fmt: skip
     script = tmp_path / "restic-x"
     script.write_text(
-        f"#!{sys.executable} -I\nimport os, sys, time\n"
+        f"#!{sys.executable} -I\nimport os, signal, sys, time\n"
         f"open({str(tmp_path / 'calls')!r}, 'a').write(repr(sys.argv[1:]) + chr(10))\n"
-        "if os.environ.get('SLOW') == sys.argv[1]: time.sleep(30)\n"
+        "if os.environ.get('KILLS') == sys.argv[1]:\n"
+        "    os.kill(os.getppid(), signal.SIGTERM); time.sleep(30)\n"
+        f"    open({str(tmp_path / 'calls')!r}, 'a').write('slept well')\n"
         "if os.environ.get('FAIL') == sys.argv[1]: sys.stderr.write('Fatal: no'); sys.exit(12)\n"
         f"if sys.argv[1] in {answers!r}: print({answers!r}[sys.argv[1]])\n"
         "elif sys.argv[3].endswith('good'): print('good', end='')\n"
@@ -122,15 +122,13 @@ class TestRun:
         monkeypatch.setattr(Restic, "sources", lambda *_: [])
         assert self.run(restic).status == EX_NOINPUT
 
+    @pytest.mark.usefixtures("surviving")
     @pytest.mark.parametrize("step", ["snapshots", "ls", "dump"])
-    def test_a_signal_ends_it_in_order(self, place, restic, step):
-        timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.start()
-        began = time.monotonic()
-        account = self.run(restic, SLOW=step)
-        assert time.monotonic() - began < 10
+    def test_a_signal_ends_it_in_order(self, place, restic, step, tmp_path):
+        account = self.run(restic, KILLS=step)
         assert (account.outcome, account.status) == ("interrupted", 128 + 15)
         assert os.listdir(state.STATE_DIRECTORY) == ["restomic.default.upkeep"]
+        assert "slept well" not in (tmp_path / "calls").read_text()
 
 
 @pytest.mark.parametrize(

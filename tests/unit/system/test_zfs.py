@@ -197,10 +197,19 @@ class TestDestroy:
         assert zfs.destroy(DOOR, ["t/a@s"]).missing == ("t/a@s",)
 
     def test_if_one_is_busy_the_others_go(self, fp):
+        busy = "cannot destroy snapshot t/b@s: dataset is busy"
         fp.register(PROGRAM, stdout='{"return":{"t/b@s":16}}')
+        fp.register("zfs destroy t/b@s", returncode=1, stderr=f"{busy}\n")
         assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == zfs.Destroyed(
-            left=(zfs.NotDestroyed("t/b@s", "dataset is busy"),)
+            left=(zfs.NotDestroyed("t/b@s", f"{busy} (exit status 1)"),)
         )
+
+    def test_one_that_somebody_has_looked_into_goes_by_itself(self, fp):
+        """A look into .zfs/snapshot has mounted it, which only zfs-destroy(8) undoes."""
+        fp.register(PROGRAM, stdout='{"return":{"t/b@s":16,"t/c@s":2}}')
+        fp.register("zfs destroy t/b@s")
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s", "t/c@s"]) == zfs.Destroyed(missing=("t/c@s",))
+        assert len(issued(fp)) == 2
 
     def test_one_that_is_busy(self, fp):
         busy = "cannot destroy snapshot t@s: dataset is busy\n"

@@ -14,9 +14,6 @@ from kopiatomic import state
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.process import Interrupted, Signals
-from unit.drills import place
-
-__all__ = ["place"]
 
 
 @pytest.fixture

@@ -20,9 +20,7 @@ from kopiatomic.job import Job
 from kopiatomic.repository import drill
 from kopiatomic.repository.drill import shared_out
 from kopiatomic.system.command import Door
-from unit.drills import node, place
-
-__all__ = ["place"]
+from unit.drills import node
 
 LIMIT = 1 << 30
 

@@ -222,7 +222,7 @@ class Model:
             ]  # fmt: skip
             return 0, json.dumps({"mount": {"mounted": entries}}), ""
         kind = words[words.index("-t") + 1]
-        made = Mount(words[-2], words[-1], kind, read_only=any("ro" == w[:2] for w in words))
+        made = Mount(words[-2], words[-1], kind, read_only=any(w[:2] == "ro" for w in words))
         return self._program(lambda: self._make(made))
 
     def _umount(self, words: list[str]) -> tuple[int, str, str]:
@@ -448,8 +448,10 @@ class Model:
             if mount.special in held:
                 snapshot = held[mount.special]
                 self.seen[point] = (snapshot.partition("@")[0], self.snapshots[snapshot].txg)
-            elif mount.special in live and zfs.pool_of(live[mount.special].special) in self.read_only:
-                self.seen[point] = (live[mount.special].special, 0)
+            elif mount.special in live:
+                dataset = live[mount.special].special
+                if zfs.pool_of(dataset) in self.read_only:
+                    self.seen[point] = (dataset, 0)
         self.pinned = self._pinned() - set(held)
         if not self.idle:
             self.backup = {

@@ -78,6 +78,7 @@ class Kopia(Client):
         "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
         "--disable-file-logging", "--disable-content-log",
     )  # fmt: skip
+    secret_options = ("-p",)
 
     # A backup
 

@@ -218,6 +218,9 @@ class Client:
     repository_words: tuple[str, ...] = ()
     repository_switches: tuple[str, ...] = ()
 
+    # Short options that take a secret; of long ones the name says that.
+    secret_options: tuple[str, ...] = ()
+
     # How it is called
 
     def command(self, job: Job) -> list[str]:

@@ -78,6 +78,7 @@ class Kopia(Client):
         "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
         "--disable-file-logging", "--disable-content-log",
     )  # fmt: skip
+    secret_options = ("-p",)
 
     # A backup
 
@@ -326,15 +327,16 @@ class Kopia(Client):
             share = max(1, wanted // max(1, len(parts)))
             chosen: dict[str, File] = {}
             for part in parts:
-                for file in _some(tree, part, tally, share, size_limit, rng):
+                for file in _some(tree, part, share, size_limit, rng):
                     chosen.setdefault(file.path, file)
             # What one mount point lacks another may have.
             if len(chosen) < wanted:
                 whole = _Part(tree.root, tree.path, {}, _files_below(tree.root))
-                for file in _some(tree, whole, tally, wanted, size_limit, rng):
+                for file in _some(tree, whole, wanted, size_limit, rng):
                     if len(chosen) == wanted:
                         break
                     chosen.setdefault(file.path, file)
+        tally.too_large = len(tree.too_large)
         return list(chosen.values())
 
 
@@ -356,6 +358,7 @@ class _Tree:
 
     def __init__(self, reader: Reader, source: Source) -> None:
         self.root: Mapping[str, object] = source.root or {}
+        self.too_large: set[str] = set()
         self.path = source.path
         self.entries = lru_cache(maxsize=32)(Directories(reader))
 
@@ -415,7 +418,7 @@ class _Tree:
 
 
 def _some(
-    tree: _Tree, part: _Part, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+    tree: _Tree, part: _Part, wanted: int, size_limit: int, rng: random.Random
 ) -> Iterator[File]:
     """Yield so many files of a part, each with the same chance."""
     # Some of them may be too large.
@@ -426,7 +429,7 @@ def _some(
         entry, path = tree.file(part, number)
         size = count(entry.get("size"))
         if size > size_limit:
-            tally.too_large += 1
+            tree.too_large.add(path)
             continue
         found += 1
         mode = str(entry.get("mode", ""))

@@ -265,7 +265,8 @@ def test_the_view_has_what_the_client_needs_and_no_more(busy: Machine):
     assert re.search(
         rf"^kta/home@restomic-\S+ on {RUN}/default/hold/0 \(zfs, .*read-only", told, re.M
     )
-    assert re.search(rf"^{RUN}/default/hold/0 on {view}{TOP}/home \(nullfs, .*read-only", told, re.M)
+    held = f"{RUN}/default/hold/0"
+    assert re.search(rf"^{held} on {view}{TOP}/home \(nullfs, .*read-only", told, re.M)
     assert re.search(rf"^devfs on {view}/dev \(devfs", told, re.M)
     # What is in the view stays: the test would not notice otherwise that nothing is.
     assert "Device busy" in pinned.stderr

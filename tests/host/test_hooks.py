@@ -6,7 +6,7 @@ import stat
 import time
 
 import pytest
-from machine import BASE, Machine
+from support.machine import BASE, Machine
 
 from host.conftest import clean
 

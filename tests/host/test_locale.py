@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machine import BASE, Machine
+from support.machine import BASE, Machine
 
 from host.conftest import Repository, clean
 

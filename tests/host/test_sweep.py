@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from machine import BASE, CHECKOUT, Machine, Sandbox, shell
+from support.machine import BASE, CHECKOUT, Machine, Sandbox, shell
 
 from host.conftest import clean
 

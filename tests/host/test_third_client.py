@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from machine import CHECKOUT, Machine, shell
+from support.machine import CHECKOUT, Machine, shell
 
 from host.conftest import TOP, clean, empty_directory
 from kopiatomic.clients.base import (

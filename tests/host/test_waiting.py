@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machine import BASE, CHECKOUT, Machine, Sandbox
+from support.machine import BASE, CHECKOUT, Machine, Sandbox
 
 from host.conftest import clean
 

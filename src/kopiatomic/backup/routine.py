@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from kopiatomic import state
 from kopiatomic.backup import preflight, proof, view
@@ -89,7 +88,7 @@ def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
         names = name_run(place)
         report = begin_report(task, names)
         report.waited = waited
-        work = Work(task, place, names, signals, replace(streams, hide=task.hide), report)
+        work = Work(task, place, names, signals, streams._replace(hide=task.hide), report)
         look_early(work, sweep(place, door, report))
         try:
             begin(work)
@@ -357,7 +356,7 @@ def back_up(work: Work) -> None:
     streams = work.streams
     for_us_alone = client.speaks_to_us_alone(words)
     if for_us_alone:
-        streams = replace(streams, output=None)
+        streams = streams._replace(output=None)
     try:
         ended = process.run(
             task.door, words, environment, work.signals, streams, root=work.names.view

@@ -1,7 +1,6 @@
 """The backup clients: all that differs between kopia and restic, a file for each."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from kopiatomic import redact
 from kopiatomic.clients.base import Client, Task
@@ -54,5 +53,5 @@ def make_ready(
     trace = door.trace
     if trace is not None:
         tell = trace
-        door = replace(door, trace=lambda line: tell(hide(line)))
+        door = door._replace(trace=lambda line: tell(hide(line)))
     return Task(job, client, door, environment, program, hide, script=script)

@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from kopiatomic import environment
@@ -40,7 +39,7 @@ def task_of_root(job: Job, door: Door) -> Task:
     """Return a job made ready, with what its env file holds; raises Refusal."""
     need_root(job)
     if job.env_file is not None:
-        job = replace(job, environment=environment.read(job.env_file))
+        job = job._replace(environment=environment.read(job.env_file))
     return make_ready(job, door, os.environ)
 
 
@@ -54,7 +53,7 @@ def task_of_anyone(job: Job, door: Door, installed: bool = True) -> tuple[Task, 
     if job.env_file is not None:
         try:
             held = environment.read(job.env_file, os.geteuid())
-            job = replace(job, environment=held)
+            job = job._replace(environment=held)
         except Refusal as refusal:
             if os.geteuid() == 0 or refusal.status == EX_NOPERM:
                 raise

@@ -16,6 +16,7 @@ TEST_DEPENDS=	${PYTHON_PKGNAMEPREFIX}hypothesis>0:devel/py-hypothesis@${PY_FLAVO
 
 USES=		python:3.11+ shebangfix
 USE_GITHUB=	yes
+USE_RC_SUBR=	kopiatomic_sweep
 SHEBANG_FILES=	files/executable.in
 
 NO_ARCH=	yes
@@ -49,8 +50,6 @@ do-build:
 	${SED} -e 's|%%PROGRAM%%|${program}|' \
 		-e 's|%%PYTHON_SITELIBDIR%%|${PYTHONPREFIX_SITELIBDIR}|' \
 		${WRKSRC}/files/executable.in > ${WRKSRC}/build/${program}
-	${SED} -e 's|/usr/local|${PREFIX}|g' \
-		${WRKSRC}/files/${program}.8 > ${WRKSRC}/build/${program}.8
 .endfor
 .for client in ${_SAMPLES}
 	${SED} -e 's|/usr/local|${PREFIX}|g' \
@@ -60,11 +59,14 @@ do-build:
 .endfor
 
 do-install:
-	@${MKDIR} ${STAGEDIR}${_SITELIBDIR}
-	${INSTALL_DATA} ${WRKSRC}/src/${PORTNAME}/*.py ${STAGEDIR}${_SITELIBDIR}
+	@cd ${WRKSRC}/src && for each in $$(${FIND} ${PORTNAME} -name '*.py'); do \
+		${MKDIR} ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR}/$${each%/*} && \
+		${INSTALL_DATA} $$each ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR}/$$each || exit; \
+	done
 .for program in ${_PROGRAMS}
 	${INSTALL_SCRIPT} ${WRKSRC}/build/${program} ${STAGEDIR}${PREFIX}/bin
-	${INSTALL_MAN} ${WRKSRC}/build/${program}.8 ${STAGEDIR}${PREFIX}/share/man/man8
+	${INSTALL_MAN} ${WRKSRC}/build${PREFIX}/share/man/man8/${program}.8 \
+		${STAGEDIR}${PREFIX}/share/man/man8
 .endfor
 .for period in ${_PERIODS}
 	@${MKDIR} ${STAGEDIR}${PREFIX}/etc/periodic/${period}
@@ -88,7 +90,7 @@ do-install-BASH-on:
 do-install-FISH-on:
 	@${MKDIR} ${STAGEDIR}${PREFIX}/share/fish/vendor_completions.d
 .for program in ${_PROGRAMS}
-	${INSTALL_DATA} ${WRKSRC}/files/completions/${program}.fish \
+	${INSTALL_DATA} ${WRKSRC}/build${PREFIX}/share/fish/vendor_completions.d/${program}.fish \
 		${STAGEDIR}${PREFIX}/share/fish/vendor_completions.d
 .endfor
 
@@ -100,7 +102,7 @@ do-install-ZSH-on:
 # Bytecode bears the time of its source, so that is the same in each build; what is
 # packed gets it as well.
 post-install:
-	@${TOUCH} -r ${WRKSRC}/LICENSE ${STAGEDIR}${_SITELIBDIR}/*.py
+	@${FIND} ${STAGEDIR}${_SITELIBDIR} -name '*.py' -exec ${TOUCH} -r ${WRKSRC}/LICENSE {} +
 	@cd ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR} && umask 022 && \
 		${PYTHON_CMD} -I -m compileall -q -o 0 -o 1 -d ${_SITELIBDIR} ${PORTNAME}
 

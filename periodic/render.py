@@ -1,7 +1,8 @@
-"""Write the scripts for periodic(8): `python3 periodic/render.py --destdir DIR --prefix PREFIX`.
+"""Write what is made of templates: `python3 periodic/render.py --destdir DIR --prefix PREFIX`.
 
-Needs jinja2, at build time only. There is one template for each kind of script; the names of
-periodic.conf variables follow from kind, program and period.
+Those are the scripts for periodic(8), the manual pages and the completions for fish: each for
+both programs. Needs jinja2, at build time only. There is one template for each kind; the names
+of periodic.conf variables follow from kind, program and period.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jinja2
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+CHECKOUT = Path(__file__).resolve().parents[1]
+TEMPLATES = (CHECKOUT / "periodic/templates", CHECKOUT / "files")
 CLIENTS = {"kopiatomic": "kopia", "restomic": "restic"}
 PERIODS = ("daily", "weekly", "monthly")
 WIDTH = 80
@@ -22,42 +24,59 @@ TAB = 8
 
 
 @dataclass(frozen=True)
-class Script:
-    """One script: where it goes, its template, and how its variables in periodic.conf begin."""
+class Output:
+    """One file: where it goes below the prefix, its mode, its template and what fills that in.
 
-    directory: str
-    file: str
+    A script has a period, which is its directory, and a name, with which its variables in
+    periodic.conf begin.
+    """
+
+    path: str
+    mode: int
+    template: str
     kind: str
     program: str
-    name: str
-
-    @property
-    def path(self) -> str:
-        """Where it goes, below the prefix."""
-        return f"etc/periodic/{self.directory}/{self.file}"
+    period: str = ""
+    name: str = ""
 
 
-def scripts() -> Iterator[Script]:
+def outputs() -> Iterator[Output]:
+    """Return all that there is to write."""
+    yield from scripts()
+    for program in CLIENTS:
+        page = f"share/man/man8/{program}.8"
+        yield Output(page, 0o444, "manual.8.j2", "manual", program)
+        completion = f"share/fish/vendor_completions.d/{program}.fish"
+        yield Output(completion, 0o444, "completions/program.fish.j2", "fish", program)
+
+
+def scripts() -> Iterator[Output]:
     """Return all scripts. Why they have these numbers is said in the templates."""
     for program in CLIENTS:
         for period in PERIODS:
-            yield Script(period, f"800.{program}", "backup", program, f"{period}_{program}")
+            yield _script(period, f"800.{program}", "backup", program, f"{period}_{program}")
             yield _named(period, 850, "upkeep", program)
         for period in ("weekly", "monthly"):
             yield _named(period, 860, "drill", program)
         yield _named("daily", 900, "status", program)
-    yield Script(
+    yield _script(
         "security", "800.kopiatomic", "security", "kopiatomic", "security_status_kopiatomic"
     )
 
 
-def _named(period: str, number: int, kind: str, program: str) -> Script:
+def _named(period: str, number: int, kind: str, program: str) -> Output:
     """Return a script that is named as base's 800.scrub-zfs with its daily_scrub_zfs_enable."""
-    return Script(period, f"{number}.{kind}-{program}", kind, program, f"{period}_{kind}_{program}")
+    file, name = f"{number}.{kind}-{program}", f"{period}_{kind}_{program}"
+    return _script(period, file, kind, program, name)
+
+
+def _script(period: str, file: str, kind: str, program: str, name: str) -> Output:
+    path = f"etc/periodic/{period}/{file}"
+    return Output(path, 0o555, f"{kind}.j2", kind, program, period, name)
 
 
 def environment() -> jinja2.Environment:
-    """Return jinja2, set up for shell scripts: {{ and {% mean something there."""
+    """Return jinja2, set up for scripts and manual pages: {{ and {% mean something there."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -93,28 +112,28 @@ def fold(words: str) -> str:
     return " \\\n\t    ".join(lines)
 
 
-def render(script: Script, prefix: str, jinja: jinja2.Environment) -> str:
-    """Return the text of a script."""
-    return jinja.get_template(f"{script.kind}.j2").render(
-        kind=script.kind, program=script.program, client=CLIENTS[script.program],
-        period=script.directory, name=script.name, prefix=prefix,
-    )  # fmt: skip
+def render(output: Output, prefix: str, jinja: jinja2.Environment) -> str:
+    """Return the text of a file."""
+    client = CLIENTS[output.program]
+    return jinja.get_template(output.template).render(
+        asdict(output), client=client, prefix=prefix
+    )
 
 
 def write(destdir: str, prefix: str) -> None:
-    """Write all scripts below DESTDIR/PREFIX."""
+    """Write all files below DESTDIR/PREFIX."""
     jinja = environment()
-    for script in scripts():
-        path = Path(f"{destdir}{prefix}/{script.path}")
+    for output in outputs():
+        path = Path(f"{destdir}{prefix}/{output.path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        path.write_text(render(script, prefix, jinja))
-        os.chmod(path, 0o555)
+        path.write_text(render(output, prefix, jinja))
+        os.chmod(path, output.mode)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Write the scripts for periodic(8).")
+    parser = argparse.ArgumentParser(description="Write scripts, manual pages and completions.")
     parser.add_argument("--destdir", default="", help="where the prefix is to be found")
     parser.add_argument("--prefix", default="/usr/local", help="/usr/local, or another")
     given = parser.parse_args()

@@ -7,8 +7,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
-import clients
 import pytest
+from support import clients
 
 
 def pytest_configure() -> None:

@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import clients
-import nights
-import tree
-from machine import BASE, FreeBSD, Machine, Sandbox, shell
+from support import clients, nights, tree
+from support.machine import BASE, FreeBSD, Machine, Sandbox, shell
 
 WIDTH = 78
 

@@ -27,7 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import clients
+from support import clients
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 VENV = CHECKOUT / ".venv"

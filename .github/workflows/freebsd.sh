@@ -63,7 +63,7 @@ make clean
 committed=/tmp/kopiatomic
 mkdir -p "$committed/files"
 cp Makefile pkg-descr pkg-plist "$committed"
-cp files/pkg-message.in "$committed/files"
+cp files/kopiatomic_sweep.in files/pkg-message.in "$committed/files"
 cd "$committed"
 portclippy Makefile
 portlint -C || echo 'portlint found something'

@@ -51,7 +51,7 @@ _kopiatomic()
 	    -s --after-snapshot -v --version -x --exclude --live --plain --json
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
-	    --size-limit
+	    --size-limit --wait --no-proof
 	)
 	case $program in
 	kopiatomic)
@@ -110,7 +110,7 @@ _kopiatomic()
 		_kopiatomic_datasets "$word"
 		return
 		;;
-	-o|--options|--max-age|--verify|--forget|--drill|--seed|--size-limit)
+	-o|--options|--max-age|--verify|--forget|--drill|--seed|--size-limit|--wait)
 		return
 		;;
 	esac

@@ -29,6 +29,7 @@ LONG = {
     "exclude=": "-x",
     "live=": "--live",
     "plain": "--plain",
+    "no-proof": "--no-proof",
     "json": "--json",
     "status": "--status",
     "check": "--check",
@@ -48,6 +49,7 @@ LONG = {
     "drill=": "--drill",
     "seed=": "--seed",
     "size-limit=": "--size-limit",
+    "wait=": "--wait",
 }
 
 # What asks for something else than a backup, and the options that go with that alone.
@@ -80,10 +82,10 @@ def main(program: str, arguments: "Sequence[str]") -> int:
     from kopiatomic.errors import EX_OSERR, EX_SOFTWARE, Refusal
     from kopiatomic.system.command import CommandFailed
 
-    os.umask(0o077)
+    umask = os.umask(0o077)
     _fill_standard_streams()
     try:
-        return _main(program, list(arguments))
+        return _main(program, list(arguments), umask)
     except Refusal as refusal:
         return _give_up(program, arguments, str(refusal), refusal.status)
     except CommandFailed as error:
@@ -115,6 +117,7 @@ def _fill_standard_streams() -> None:
 def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int) -> int:
     """Say in one line why nothing was done, and return the exit status."""
     from kopiatomic.errors import PERIODIC_TROUBLE
+    from kopiatomic.formatting import title
     from kopiatomic.system.command import printable
 
     if "--periodic" not in arguments:
@@ -122,14 +125,15 @@ def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int
         return status
     # periodic(8) mails standard output, and it must be plain which job is without a backup.
     named = arguments[arguments.index("-j") + 1 :][:1] if "-j" in arguments else []
-    job = f" (job {named[0]})" if named and named[0] != "default" else ""
+    job = title(program, named[0] if named else "default")
     others = ("--upkeep", "--drill", "--status", "--check", "--sweep")
     what = next((option[2:] for option in others if option in arguments), "backup")
-    print(f"{program}{job}: NO {what.upper()}: {printable(message)}")
+    print(f"{job}: NO {what.upper()}: {printable(message)}")
     return PERIODIC_TROUBLE
 
 
-def _main(program: str, arguments: "Sequence[str]") -> int:
+def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
+    """Do what the arguments ask for; ``umask`` is the caller's."""
     options, targets = _parse(arguments)
     values = dict(options)
     if "-h" in values:
@@ -143,8 +147,9 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
     job = job_from(program, options, targets)
 
     from kopiatomic.system.command import Door
+    from kopiatomic.system.kernel import find_kernel
 
-    door = Door(trace=_tell if "--verbose" in values else None)
+    door = Door(_tell if "--verbose" in values else None, find_kernel(), umask)
     instead = _instead_of_a_backup(set(values), job)
     if instead in ("--status", "--check"):
         from kopiatomic.commands import monitoring
@@ -157,10 +162,13 @@ def _main(program: str, arguments: "Sequence[str]") -> int:
         care = repository.look_after if instead == "--upkeep" else repository.restore_drill
         return care(job, door, values)
 
+    if instead == "--sweep":
+        from kopiatomic.commands import sweep
+
+        return sweep.sweep(job, door, values)
+
     from kopiatomic.commands import backup
 
-    if instead == "--sweep":
-        return backup.sweep(job, door, values)
     _need_a_selection(job)
     return (backup.dry_run if "-n" in values else backup.back_up)(job, door, values)
 
@@ -227,6 +235,7 @@ def job_from(
         command=split_words(last("-c") or "", "-c"),
         options=tuple(words("-o")),
         plain="--plain" in switches,
+        proof="--no-proof" not in switches,
         before=last("-p"),
         after_snapshot=last("-s"),
         after=last("-q"),
@@ -251,7 +260,12 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal(f"{asked[0]} and {asked[1]} are two things: ask for one after the other")
     if asked and "-n" in switches and asked[0] != "--upkeep":
         raise Refusal(f"-n does not go with {asked[0]}")
-    if asked and (job.targets or job.everything):
+    idle = [name for name in ("-n", "--status", "--check") if name in switches]
+    if "--wait" in switches and idle:
+        raise Refusal(f"--wait does not go with {idle[0]}, which waits for nothing")
+    if "--sweep" in asked and {"-a", "-j"} <= switches:
+        raise Refusal("--sweep -a is about all jobs: leave out -a, or -j")
+    if asked and (job.targets or (job.everything and asked != ["--sweep"])):
         raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")
     if "--check" in asked and "-j" in switches:
         raise Refusal("--check looks at all jobs; --expect names those that must be fresh")

@@ -16,6 +16,9 @@ _NOT_INHERITED = re.compile(
     r"|^(PATH|IFS|ENV|BASH_ENV|BASHOPTS|SHELLOPTS|ZDOTDIR|FPATH|CDPATH|PS4)$"
 )
 
+# That of UTF-8, and those of UTF-16 as bytes that are no UTF-8.
+_BYTE_ORDER_MARKS = ("\ufeff", "\udcff\udcfe", "\udcfe\udcff")
+
 # Directories that are not taken over where they are another user's, as after ``su -m``.
 _OWN_DIRECTORIES = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
@@ -48,15 +51,16 @@ def read(path: str, owner: int = 0) -> dict[str, str]:
     """Return the variables of an env file: KEY=VALUE lines, read and never executed.
 
     Blank lines and lines that begin with # are passed over, ``export`` before a
-    name too, and quotes around a whole value are taken off. The file must be
-    root's (or ``owner``'s) and closed to others, for it holds passwords, and so
-    must be the way of its absolute ``path``. Raises Refusal; the message never
-    shows a value.
+    name too, and quotes around a whole value are taken off. What sh(1) would
+    read in another way, such as a comment behind a value, is refused: it would
+    become part of a password. The file must be root's (or ``owner``'s) and
+    closed to others, for it holds passwords, and so must be the way of its
+    absolute ``path``. Raises Refusal; the message never shows a value.
     """
     try:
         # Not blocking: a fifo in its place must be refused, not waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+        with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
             _check_secret(path, os.fstat(descriptor), owner)
             _check_way(path, owner)
             lines = file.read().split("\n")
@@ -64,13 +68,10 @@ def read(path: str, owner: int = 0) -> dict[str, str]:
         raise Refusal(f"cannot read the env file {path}: {error.strerror}", EX_NOINPUT) from error
     variables = {}
     for number, line in enumerate(lines, 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.removeprefix("export ").partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
-            raise Refusal(f"{path}, line {number}: not of the form NAME=VALUE", EX_CONFIG)
-        variables[name.strip()] = _unquoted(value.strip(), path, number)
+        try:
+            variables.update(_variable(line))
+        except ValueError as error:
+            raise Refusal(f"{path}, line {number}: {error}", EX_CONFIG) from None
     return variables
 
 
@@ -110,9 +111,43 @@ def _check_way(path: str, owner: int) -> None:
         here = step
 
 
-def _unquoted(value: str, path: str, number: int) -> str:
+def _variable(line: str) -> dict[str, str]:
+    """Return the variable that a line sets, or nothing; raises ValueError.
+
+    The error says what is wrong and what to do, without showing the value.
+    """
+    if line.startswith(_BYTE_ORDER_MARKS):
+        raise ValueError("begins with a byte order mark; save the file as UTF-8 without it")
+    if "\r" in line:
+        raise ValueError("holds a carriage return; save the file with Unix line ends (LF alone)")
+    line = line.strip()
+    if not line or line.startswith("#"):
+        return {}
+    name, equals, value = line.removeprefix("export ").partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
+        raise ValueError("not of the form NAME=VALUE")
+    return {name.strip(): _unquoted(value)}
+
+
+def _unquoted(text: str) -> str:
+    """Return the value that stands behind the equals sign; raises ValueError."""
+    value = text.strip()
+    quote = value[:1]
     if "\0" in value:
-        raise Refusal(f"{path}, line {number}: holds a NUL character", EX_CONFIG)
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return value
+        raise ValueError("holds a NUL character; remove it")
+    if quote not in ("'", '"'):
+        # Of the text, where a blank between the equals sign and # still stands.
+        if re.search(r"\s#", text):
+            raise ValueError(
+                "a comment behind a value would become part of it; put the comment on a line "
+                "of its own, or quotes around a value that has # in it"
+            )
+        return value
+    if re.search(rf"{quote}\s", value[1:]):
+        raise ValueError(
+            f"something follows the closing {quote}; put a comment on a line of its own, and "
+            f"a value that holds {quote} into the other kind of quotes"
+        )
+    if len(value) < 2 or value[-1] != quote:
+        raise ValueError(f"the quote {quote} is not closed; put one at the end of the value")
+    return value[1:-1]

@@ -1,7 +1,7 @@
 """The ways in which kopiatomic says no, and the exit statuses of sysexits(3)."""
 
-EX_OK = 0
 EX_USAGE = 64
+EX_DATAERR = 65
 EX_NOINPUT = 66
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
@@ -17,10 +17,11 @@ PERIODIC_TROUBLE = 3
 
 
 class Refusal(Exception):
-    """Something is wrong that the user can mend.
+    """Something is wrong that the user can correct.
 
     The message is one line that says what is wrong and what to do about it;
-    ``status`` is the sysexits(3) exit status that goes with it.
+    ``status`` is the sysexits(3) exit status that goes with it, or 128 and the
+    number of a signal that came before anything was done.
     """
 
     def __init__(self, message: str, status: int = EX_USAGE) -> None:

@@ -15,10 +15,10 @@ OUTCOMES = {
 }
 
 
-# How much of a client's words a mail carries, in lines.
+# How much of a client's output a mail contains, in lines.
 MAIL_LINES = 40
 
-# How far a moment may lie ahead of the clock, which is set back a little at times.
+# How far a moment may lie in the future, in seconds: a clock is set back a little at times.
 TOLERANCE = 600.0
 
 
@@ -53,13 +53,20 @@ def age(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time in the largest units that say something."""
+    """Return a span of time, given in seconds, in suitable units."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def waited(seconds: float) -> list[str]:
+    """Return a line about a wait for the job's lock; nothing for none."""
+    if not seconds:
+        return []
+    return [f"  waited {duration(seconds)} for another run of the job to end"]
 
 
 def size(count: int) -> str:
@@ -73,7 +80,7 @@ def size(count: int) -> str:
 
 
 def table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Return rows of two columns, indented, the second one aligned where that is sensible."""
+    """Return rows of two columns, indented, the second one aligned up to a width of 40."""
     shown = [(printable(left), printable(right)) for left, right in rows]
     width = min(max((len(left) for left, _ in shown), default=0), 40)
     return [f"  {left:<{width}}  {right}" for left, right in shown]
@@ -84,10 +91,14 @@ def section(title: str, items: Sequence[str]) -> list[str]:
     return ["", title, *(f"  {printable(item)}" for item in items)] if items else []
 
 
+def title(program: str, job: str) -> str:
+    """Return what a report begins with: the program, and its job if that has a name."""
+    return program if job == "default" else f"{program} (job {job})"
+
+
 def headline(program: str, job: str, what: str, outcome: str, seconds: float) -> str:
-    """Return the first line of a report: whose it is, whether all is well, how long it took."""
-    of = "" if job == "default" else f" (job {job})"
-    return f"{program}{of}: {what} {OUTCOMES[outcome]}, {duration(seconds)}"
+    """Return the first line of a report: which job it is of, how that ended, how long it took."""
+    return f"{title(program, job)}: {what} {OUTCOMES[outcome]}, {duration(seconds)}"
 
 
 def what_was_said(name: str, said: str) -> str:

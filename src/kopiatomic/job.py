@@ -28,6 +28,7 @@ class Job:
     after_snapshot: str | None = None  # -s
     after: str | None = None  # -q
     live: tuple[str, ...] = ()  # --live
+    proof: bool = True  # not --no-proof: ask the repository whether all is in the backup
     env_file: str | None = None  # -e
     environment: Mapping[str, str] = field(default_factory=dict)
 

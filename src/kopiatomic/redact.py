@@ -1,41 +1,141 @@
-"""Keeps passwords out of everything that is printed, mailed or remembered."""
+"""The one rule of what is a secret, and how secrets are kept out of what is printed.
 
-import os
+Two use it: what is printed, mailed or kept has each secret hidden in it, and
+``--check`` tells of a script that other users can read and that holds one.
+Where a name leaves a doubt it is taken for a secret's: one value too many that
+is hidden does little harm, and ``chmod 700`` answers one warning too many.
+"""
+
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, unquote
 
-from kopiatomic.system.command import decode, printable
+from kopiatomic.system.command import printable
 
 HIDDEN = "[hidden]"
 
 # Shorter values are too likely to be a part of ordinary words.
 SHORTEST = 4
 
-# Wrappers are small; anything larger is a program.
-WRAPPER_LIMIT = 256 * 1024
+# In characters. A private key of 4096 bits has 3300 of them.
+LONGEST = 8192
 
-_SECRET_NAME = re.compile(r"pass(?!word-(file|command))|secret|token|key|credential|auth", re.I)
-_NOT_THE_SECRET = re.compile(r"(_FILE|_COMMAND|_PATH|-file|-command|_ID|key-hint)$", re.I)
-_ASSIGNMENT = re.compile(r"""([\w-]+)=("[^"]*"|'[^']*'|[^\s;"']+)""")
+# What a name is made of: RESTIC_PASSWORD2, --secret-access-key, PGPASSWORD.
+_WORD = re.compile(r"[^\W\d_]+")
+
+# A word that ends so, or is so, is a secret's; these others are not.
+_SECRET_END = re.compile(
+    r".*(?:pass(?:word|wd|phrase|code)?|pwd?|secret|token|key|credential|auth)s?|sas|creds"
+)
+_OTHER_WORDS = frozenset("askpass bypass compass hotkey monkey oldpwd pubkey turkey".split())
+
+# Called after a secret, and none: the last word says what the value is instead.
+_LAST_WORDS = frozenset(
+    "agent algorithm cmd command count dir directory file files hint host id ids info length "
+    "method mode name path port program server size sock socket type uri url user username".split()
+)
+# With one of these, the value is yes or no, or everybody may know it.
+_HARMLESS_WORDS = frozenset("embed no persist public use".split())
+
+# With nothing or one of these before it, PWD is a directory and not a password.
+_DIRECTORIES = frozenset("cur current initial last old orig original prev saved start".split())
+
+# Called as secrets are, but they are the name of a file, and a URL (restic's, for Swift).
+_NOT_SECRET = frozenset({"GOOGLE_APPLICATION_CREDENTIALS", "ST_AUTH"})
+
 _IN_URL = re.compile(r"(\w://[^/\s:@]*):([^/\s@]+)@")
+
+# What a shell passes over: whole lines of comment, and the ends of lines that go on.
+_NOTHING = re.compile(r"^[ \t]*#.*$|\\\n", re.M)
+
+# Where a script gives a name a value: sh, perhaps with a quote around both; the
+# default in an expansion; csh; an option with its word behind it.
+_ASSIGNMENT = re.compile(
+    r"""(?<![\w$-])(?P<quote>["']?)-{0,2}(?P<sh>\w[\w-]*)="""
+    r"""|\$\{(?P<default>\w+):?[=-]"""
+    r"""|\bsetenv[ \t]+(?P<csh>\w+)[ \t]+"""
+    r"""|(?<![^\s"'])--?(?P<option>\w[\w-]*)[ \t]+(?!-)""",
+    re.ASCII,
+)
+
+# One part of a shell word: '...', "..." as far as its first expansion, or bare text.
+_PART = re.compile(
+    r"""\$?'(?P<single>[^']*)'"""
+    r"""|"(?P<double>(?:[^"\\$`]|\\.|\$(?![\w{(@*#?!$-]))*)(?P<end>"?)"""
+    r"""|(?P<bare>(?:[^\s;&|()<>"'\\$`]|\\.)+)""",
+    re.DOTALL,
+)
+
+
+def is_secret(name: str) -> bool:
+    """Say whether a variable or an option of this name has a secret for its value."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not words or name in _NOT_SECRET:
+        return False
+    if words[-1] in _LAST_WORDS or not _HARMLESS_WORDS.isdisjoint(words):
+        return False
+    if words[-1] == "pwd" and (len(words) == 1 or words[0] in _DIRECTORIES):
+        return False
+    return any(_SECRET_END.fullmatch(word) and word not in _OTHER_WORDS for word in words)
+
+
+def secrets_in(script: str) -> Iterator[tuple[str, str]]:
+    """Yield the secrets that stand in the text of a shell script: name and value.
+
+    A value that the script gets from elsewhere (a command, another variable) is
+    none; of one that begins with text of its own, that text counts. Lines of
+    comment are passed over.
+    """
+    text = _NOTHING.sub("", script)
+    for match in _ASSIGNMENT.finditer(text):
+        name = match["sh"] or match["default"] or match["csh"] or match["option"]
+        if is_secret(name):
+            yield from ((name, value) for value in _values(text, match) if value)
+    for _, password in _IN_URL.findall(text):
+        if not password.startswith(("$", "`")):
+            yield "password of a URL", password
+
+
+def _values(text: str, match: re.Match[str]) -> list[str]:
+    """Return what a script may give to the name of an assignment, unquoted."""
+    rest = text[match.end() : match.end() + LONGEST]
+    end = "}" if match["default"] else match["quote"]
+    if not end:
+        return [_literal(rest)]
+    # In sh -c 'PASSWORD=a b' the value is "a", and in env 'PASSWORD=a b' it is "a b".
+    whole = rest.partition(end)[0]
+    word = _literal(whole)
+    return [word] if word == whole or set(whole) & set("$`\n") else [word, whole]
+
+
+def _literal(text: str) -> str:
+    """Return the shell word that a text begins with, unquoted, up to its first expansion."""
+    value, start = "", 0
+    while part := _PART.match(text, start):
+        if part["single"] is not None:
+            value += part["single"]
+        else:
+            value += re.sub(r"\\(.)", r"\1", part["double"] or part["bare"] or "", flags=re.DOTALL)
+        start = part.end()
+        if part["double"] is not None and not part["end"]:
+            break
+    return value
 
 
 def redactor(
-    environment: Mapping[str, str], words: Sequence[str] = (), wrapper: str | None = None
+    environment: Mapping[str, str], words: Sequence[str] = (), script: str = ""
 ) -> Callable[[str], str]:
     """Return a function that hides secrets in a text.
 
-    Secret are the values of variables and options that are called so, what a
-    wrapper script at ``wrapper`` assigns to such, and passwords in URLs.
+    Secret are the values of variables and options that are called so, what the
+    text of a wrapper, ``script``, gives to such, and passwords in URLs.
     """
-    script = script_of(wrapper)
     texts = [*environment.values(), *words, script]
     values = {
-        *(value for name, value in environment.items() if _is_secret(name)),
+        *(value for name, value in environment.items() if is_secret(name)),
         *_in_words(words),
-        *_assigned(script),
+        *(value for _, value in secrets_in(script)),
         *(password for text in texts for _, password in _IN_URL.findall(text)),
     }
     pattern = _pattern(values)
@@ -48,43 +148,15 @@ def redactor(
     return hide
 
 
-def everywhere(data: object, hide: Callable[[str], str]) -> object:
-    """Return plain data with ``hide`` applied to each text in it."""
-    if isinstance(data, str):
-        return hide(data)
-    if isinstance(data, Mapping):
-        return {key: everywhere(value, hide) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [everywhere(value, hide) for value in data]
-    return data
-
-
-def _is_secret(name: str) -> bool:
-    return bool(_SECRET_NAME.search(name)) and not _NOT_THE_SECRET.search(name)
-
-
 def _in_words(words: Sequence[str]) -> Iterable[str]:
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
+        if equals and is_secret(name):
+            yield value
         # -p is kopia's password; restic's, the name of a file, is no loss.
-        if name == "-p" or (name.startswith("-") and _is_secret(name)):
+        elif name == "-p" or (name.startswith("-") and is_secret(name)):
             yield value if equals else next(iter(words[index + 1 : index + 2]), "")
-
-
-def script_of(path: str | None) -> str:
-    """Return the text of a wrapper script, or nothing if it is no script or cannot be read."""
-    try:
-        with open(path or os.devnull, "rb") as file:
-            data = file.read(WRAPPER_LIMIT)
-    except OSError:
-        return ""
-    return decode(data) if data.startswith(b"#!") else ""
-
-
-def _assigned(script: str) -> Iterable[str]:
-    for name, value in _ASSIGNMENT.findall(script):
-        if _is_secret(name) and "$" not in value and "`" not in value:
-            yield value.strip("\"'")
+        yield from (value for _, value in secrets_in(word))
 
 
 def _pattern(values: Iterable[str]) -> re.Pattern[str] | None:

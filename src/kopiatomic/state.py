@@ -1,4 +1,4 @@
-"""What outlives a run: its lock, the note that it has begun, and the history.
+"""What outlives a run: its lock, the marker that it is unfinished, and the history.
 
 Everything here belongs to root alone. The working directory lies in /var/run,
 the rest in /var/db, because /var/run is emptied at boot.
@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
+from kopiatomic.formatting import clock, duration
+from kopiatomic.system.command import quote
+from kopiatomic.system.process import CAUGHT
 
 RUN_ROOT = "/var/run"
 STATE_DIRECTORY = "/var/db/kopiatomic"
 
-# The outcomes of a run that has made a whole backup.
+# How often a lock that another run has is tried again, in seconds.
+INTERVAL = 1.0
+
+# The outcomes of a run that made a complete backup.
 GOOD = ("success", "trouble")
 
 # Entries kept in a job's history: more than a year of nights.
@@ -35,14 +42,29 @@ _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 @dataclass(frozen=True)
 class Place:
-    """Where one job of one program keeps its things."""
+    """One job of one program: what it is called, and where it keeps its files."""
 
     program: str
     job: str
 
     @property
+    def label(self) -> str:
+        """What to call the job in a text, where there are two programs."""
+        return f"{self.program}/{self.job}"
+
+    @property
+    def status_command(self) -> str:
+        """The command that shows the state of the job, as a shell takes it."""
+        return quote([self.program, "--status", "-j", self.job])
+
+    @property
+    def sweep_command(self) -> str:
+        """The command that removes what killed runs of the job have left behind, likewise."""
+        return quote([self.program, "--sweep", "-j", self.job])
+
+    @property
     def root(self) -> str:
-        """The program's working directory, closed to others; as the mount table calls it."""
+        """The program's working directory, for root only; as the mount table calls it."""
         return f"{os.path.realpath(RUN_ROOT)}/{self.program}"
 
     @property
@@ -57,17 +79,17 @@ class Place:
 
     @property
     def unfinished(self) -> str:
-        """The note that a run has begun and has not been taken down."""
+        """The marker that a run has begun and has not been taken down yet."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.unfinished"
 
     @property
     def history(self) -> str:
-        """One line of JSON for each run that came as far as doing something."""
+        """One line of JSON for each run that was not refused."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.history"
 
     @property
     def upkeep(self) -> str:
-        """The same for upkeep and restore drills, apart from the backups."""
+        """The history of upkeep and restore drills."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.upkeep"
 
 
@@ -87,7 +109,7 @@ def check_job_name(name: str) -> str:
 def private_directory(path: str) -> None:
     """Make a directory that only we can enter, or make sure that it is one.
 
-    Raises Refusal if something else is there, or if others could get in.
+    Raises Refusal if something else is there, or if other users could enter it.
     """
     try:
         os.mkdir(path, 0o700)
@@ -100,17 +122,19 @@ def private_directory(path: str) -> None:
         raise Refusal(f"{path} is in the way: it is not a directory; move it", EX_CANTCREAT)
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise Refusal(
-            f"{path} must belong to root and be closed to others; "
-            f"look at what is in it, then: chown root {path}; chmod 700 {path}",
+            f"{path} must belong to root and be closed to other users; "
+            f"check what is in it, then: chown root {path}; chmod 700 {path}",
             EX_NOPERM,
         )
 
 
 @contextmanager
-def lock(place: Place) -> Iterator[None]:
-    """Hold the job's lock; raises Refusal (EX_TEMPFAIL) while another run has it.
+def lock(place: Place, wait: float = 0.0) -> Iterator[float]:
+    """Hold the job's lock; gives the seconds for which another run had it still.
 
     It is flock(2)'s, which the kernel drops with the process, however that ends.
+    Raises Refusal if the other run goes on for longer than ``wait`` seconds
+    (EX_TEMPFAIL), or if a signal ends the wait (128 and its number).
     """
     private_directory(place.root)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -119,28 +143,63 @@ def lock(place: Place) -> Iterator[None]:
     except OSError as error:
         raise Refusal(f"cannot lock {place.lock}: {error.strerror}", EX_CANTCREAT) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refusal(_still_runs(place, descriptor), EX_TEMPFAIL) from None
+        waited = _take(place, descriptor, wait)
         # What is written there is for people; a full file system is no reason not to run.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {int(time.time())}\n".encode(), 0)
-        yield
+        yield waited
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
+def _take(place: Place, descriptor: int, wait: float) -> float:
+    """Lock an open lock file, and return the seconds that this took; raises Refusal.
+
+    It is tried again and again, for a flock(2) that waits knows no limit of time.
+    """
+    if _try(descriptor):
+        return 0.0
+    began = time.monotonic()
+    # They wait to be asked for, so that one of them ends a wait of hours at once.
+    wanted = {each for each in CAUGHT if signal.getsignal(each) is not signal.SIG_IGN}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    try:
+        while (left := began + wait - time.monotonic()) > 0:
+            came = signal.sigtimedwait(wanted, min(INTERVAL, left))
+            if came is not None:
+                name = signal.Signals(came.si_signo).name
+                raise Refusal(
+                    f"interrupted by {name} while it waited: {_still_runs(place, descriptor)}",
+                    128 + came.si_signo,
+                )
+            if _try(descriptor):
+                return time.monotonic() - began
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    advice = "wait for it (with --wait), or end it"
+    if wait > 0:
+        advice = f"waited {duration(wait)} for it; end it, or wait longer (with --wait)"
+    raise Refusal(f"{_still_runs(place, descriptor)}; {advice}", EX_TEMPFAIL)
+
+
+def _try(descriptor: int) -> bool:
+    """Lock an open lock file, if nobody else has; say whether it is locked by us."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _still_runs(place: Place, descriptor: int) -> str:
     words = os.pread(descriptor, 100, 0).split()
     since = ""
     if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(words[1])))
-        since = f" since {began} (process {int(words[0])})"
-    return f"job {place.job} of {place.program} still runs{since}; wait for it, or end it"
+        since = f", since {clock(int(words[1]))} (process {int(words[0])})"
+    return f"{place.label} is still running{since}"
 
 
 def is_locked(place: Place) -> bool:
@@ -165,15 +224,15 @@ def is_locked(place: Place) -> bool:
 
 
 def begin(place: Place, run: str) -> None:
-    """Note on disk that ``run`` has begun, before it makes anything."""
+    """Write the marker that ``run`` is unfinished, before it makes anything."""
     private_directory(STATE_DIRECTORY)
     _replace(place.unfinished, run + "\n")
 
 
 def finish(place: Place) -> None:
-    """Take the note back: nothing of the run is left.
+    """Remove the marker: nothing of the run is left.
 
-    With it goes what a run that was killed has written by half: see _replace().
+    With it goes the half of a file that a killed run has written: see _replace().
     """
     halves = (f"{path}.new" for path in (place.unfinished, place.history, place.upkeep))
     for path in (*halves, place.unfinished):
@@ -182,7 +241,7 @@ def finish(place: Place) -> None:
 
 
 def is_unfinished(place: Place) -> bool:
-    """Say whether an earlier run was not taken down to the end."""
+    """Say whether an earlier run was not taken down completely."""
     return os.path.lexists(place.unfinished)
 
 
@@ -206,7 +265,7 @@ def _replace(path: str, text: str) -> None:
 
 
 def read_history(place: Place) -> list[dict[str, object]]:
-    """Return the job's runs, oldest first; lines that make no sense are passed over."""
+    """Return the job's runs, oldest first, without lines that cannot be read."""
     return _entries(place.history)
 
 
@@ -244,26 +303,26 @@ def _parse(line: bytes) -> dict[str, object] | None:
 
 
 def remember(place: Place, entry: Mapping[str, object]) -> None:
-    """Add a run to the job's history and let go of the oldest."""
+    """Add a run to the job's history, and remove the oldest beyond HISTORY_LENGTH."""
     _add(place.history, entry)
 
 
 def remember_upkeep(place: Place, entry: Mapping[str, object]) -> None:
-    """Add an upkeep run or a restore drill to the job's, and let go of the oldest."""
+    """Add an upkeep run or a restore drill to the job's, likewise."""
     _add(place.upkeep, entry)
 
 
 def _add(path: str, entry: Mapping[str, object]) -> None:
     private_directory(STATE_DIRECTORY)
     entries = [*_entries(path), entry][-HISTORY_LENGTH:]
-    lines, room, good_one = [], HISTORY_BYTES, False
+    lines, room, successful = [], HISTORY_BYTES, False
     for each in reversed(entries):
         line = _line(each)
-        newest_good = each.get("outcome") in GOOD and not good_one
-        good_one = good_one or newest_good
+        last_successful = each.get("outcome") in GOOD and not successful
+        successful = successful or last_successful
         room -= len(line)
-        # What the newest good backup holds is asked for by --check and by the next run.
-        lines.append(line if room >= 0 or newest_good else _line(_thinned(each)))
+        # --check and the next run need to know what the last successful backup contains.
+        lines.append(line if room >= 0 or last_successful else _line(_thinned(each)))
     _replace(path, "".join(reversed(lines)))
 
 

@@ -4,67 +4,78 @@ from kopiatomic.clients import client_of
 
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
-       {program} --status | --sweep [-j job]
+       {program} --status [-j job] | --sweep [-a | -j job]
        {program} --check [--max-age hours] [--expect program/job] ...
        {program} --upkeep | --drill N [-ceoj as for the backup] ...
 
-Back up ZFS datasets with {client}, all files from one moment in time: snapshot
-them, show {client} the live system in which they stand still, clean up.
+Back up ZFS datasets with {client}, with all files as they were at one moment:
+snapshot the datasets, show {client} the live system with the snapshots in place
+of these datasets, and clean up.
 
 What to back up:
   dataset | path          a dataset, or a path in it; several may be named
   -a, --all               all mounted datasets
-  -r, --recursive         the datasets below those named as well
-  -x, --exclude PATTERN   not the datasets PATTERN matches (*, ?, []), nor those
-                          below them; may be given more than once
+  -r, --recursive         also all datasets below those that are named
+  -x, --exclude PATTERN   leave out datasets that PATTERN matches (*, ?, [])
+                          and those below them; may be given more than once
 
-How:
+How to back it up:
   -c, --command COMMAND   the client, or a wrapper around it that ends in
                           'exec {client} "$@"' (default: {command})
-  -o, --options OPTIONS   more options for it, such as -o "--tag nightly"
-  -e, --env-file FILE     NAME=VALUE lines for its environment (passwords go
-                          here); must be closed to others
-  -j, --job NAME          keeps several jobs on one machine apart (default)
+  -o, --options OPTIONS   more options for the client: -o "--tag nightly"
+  -e, --env-file FILE     file with NAME=VALUE lines for the environment of the
+                          client, such as passwords; only root may read it
+  -j, --job NAME          name of the job, to have several (default: default)
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
-      --plain             COMMAND is neither kopia nor restic: give it the paths
-                          and nothing else
+      --no-proof          do not ask the repository after the backup whether
+                          everything is in it
+      --wait TIME         wait at most TIME for another run of the job to end,
+                          such as 30m or 4h (default: 0; more with --periodic)
+      --plain             COMMAND is neither kopia nor restic: add the paths to
+                          it and nothing else
 
-Commands of yours, run by sh in the live system:
-  -p, --before COMMAND          before the snapshot; if it fails, no backup
-  -s, --after-snapshot COMMAND  right after it, also if it failed
-  -q, --after COMMAND           when all is over; KOPIATOMIC_OUTCOME and
-                                KOPIATOMIC_STATUS say how it went
+Your own commands, run by sh in the live system, with your umask:
+  -p, --before COMMAND          before the snapshot; no backup if it fails
+  -s, --after-snapshot COMMAND  right after the snapshot, even if that failed
+  -q, --after COMMAND           at the end, after the cleanup; the variables
+                                KOPIATOMIC_OUTCOME and KOPIATOMIC_STATUS tell
+                                how the run ended
 
-Between backups, of the same -c, -o, -e and -j:
-      --upkeep            look after the repository, with one or more of:
-      --verify PERCENT      check it, and read that much of its data
-      --maintenance         kopia's full maintenance
-      --forget FLAGS        restic forget for this machine; FLAGS say what to
-                            keep, as in --forget '--keep-daily 7'
-      --prune               restic prune
-      --drill N           restore N files of each newest backup and compare
+Repository, with the same -c, -o, -e and -j as for the backup:
+      --upkeep            maintain the repository; give one or more of these:
+      --verify PERCENT      check it, and read this percentage of its data
+      --maintenance         full maintenance (kopia only)
+      --forget FLAGS        remove old snapshots of this machine (retention),
+                            except those that FLAGS keep, such as
+                            --forget '--keep-daily 7' (restic only)
+      --prune               remove data that no snapshot needs (restic only)
+      --drill N           restore N files of each last backup and compare them
       --seed NUMBER         choose the files of an earlier drill again
-      --size-limit SIZE     pass over larger files (1G)
+      --size-limit SIZE     do not choose larger files (default: 1G)
 
-Else:
-  -n, --dry-run           say what would be done, and do nothing
-      --json              the report as JSON on standard output
-      --status            each job's newest good backup and last seven nights,
-                          and what runs that died have left behind
-      --check             only what endangers the backups, of all jobs of both
-                          programs; exit status 1 if there is anything:
-      --max-age HOURS       a good backup older than this is too old (48); holds
-                            for the jobs that are named after it
-      --expect PROGRAM/JOB  a job that must be fresh, not all that ever ran; may
-                            be given more than once
-      --sweep             remove what a run that was killed has left behind
+Jobs:
+      --status            show the last successful backup of each job, its last
+                          seven nights, and what killed runs have left behind
+      --check             print what endangers the backups of all jobs of both
+                          programs; the exit status is 1 if anything does
+      --max-age HOURS       greatest age of the last successful backup
+                            (default: 48), for each --expect after it
+      --expect PROGRAM/JOB  a job that must have a recent successful backup
+                            (default: all that have ever run); may be given
+                            more than once
+      --sweep             remove what killed runs of the job have left behind;
+                          with -a, of all jobs of {program}
+
+Output, and options for scripts:
+  -n, --dry-run           print what would be done, and do nothing
+      --json              print the report as JSON on standard output
       --verbose           show every command
       --periodic          report and exit as periodic(8) scripts do
-      --datasets WORDS    more datasets and paths in one text, split as sh would
+      --datasets WORDS    more datasets and paths, quoted as for sh
       --excludes WORDS    more patterns for -x, likewise
       --lives WORDS       more directories for --live, likewise
-  -h, --help              this text
-  -v, --version           the version
+  -h, --help              print this help
+  -v, --version           print the version
 
 Try it: {program} -n -r zroot/home      Manual: {program}(8)
 """

@@ -69,7 +69,8 @@ def measure(count: int, answers: str) -> dict[str, float]:
     import time
 
     from kopiatomic import state
-    from kopiatomic.backup import plan, preflight, routine, view
+    from kopiatomic.backup import routine, view
+    from kopiatomic.clients import make_ready
     from kopiatomic.job import Job
     from kopiatomic.system import command, nullfs, process
 
@@ -126,8 +127,6 @@ def measure(count: int, answers: str) -> dict[str, float]:
 
     os.makedirs(f"{answers}/run", exist_ok=True)
     state.RUN_ROOT, state.STATE_DIRECTORY = f"{answers}/run", f"{answers}/db"
-    plan.RUN_DIRECTORIES = (f"{answers}/run",)
-    preflight.need_root = lambda job: None
     process.run, routine.draw_plan = run_client, draw_plan
     ctypes.CDLL.nmount, view.standing_in = Nmount(), standing_in
     view.way_to = lambda path: way_to("/." * path.count("/"))
@@ -135,7 +134,8 @@ def measure(count: int, answers: str) -> dict[str, float]:
     before = megabytes("VmRSS")
     began = time.process_time()
     door = Free(nmount=nullfs.find_nmount())
-    report = routine.run(job, door, process.Streams(), {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
+    task = make_ready(job, door, {"HOME": "/nonexistent", "TMPDIR": "/tmp"})
+    report = routine.run(task, process.Streams())
     seconds = time.process_time() - began
     assert report.status == 0, report.problems
     assert len(report.plan.captured) == count

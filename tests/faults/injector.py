@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import Sandbox
+from support.machine import Sandbox
 
 # Outside of everything that is backed up, and to be seen in the view as well.
 PLACE = "/kt/faults"
@@ -26,6 +26,9 @@ WRAPPED = {
     "zfs": "/sbin/zfs", "mount": "/sbin/mount", "mount_nullfs": "/sbin/mount_nullfs",
     "umount": "/sbin/umount", "sysctl": "/sbin/sysctl", "kldstat": "/sbin/kldstat",
     "chroot": "/usr/sbin/chroot", "fstat": "/usr/bin/fstat", "hook": f"{PLACE}/hook",
+    # These stand for system calls: see tests/sandbox/syscalls.py.
+    "nmount": "/usr/libexec/syscall/nmount", "unmount": "/usr/libexec/syscall/unmount",
+    "getfsstat": "/usr/libexec/syscall/getfsstat",
 }  # fmt: skip
 
 # Counts calls and reads the plan, "NUMBER ACTION WORDS...". At that call it sources the action.
@@ -136,13 +139,14 @@ class Case:
 # Time limits are shortened by what starts the program, since the tests cannot wait for hours.
 QUICK = """\
 import sys
-from kopiatomic import client, command, view
+from kopiatomic.backup import view
+from kopiatomic.system import command, process
 before = command.Door.run
 def run(self, argv, *, time_limit=900.0, **options):
     return before(self, argv, time_limit=min(time_limit, 1.5), **options)
 command.Door.run = run
 command.KILL_GRACE = view.GRACE = 1.0
-client.GRACE = 3.0
+process.GRACE = 3.0
 from kopiatomic.cli import restomic
 sys.exit(restomic())
 """
@@ -185,6 +189,7 @@ class Injected:
         )
 
     def _wrap(self) -> None:
+        self.host.calls_by_program()
         self.run(f"mkdir -p {PLACE}/real {PLACE}/actions")
         place = self.path(PLACE)
         (place / "hook").write_text(HOOK)
@@ -205,7 +210,7 @@ class Injected:
         client = self.path("/kt/client")
         client.write_text(CLIENT)
         client.chmod(0o755)
-        (place / "quick").write_text(f"#!/usr/local/bin/python3 -I\n{QUICK}")
+        (place / "quick").write_text(f"#!/usr/local/bin/python3 -IXutf8\n{QUICK}")
         (place / "quick").chmod(0o755)
         self.plan(0)
 

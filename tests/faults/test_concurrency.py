@@ -45,7 +45,7 @@ def test_of_twenty_runs_of_a_job_one_works(injected: Injected):
     assert statuses == [0] + [EX_TEMPFAIL] * 19, outputs
     for run, output in zip(runs, outputs, strict=True):
         if run.returncode:
-            assert "job default of restomic still runs" in output
+            assert "restomic/default is still running" in output
             assert output.count("\n") == 1
     assert not injected.check_clean()
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import tree
-from machine import BASE, FreeBSD, Machine, Sandbox, shell
+from support import tree
+from support.machine import BASE, FreeBSD, Machine, Sandbox, shell
 
 POOL = "kta"
 TOP = f"{BASE}/{POOL}"

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from machine import CHECKOUT, Machine, shell
+from support.machine import CHECKOUT, Machine, shell
 
 from host.conftest import clean
 
@@ -68,8 +68,8 @@ def test_three_thousand_datasets_are_one_moment(machine: Machine):
     machine.host.create_datasets([f"{above}/d{number:04}" for number in range(3000)])
     code = """
 import sys
-from kopiatomic import zfs
-from kopiatomic.command import Door, argument_bytes
+from kopiatomic.system import zfs
+from kopiatomic.system.command import Door, argument_bytes
 door = Door()
 names = [f"{each.name}@one" for each in zfs.list_datasets(door) if each.name.startswith("kta/p")]
 assert argument_bytes(names) > 524288

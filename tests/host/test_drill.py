@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from machine import Machine, shell
+from support.machine import Machine, shell
 
 from host.conftest import TOP, Repository
 from host.test_upkeep import call, damage, noise

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import clients
 import pytest
-from machine import PROGRAMS, Sandbox, shell
+from support import clients
+from support.machine import PROGRAMS, Sandbox, shell
 
 from host.conftest import POOL, TOP, clean
 

@@ -8,8 +8,8 @@ import time
 from datetime import datetime
 
 import pytest
-import tree
-from machine import Machine, shell
+from support import tree
+from support.machine import Machine, shell
 
 from host.conftest import TOP, Repository, clean
 

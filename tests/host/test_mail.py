@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import nights
 import pytest
-from machine import Sandbox, shell
+from support import nights
+from support.machine import Sandbox, shell
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 pytestmark = [pytest.mark.linux, pytest.mark.restic]
@@ -82,6 +82,8 @@ def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Sandbox):
     wrapper = machine.path("/usr/local/sbin/restic-slow")
     wrapper.write_text("#!/bin/sh\necho > /tmp/slow; exec sleep 60\n")
     wrapper.chmod(0o700)
+    conf = machine.path("/etc/periodic.conf")
+    conf.write_text(f"{conf.read_text()}daily_restomic_home_wait=1s\n")
     run = machine.popen(
         ["/usr/local/bin/restomic", "-j", "home", "--plain", "-c", "restic-slow", "kta/home"]
     )
@@ -91,7 +93,8 @@ def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Sandbox):
     finally:
         run.terminate()
         run.wait(30)
-    assert "restomic (job home): NO BACKUP: job home of restomic still runs since 2" in daily
+    assert "restomic (job home): NO BACKUP: restomic/home is still running, since 2" in daily
+    assert "; waited 1 s for it; end it, or wait longer (with --wait)\n" in daily
     assert "restomic (job mail): the backup succeeded" in daily
 
 

@@ -5,21 +5,19 @@ Stubs stand in for both programs: they note how they were started, and end as to
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import Sandbox
+from support.machine import Sandbox
+from support.rendering import renderer
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 
 pytestmark = pytest.mark.linux
 
-RENDER = Path(__file__).resolve().parents[2] / "periodic" / "render.py"
 PROGRAMS = ("kopiatomic", "restomic")
 PERIODS = ("daily", "weekly", "monthly")
 CONFS = ("etc/periodic.conf", "etc/periodic.conf.local", "usr/local/etc/periodic.conf")
@@ -37,12 +35,7 @@ class Night:
     def __init__(self, directory: Path) -> None:
         self.machine = Sandbox(directory)
         self.root = self.machine.host.root
-        spec = importlib.util.spec_from_file_location("render", RENDER)
-        assert spec
-        assert spec.loader
-        sys.modules["render"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.write(str(self.root), "/usr/local")
+        renderer().write(str(self.root), "/usr/local")
         for program in PROGRAMS:
             path = self.root / "usr/local/bin" / program
             path.write_text(STUB)

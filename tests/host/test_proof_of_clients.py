@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import clients
 import pytest
+from support import clients
 
 from kopiatomic import state
 from kopiatomic.clients import client_of, make_ready

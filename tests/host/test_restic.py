@@ -8,10 +8,9 @@ import sys
 import time
 from datetime import datetime
 
-import clients
 import pytest
-import tree
-from machine import Machine, shell
+from support import clients, tree
+from support.machine import Machine, shell
 
 from host.conftest import TOP, Repository, clean
 

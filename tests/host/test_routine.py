@@ -9,8 +9,8 @@ import subprocess
 import time
 
 import pytest
-import tree
-from machine import BASE, Machine, shell
+from support import tree
+from support.machine import BASE, Machine, shell
 
 from host.conftest import TOP, clean
 
@@ -291,7 +291,7 @@ class TestEnds:
         os.kill(process.pid, signal.SIGTERM)
         process.communicate(timeout=30)
         assert second.returncode == 75
-        assert "job default of restomic still runs since" in second.stderr
+        assert "restomic/default is still running, since" in second.stderr
         assert other.returncode == 0, other.stderr
         clean(filled)
 
@@ -323,7 +323,9 @@ def test_json_report_holds_it_all(filled: Machine):
     report = json.loads(result.stdout)
     assert report["outcome"] == "success"
     assert report["paths"] == [f"{TOP}/home"]
-    assert report["left_out"] == [{"name": "kta/home/ben", "reason": "excluded by */ben"}]
+    assert report["left_out"] == [
+        {"name": "kta/home/ben", "kind": "excluded", "reason": "excluded by */ben"}
+    ]
     assert report["client"]["command"] == ["true", f"{TOP}/home"]
 
 

@@ -2,7 +2,7 @@
 
 One class or test for each clause. What is not here: modes of directories whatever the umask,
 links in place of directories and the lock (unit/test_state), env files that are open, another's
-or a fifo (unit/test_envfile), a link that appears after the snapshot (test_routine), secrets in
+or a fifo (unit/test_environment), a link that appears after the snapshot (test_routine), secrets in
 mail and history (test_mail, unit/test_redact), texts of periodic.conf (test_periodic, too).
 """
 
@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tree
-from machine import PATH, Machine, Sandbox, shell
 from sandbox import layouts
+from support import tree
+from support.machine import PATH, Machine, Sandbox, shell
 
 from host.conftest import TOP, clean
 from host.test_routine import script, wait_for
@@ -117,10 +117,10 @@ def test_what_is_ours_is_closed_whatever_the_callers_umask(filled: Machine, umas
         found = closed(filled)
     assert {"default.lock", "default", "gap", "restomic.default.unfinished"} <= set(found)
     assert "restomic.default.history" in closed(filled)
-    # What client and hooks make, such as a repository or a dump, is closed as well.
+    # What the client makes, such as a repository, is closed as well; hooks are the caller's.
     assert filled.path("/kt/umask").read_text() == "0077\n"
-    for name in ("made", "hooked"):
-        assert stat.S_IMODE(filled.path(f"/kt/{name}").stat().st_mode) == 0o600
+    for name, mode in (("made", 0o600), ("hooked", 0o666 & ~int(umask, 8))):
+        assert stat.S_IMODE(filled.path(f"/kt/{name}").stat().st_mode) == mode
 
 
 def test_what_upkeep_and_drill_make_is_closed(filled: Machine):
@@ -192,7 +192,7 @@ IN_THE_WAY = {
     "a file for the mount root": (f"echo > {RUN}", CANTCREAT, "not a directory"),
     "a fifo for the mount root": (f"mkfifo {RUN}", CANTCREAT, "not a directory"),
     "another's mount root": (f"mkdir -m 700 {RUN}; chown {OTHER} {RUN}", NOPERM, "belong to root"),
-    "an open mount root": (f"mkdir -m 755 {RUN}", NOPERM, "closed to others"),
+    "an open mount root": (f"mkdir -m 755 {RUN}", NOPERM, "closed to other users"),
     "a link for the job": (f"mkdir -m 700 {RUN}; ln -s /victim {RUN}/default", CANTCREAT, "in the"),
     "another's job": (f"{JOB}; chown {OTHER} {RUN}/default", CANTCREAT, "belong to root"),
     "a link for the view": (f"{JOB}; ln -s /victim {RUN}/default/view", CANTCREAT, "in the way"),
@@ -204,7 +204,9 @@ IN_THE_WAY = {
     ),
     "a link for the state": (f"ln -s /victim {STATE}", CANTCREAT, "not a directory"),
     "another's state": (f"mkdir -m 700 {STATE}; chown {OTHER} {STATE}", CANTCREAT, "to root"),
-    "an open state": (f"mkdir -m 777 {STATE}; chmod 777 {STATE}", CANTCREAT, "closed to others"),
+    "an open state": (
+        f"mkdir -m 777 {STATE}; chmod 777 {STATE}", CANTCREAT, "closed to other users",
+    ),
     "a link for the next note": (
         f"mkdir -m 700 {STATE}; ln -s /victim/file {STATE}/restomic.default.unfinished.new", 0, "",
     ),
@@ -461,9 +463,8 @@ def test_no_shell_reads_what_is_not_written_for_one(filled: Machine):
         filled.run(["zfs", "create", "-o", f"mountpoint={point}", f"kta/n{number}"], check=True)
         filled.path(f"{point}/{name}").write_text("kept")
     client = script(filled, 'pwd > /kt/pwd; for each; do printf "%s\\0" "$each"; done > /kt/words')
-    filled.path("/kt/env").write_text("".join(
-        f"V{number}={name}\n" for number, name in enumerate(NASTY) if "\n" not in name
-    ))  # fmt: skip
+    values = (f"'{name}'" if " #" in name else name for name in NASTY if "\n" not in name)
+    filled.path("/kt/env").write_text("".join(f"V{n}={each}\n" for n, each in enumerate(values)))
     filled.path("/kt/env").chmod(0o600)
     targets = [f"kta/n{number}" for number in range(len(NASTY))]
     words = ["--plain", "-e", "/kt/env", "-c", shlex.join([client, *NASTY])]

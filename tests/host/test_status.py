@@ -1,4 +1,4 @@
-"""--status and --check on a machine: after a good night, a bad one, and a run that died."""
+"""--status and --check on a machine: after a good night, a bad one, and a killed run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from machine import Machine, shell
+from support.machine import Machine, shell
 
 pytestmark = pytest.mark.linux
 
@@ -65,7 +65,7 @@ def test_after_a_bad_night(filled: Machine) -> None:
     text = status(filled)
     assert row(text, "offsite")[1] == "never"
     assert row(text, "offsite")[-1] == "......x"
-    assert "false: exit status 1" in text.split("Newest failure:")[1]
+    assert "false: exit status 1" in text.split("Last failures:")[1]
     ((kind, job, told),) = check(filled)
     assert (kind, job) == ("never", "restomic/offsite")
     assert "false: exit status 1" in told
@@ -81,7 +81,7 @@ def test_a_dataset_that_no_job_covers_until_it_is_excused(filled: Machine) -> No
     shell(filled, "zfs create kta/new; zfs create -o canmount=off kta/container")
     ((kind, job, told),) = check(filled)
     assert (kind, job) == ("uncovered", None)
-    assert "newest good backup: kta/new;" in told
+    assert "last successful backup: kta/new;" in told
     shell(filled, "zfs set org.kopiatomic:backup=off kta/new")
     assert check(filled) == []
 
@@ -99,7 +99,7 @@ def test_what_a_dead_run_left_until_it_is_swept(filled: Machine) -> None:
     assert "2 snapshots, such as kta/home@restomic-x" in told
     assert "mount /var/run/restomic/default/view" in told
     assert "mine" not in told
-    left = status(filled).split("Left behind by runs that died:\n")[1]
+    left = status(filled).split("Left behind by killed runs:\n")[1]
     command = left.split("to remove it: ")[1].split()
     shell(filled, " ".join(command))
     assert check(filled) == []

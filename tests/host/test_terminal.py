@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from machine import BASE, Machine
+from support.machine import BASE, Machine
 
 from host.conftest import clean
 

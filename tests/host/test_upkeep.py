@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from machine import Machine, shell
+from support.machine import Machine, shell
 
 from host.conftest import TOP, Repository, clean
 

@@ -101,6 +101,9 @@ class Port:
         for line in text.splitlines():
             if line.startswith("@comment ") == disabled:
                 yield entry(line.removeprefix("@comment "), prefix)
+        # These the framework adds itself.
+        for name in () if disabled else self.value("USE_RC_SUBR").split():
+            yield entry(f"@(root,wheel,0755) etc/rc.d/{name}", prefix)
 
     def staged(self) -> Iterator[str]:
         """Return the absolute path of each file that was staged."""

@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machine import CHECKOUT, PROGRAMS
+from support.machine import CHECKOUT, PROGRAMS
+from support.rendering import rendered
 
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.state import STATE_DIRECTORY
@@ -19,7 +20,6 @@ from kopiatomic.state import STATE_DIRECTORY
 DIRECTORY = CHECKOUT / "files/completions"
 BASH = DIRECTORY / "kopiatomic.bash"
 ZSH = DIRECTORY / "_kopiatomic"
-FISH = {program: DIRECTORY / f"{program}.fish" for program in PROGRAMS}
 
 # What is one program's only; test_manual.py sees to it that this is true.
 OTHERS = {"kopiatomic": {"--forget", "--prune"}, "restomic": {"--maintenance"}}
@@ -213,10 +213,16 @@ def test_zsh_has_no_error_in_it():
 # fish
 
 
+@pytest.fixture(scope="module")
+def fish() -> dict[str, str]:
+    """The completions of each program for fish, as they are rendered."""
+    return rendered("fish")
+
+
 @both
-def test_fish_has_every_option_and_no_other(program):
+def test_fish_has_every_option_and_no_other(program, fish):
     found = set()
-    for line in FISH[program].read_text().splitlines():
+    for line in fish[program].splitlines():
         words = shlex.split(line) if line.startswith("complete ") else []
         names = {"-s": "-", "-l": "--"}
         options = {names[a] + b for a, b in itertools.pairwise(words) if a in names}
@@ -229,24 +235,16 @@ def test_fish_has_every_option_and_no_other(program):
     assert found == OPTIONS[program]
 
 
-def test_both_fish_files_say_the_same():
-    kopiatomic, restomic = (
-        {re.sub(rf"(?<!/){program}(?! restomic)", "PROGRAM", line) for line in text.splitlines()}
-        for program, text in ((each, FISH[each].read_text()) for each in PROGRAMS)
-    )
-    own = [line for line in kopiatomic ^ restomic if "for program in" not in line]
-    assert len(own) == len(OTHERS["kopiatomic"] | OTHERS["restomic"]), own
-    assert all(re.search(r" -l (forget|prune|maintenance) ", line) for line in own)
-
-
 @both
-def test_fish_has_no_error_in_it(program):
-    result = subprocess.run([tool("fish"), "-n", FISH[program]], capture_output=True, check=False)
-    assert (result.returncode, result.stderr) == (0, b"")
+def test_fish_has_no_error_in_it(program, fish):
+    result = subprocess.run(
+        [tool("fish"), "-n"], input=fish[program], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_fish_offers_datasets_jobs_and_options(stubs, histories, tmp_path):
-    text = FISH["restomic"].read_text().replace(STATE_DIRECTORY, str(histories))
+def test_fish_offers_datasets_jobs_and_options(stubs, histories, tmp_path, fish):
+    text = fish["restomic"].replace(STATE_DIRECTORY, str(histories))
     lines = ["restomic zroot/h", "restomic -j ", "restomic --pr", "restomic --expect kop"]
     asked = "\n".join(f'complete -C "{line}"' for line in lines)
     script = f"function restomic; end\n{text}\n{asked}\n"
@@ -263,10 +261,10 @@ def test_fish_offers_datasets_jobs_and_options(stubs, histories, tmp_path):
 # All of them
 
 
-@pytest.mark.parametrize("path", [BASH, ZSH, *FISH.values()], ids=lambda path: path.name)
-def test_no_other_program_is_needed_but_plain_ones(path):
+def test_no_other_program_is_needed_but_plain_ones(fish):
     """FreeBSD's sed and awk know no GNU options, and the port depends on nothing else."""
-    text = re.sub(r"^\s*#.*$", "", path.read_text(), flags=re.M)
-    assert "zfs list -H -o name -t filesystem" in text
-    assert not re.search(r"\b(awk|grep|find|readlink|python3?|_init_completion)\b", text)
-    assert not re.search(r"\bsed (?!\"s\|)", text)
+    for text in (BASH.read_text(), ZSH.read_text(), *fish.values()):
+        text = re.sub(r"^\s*#.*$", "", text, flags=re.M)
+        assert "zfs list -H -o name -t filesystem" in text
+        assert not re.search(r"\b(awk|grep|find|readlink|python3?|_init_completion)\b", text)
+        assert not re.search(r"\bsed (?!\"s\|)", text)

@@ -16,8 +16,8 @@ pytestmark = needed()
 # The order of the Porter's Handbook, as far as these variables are in it.
 ORDER = """
 PORTNAME DISTVERSION CATEGORIES MAINTAINER COMMENT WWW LICENSE LICENSE_FILE BUILD_DEPENDS
-TEST_DEPENDS USES USE_GITHUB SHEBANG_FILES NO_ARCH SUB_FILES OPTIONS_DEFINE OPTIONS_DEFAULT
-OPTIONS_GROUP OPTIONS_GROUP_CLIENT OPTIONS_SUB CLIENT_DESC KOPIA_DESC RESTIC_DESC
+TEST_DEPENDS USES USE_GITHUB USE_RC_SUBR SHEBANG_FILES NO_ARCH SUB_FILES OPTIONS_DEFINE
+OPTIONS_DEFAULT OPTIONS_GROUP OPTIONS_GROUP_CLIENT OPTIONS_SUB CLIENT_DESC KOPIA_DESC RESTIC_DESC
 KOPIA_RUN_DEPENDS RESTIC_RUN_DEPENDS
 """.split()
 
@@ -129,7 +129,10 @@ def test_the_packing_list_is_in_order():
     lines = (CHECKOUT / "pkg-plist").read_text().splitlines()
     assert len(set(lines)) == len(lines)
     assert all(line == line.strip() and line for line in lines)
-    modules = [line for line in lines if "SITELIBDIR" in line and "__pycache__" not in line]
-    assert modules == sorted(modules)
+    for bytecode in (False, True):
+        modules = [line for line in lines
+                   if "SITELIBDIR" in line and ("__pycache__" in line) == bytecode]  # fmt: skip
+        assert modules
+        assert modules == sorted(modules)
     # portlint: what has a variable is named by it.
     assert not [line for line in lines if re.search(r"python3\.?\d|etc/kopiatomic", line)]

@@ -6,34 +6,39 @@ README are run in the sandbox, where a stub stands in for the client.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
-from machine import CHECKOUT, PROGRAMS, Sandbox, shell
+from support.machine import CHECKOUT, PROGRAMS, Sandbox, shell
+from support.rendering import rendered, renderer
 
 from kopiatomic import errors, state
-from kopiatomic.backup import plan
+from kopiatomic.backup.names import Names
 from kopiatomic.cli import LONG, SHORT
-from kopiatomic.clients import base
+from kopiatomic.clients import client_of, programs
+from kopiatomic.clients.base import Wishes
 from kopiatomic.job import Job
 from kopiatomic.monitoring import check
 from kopiatomic.repository import drill, scratch
-from kopiatomic.repository.upkeep import Wishes
-from kopiatomic.repository.upkeep import plan as plan_upkeep
 from kopiatomic.state import Place
 from kopiatomic.system import command, process
 from kopiatomic.system.machine import lies_in
 
 SOURCES = CHECKOUT / "src/kopiatomic"
-PAGES = {program: (CHECKOUT / f"files/{program}.8").read_text() for program in PROGRAMS}
+PAGES = rendered("manual")
 CLIENTS = {"kopiatomic": "kopia", "restomic": "restic"}
 
 both = pytest.mark.parametrize("program", PROGRAMS)
+
+
+def code(*but: str) -> str:
+    """Return the code of the program, without that of some modules."""
+    modules = sorted(SOURCES.rglob("*.py"))
+    assert {f"{name}.py" for name in (*but, "__init__", "cli")} <= {each.name for each in modules}
+    return "".join(each.read_text() for each in modules if each.stem not in but)
 
 
 def section(page: str, title: str) -> str:
@@ -67,7 +72,7 @@ def lacks(program: str, **wish: object) -> bool:
     """Say whether a program refuses a step of upkeep as the other client's."""
     job = Job(program=program, name="default", targets=())
     try:
-        plan_upkeep(job, Wishes(**wish), {})  # type: ignore[arg-type]
+        client_of(program).steps(job, Wishes(**wish), {})  # type: ignore[arg-type]
     except errors.Refusal as error:
         return re.search("(is|are) (kopia|restic)'s", str(error)) is not None
     return False
@@ -153,15 +158,10 @@ def test_both_pages_have_the_same_sections():
 @pytest.fixture(scope="module")
 def scripts() -> dict:
     """The defaults in each script for periodic(8), by kind, program and period."""
-    pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
-    spec = importlib.util.spec_from_file_location("render", CHECKOUT / "periodic/render.py")
-    assert spec
-    assert spec.loader
-    sys.modules["render"] = render = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(render)
+    render = renderer()
     jinja = render.environment()
     return {
-        (each.kind, each.program, each.directory): dict(
+        (each.kind, each.program, each.period): dict(
             re.findall(
                 r'^: "\$\{([a-z]\w*)=(.*)\}"', render.render(each, "/usr/local", jinja), re.M
             )
@@ -211,26 +211,26 @@ def test_a_kind_of_script_with_one_period_is_not_described_as_one_with_more(scri
 
 @both
 def test_every_exit_status_that_can_occur_is_listed(program):
-    code = "".join(each.read_text() for each in SOURCES.rglob("*.py") if each.name != "errors.py")
+    others = code("errors")
     used = {
         name: value
         for name, value in vars(errors).items()
-        if name.startswith("EX_") and value and re.search(rf"\b{name}\b", code)
+        if name.startswith("EX_") and value and re.search(rf"\b{name}\b", others)
     }
     # Refusal's own, where nothing else is said.
     used["EX_USAGE"] = errors.EX_USAGE
     text = section(PAGES[program], "EXIT STATUS")
     listed = re.findall(r"^\.It (\d+) Pq Dv (EX_\w+)$", text, re.M)
     assert {name: int(value) for value, name in listed} == used
-    others = re.findall(r"^\.It (\d+)(?: \+ Ar n)?$", text, re.M)
-    assert others == [str(drill.EX_DIFFERENT), "128"]
+    besides = re.findall(r"^\.It (\d+)(?: \+ Ar n)?$", text, re.M)
+    assert besides == [str(drill.EX_DIFFERENT), "128"]
 
 
 def test_the_readme_has_the_same_exit_statuses():
     told = (CHECKOUT / "README.md").read_text().split("## Exit status", 1)[1].split("##", 1)[0]
-    code = "".join(each.read_text() for each in SOURCES.rglob("*.py") if each.name != "errors.py")
+    others = code("errors")
     for name, value in vars(errors).items():
-        if name.startswith("EX_") and re.search(rf"\b{name}\b", code) and name != "EX_SOFTWARE":
+        if name.startswith("EX_") and re.search(rf"\b{name}\b", others) and name != "EX_SOFTWARE":
             assert re.search(rf"\b{value}\b", told), name
 
 
@@ -239,7 +239,7 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
     # On Linux /var/run is a symbolic link; what is documented is FreeBSD's name.
     monkeypatch.setattr(state.os.path, "realpath", lambda path: path)
     place = Place(program, "job")
-    names = plan.Names("", "", place.directory)
+    names = Names("", "", place.directory)
     listed = [
         re.sub(r" Ns (?:Ar |Pa )?", "", item)
         for item in items(section(PAGES[program], "FILES"), "Pa")
@@ -252,13 +252,14 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
             "/usr/local/etc/periodic/", "/usr/local/etc/kopiatomic/",
         ]
     )  # fmt: skip
-    assert any(lies_in(names.view, each) for each in plan.RUN_DIRECTORIES)
+    assert any(lies_in(names.view, f"{state.RUN_ROOT}/{each}") for each in programs())
 
 
 @both
 def test_the_environment_is_that_of_the_program(program):
     text = section(PAGES[program], "ENVIRONMENT")
-    given = set(re.findall(r'"(KOPIATOMIC_\w+)"', (SOURCES / "backup/routine.py").read_text()))
+    given = set(re.findall(r'"(KOPIATOMIC_\w+)"', code()))
+    assert given
     assert {each for each in items(text, "Ev") if each.startswith("KOPIATOMIC_")} == given
     assert f".Pa {command.PATH} .\n" in text
     dropped = {
@@ -272,7 +273,7 @@ def test_the_environment_is_that_of_the_program(program):
     kept = {"HOME", "LANG", "RESTIC_PASSWORD", "KOPIA_PASSWORD", "TMPDIR"}
     job = Job(program=program, name="default", targets=())
     inherited = dict.fromkeys((*kept, *dropped), "/x")
-    environment = base.client_environment(job, inherited, None)
+    environment = client_of(program).environment(job, inherited)
     assert {name for name, value in environment.items() if value == "/x"} == kept
     listed = " , ".join(re.findall(r"^\.(?:Pq )?Ev (.*?)(?: [.,])?$", text, re.M)).split(" , ")
     assert set(dropped.values()) <= set(listed)
@@ -292,10 +293,10 @@ def test_the_numbers_are_those_of_the_program(program):
 def test_mandoc_has_nothing_to_say(program):
     if shutil.which("mandoc") is None:
         pytest.skip("no mandoc on this machine")
-    page = CHECKOUT / f"files/{program}.8"
     result = subprocess.run(
-        ["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True, check=False
-    )
+        ["mandoc", "-Tlint", "-Wwarning"], input=PAGES[program], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert (result.stdout + result.stderr, result.returncode) == ("", 0)
 
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import clients
 import pytest
+from support import clients
 
 from port.build import Port, deinstall, install, needed
 
@@ -20,7 +20,7 @@ ETC = "/usr/local/etc/kopiatomic"
 
 @pytest.fixture
 def machine(tmp_path: Path, built: Port) -> Iterator[object]:
-    from machine import Sandbox
+    from support.machine import Sandbox
 
     class Packaged(Sandbox):
         """The sandbox host with the package installed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import itertools
 import marshal
 import os
 import re
@@ -53,9 +54,25 @@ def contents(port: Port) -> dict[str, str]:
 # The packing list
 
 
+def differences(port: Port) -> dict[str, list[str]]:
+    """What has to be added to the packing list, and what removed, in its own words."""
+    listed = sorted(each.path for each in port.plist() if each.kind != "dir")
+    staged = set(port.staged())
+    assert staged
+    assert len(set(listed)) == len(listed)
+    words = {f"/{MODULE}/": "%%PYTHON_SITELIBDIR%%/kopiatomic/", "/usr/local/": "",
+             f".cpython-{port.value('PYTHON_SUFFIX')}.": ".cpython-%%PYTHON_SUFFIX%%."}  # fmt: skip
+
+    def lines(paths: set[str]) -> list[str]:
+        for path, name in words.items():
+            paths = {each.replace(path, name) for each in paths}
+        return sorted(paths)
+
+    return {"add": lines(staged - {*listed}), "remove": lines({*listed} - staged)}
+
+
 def test_it_lists_what_was_staged_and_nothing_else(built: Port):
-    listed = [each.path for each in built.plist() if each.kind != "dir"]
-    assert sorted(listed) == sorted(built.staged())
+    assert differences(built) == {"add": [], "remove": []}
 
 
 def test_it_lists_the_directories_that_are_made_empty(built: Port):
@@ -76,9 +93,45 @@ def test_it_follows_the_options(tmp_path: Path, option: str):
     assert sorted(each.path for each in port.plist() if each.kind != "dir") == sorted(port.staged())
 
 
+def modules(directory: Path) -> set[str]:
+    """Return the paths of the modules in a directory, those of packages below it as well."""
+    found = {str(path.relative_to(directory)) for path in directory.rglob("*.py")}
+    assert {"__init__.py", "cli.py"} <= found
+    return found
+
+
 def test_every_module_is_in_it(built: Port):
-    modules = {path.name for path in (built.directory / "src/kopiatomic").glob("*.py")}
-    assert {path.name for path in (built.stage / MODULE).glob("*.py")} == modules
+    ours = modules(built.directory / "src/kopiatomic")
+    assert modules(built.stage / MODULE) == ours
+    text = (built.directory / "pkg-plist").read_text()
+    assert set(re.findall(r"^%%PYTHON_SITELIBDIR%%/kopiatomic/(.*\.py)$", text, re.M)) == ours
+
+
+def test_a_new_package_is_staged_and_the_packing_list_is_told_to_lack_it(tmp_path: Path):
+    port = Port(tmp_path)
+    new = port.directory / "src/kopiatomic/new"
+    (new / "deep").mkdir(parents=True)
+    for name in ("__init__.py", "one.py", "deep/__init__.py", "deep/two.py"):
+        (new / name).write_text('"""New."""\n')
+        (new / name).chmod(0o600)
+    port.make("package", env={"SOURCE_DATE_EPOCH": "1000000000"})
+    top = "%%PYTHON_SITELIBDIR%%/kopiatomic/new"
+    bytecode = [
+        f"{top}/{directory}__pycache__/{name}.cpython-%%PYTHON_SUFFIX%%.{suffix}"
+        for directory, name in (("", "__init__"), ("", "one"), ("deep/", "__init__"),
+                                ("deep/", "two"))
+        for suffix in ("opt-1.pyc", "pyc")
+    ]  # fmt: skip
+    sources = [f"{top}/__init__.py", f"{top}/deep/__init__.py", f"{top}/deep/two.py",
+               f"{top}/one.py"]  # fmt: skip
+    assert differences(port) == {"add": sorted(sources + bytecode), "remove": []}
+    for path in (port.stage / MODULE / "new").rglob("*"):
+        mode = 0o755 if path.is_dir() else 0o644
+        assert path.stat().st_mode & 0o7777 == mode, path
+        if path.suffix == ".pyc":
+            code = marshal.loads(path.read_bytes()[16:])
+            source = path.parents[1] / f"{path.name.split('.')[0]}.py"
+            assert code.co_filename == f"/{source.relative_to(port.stage)}"
 
 
 # Modes
@@ -87,10 +140,11 @@ def test_every_module_is_in_it(built: Port):
 MODES = {
     r"/usr/local/bin/[a-z]+": 0o555,
     r"/usr/local/etc/periodic/\w+/\d+\.[a-z-]+": 0o555,
+    r"/usr/local/etc/rc\.d/\w+": 0o555,
     r"/usr/local/etc/kopiatomic/[a-z-]+\.env\.sample": 0o600,
     r"/usr/local/etc/kopiatomic/[a-z-]+\.sample": 0o700,
-    rf"/{MODULE}/\w+\.py": 0o644,
-    rf"/{MODULE}/__pycache__/\w+\.cpython-\d+(\.opt-1)?\.pyc": 0o644,
+    rf"/{MODULE}/(\w+/)*\w+\.py": 0o644,
+    rf"/{MODULE}/(\w+/)*__pycache__/\w+\.cpython-\d+(\.opt-1)?\.pyc": 0o644,
     r"/usr/local/share/man/man8/\w+\.8\.gz": 0o444,
     r"/usr/local/share/(bash-completion|fish|zsh)/\S+": 0o644,
     r"/var/db/kopiatomic": 0o700,
@@ -101,8 +155,9 @@ def test_every_mode_is_the_one_meant(built: Port):
     for each in built.plist():
         (mode,) = (mode for form, mode in MODES.items() if re.fullmatch(form, each.path))
         assert Path(f"{built.stage}{each.path}").stat().st_mode & 0o7777 == mode, each.path
-        # Where others must not read, the packing list itself says so.
-        assert each.mode == (None if mode & 0o004 else mode), each.path
+        # Where others must not read, the packing list itself says so; for rc.d the framework.
+        said = 0o755 if "/rc.d/" in each.path else None
+        assert each.mode == (said if mode & 0o004 else mode), each.path
         assert (each.owner, each.group) == ("root", "wheel")
 
 
@@ -117,7 +172,7 @@ def test_nothing_is_writable_by_others_nor_setuid(built: Port):
 @pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
 def test_a_program_is_started_isolated_by_the_python_of_the_port(built: Port, program: str):
     first, *rest = (built.stage / "usr/local/bin" / program).read_text().splitlines()
-    assert first == "#!/usr/local/bin/python3 -I"
+    assert first == "#!/usr/local/bin/python3 -IXutf8"
     assert f'sys.path.append("/usr/local/{SITE}")' in rest
     assert f"from kopiatomic.cli import {program}" in rest
 
@@ -126,7 +181,7 @@ def test_python_cmd_is_honoured(tmp_path: Path):
     port = Port(tmp_path)
     port.make("package")
     text = (port.stage / "usr/local/bin/restomic").read_text()
-    assert text.startswith(f"#!{sys.executable} -I\n")
+    assert text.startswith(f"#!{sys.executable} -IXutf8\n")
 
 
 def test_neither_environment_nor_directory_of_the_caller_are_trusted(tmp_path: Path):
@@ -157,11 +212,18 @@ def test_prefix_is_honoured(tmp_path: Path):
     top = port.stage / "opt/backup"
     script = (top / "etc/periodic/daily/800.restomic").read_text()
     assert "/opt/backup/bin/restomic" in script
-    for path in (*top.rglob("*.sample"), *(top / "etc/periodic").rglob("*")):
+    scripts = ((top / "etc" / name).rglob("*") for name in ("rc.d", "periodic"))
+    for path in (*top.rglob("*.sample"), *itertools.chain(*scripts)):
         if path.is_file():
             assert "/usr/local" not in path.read_text(), path
-    for page in top.rglob("*.gz"):
-        assert "/usr/local" not in gzip.decompress(page.read_bytes()).decode(), page
+    pages = list(top.rglob("*.gz"))
+    assert pages
+    for page in pages:
+        text = gzip.decompress(page.read_bytes()).decode()
+        # The PATH of what is run is the same, wherever the port is.
+        text, paths = re.subn(r"(?<=:)/usr/local/s?bin\b", "", text)
+        assert paths == 2, page
+        assert "/usr/local" not in text, page
     assert "/opt/backup/etc/kopiatomic" in (port.directory / "work/pkg-message").read_text()
     assert not (port.stage / "usr").exists()
 
@@ -274,7 +336,7 @@ def test_a_release_is_built_from_its_tarball(tmp_path: Path, built: Port):
         if path.name not in ("Makefile", "pkg-descr", "pkg-plist", "files"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in list((port.directory / "files").iterdir()):
-        if path.name != "pkg-message.in":
+        if path.name not in ("pkg-message.in", "kopiatomic_sweep.in"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     port.make("package")
     assert contents(port) == contents(built)
@@ -285,8 +347,8 @@ def test_a_release_is_built_from_its_tarball(tmp_path: Path, built: Port):
 
 
 def bytecode(port: Port) -> list[Path]:
-    found = sorted((port.stage / MODULE / "__pycache__").iterdir())
-    assert len(found) == 2 * len(list((port.stage / MODULE).glob("*.py")))
+    found = sorted((port.stage / MODULE).rglob("*.pyc"))
+    assert len(found) == 2 * len(modules(port.stage / MODULE))
     return found
 
 
@@ -299,7 +361,7 @@ def test_bytecode_is_of_the_very_files_installed(built: Port):
         assert (flags, time, size) == (0, int(source.stat().st_mtime), source.stat().st_size)
         code = marshal.loads(data[16:])
         assert isinstance(code, CodeType)
-        assert code.co_filename == f"/{MODULE}/{source.name}"
+        assert code.co_filename == f"/{source.relative_to(built.stage)}"
 
 
 def test_with_source_date_epoch_bytecode_does_not_depend_on_times(tmp_path: Path):

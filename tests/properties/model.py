@@ -1,46 +1,68 @@
 """A FreeBSD machine in memory, behind the door: whole runs without starting a process.
 
-It knows what zfs, mount, mount_nullfs and umount mean as far as kopiatomic uses them, does
-what a fault plan says at a given call, and notes whatever is done to what is not the run's.
+It knows what zfs(8), channel programs, the system calls for mounts and the programs that
+stand for these mean as far as kopiatomic uses them, does what a fault plan says at a given
+call, and notes whatever is done to what is not the run's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from kopiatomic import state
-from kopiatomic.backup import plan, preflight, routine, view
+from kopiatomic.backup import plan, preflight, proof, routine, view
+from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
+from kopiatomic.clients import make_ready
+from kopiatomic.clients.base import Missing, Needs, Proof
+from kopiatomic.clients.restic import Restic
+from kopiatomic.commands import common
 from kopiatomic.job import Job
 from kopiatomic.system import process, zfs
-from kopiatomic.system.command import CommandFailed, GivenUp, Result, failure
-from kopiatomic.system.machine import Dataset, Mount, lies_in, nearest, visible_mounts
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, failure
+from kopiatomic.system.machine import (
+    Dataset,
+    Mount,
+    ancestors,
+    lies_in,
+    nearest,
+    visible_mounts,
+)
 
-CONTROL = "/.zfs/snapshot/"
 FAULTS = (
     "fails", "fails-after", "killed", "killed-after", "hangs", "hangs-after", "garbage",
     "garbage-after", "no-start", "lies", "TERM", "INT", "HUP",
 )  # fmt: skip
+SIGNALS = ("TERM", "INT", "HUP")
 GARBAGE = '\udcff{]\t\x1b[31m\nnonsense\n'
+
+# What a client, its libraries and the system's programs are found by: said once more here.
+SYSTEM = tuple(
+    "/bin /sbin /lib /libexec /etc /root /usr /usr/bin /usr/sbin /usr/lib /usr/local "
+    "/usr/local/bin /usr/local/sbin /var /var/db /var/run /tmp /var/tmp".split()
+)
 
 
 @dataclass
 class Snapshot:
-    """One snapshot: in which transaction group it was made, and whose it is."""
+    """One snapshot: in which transaction group it was made, whose it is, what its files are."""
 
     txg: int
     run: str = "-"
     source: str = "local"
     held: bool = False
+    point: str = ""  # where the dataset was mounted
 
 
 @dataclass
@@ -52,54 +74,108 @@ class Model:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)  # points that only -f unmounts
-    stuck: set[str] = field(default_factory=set)  # points that nothing unmounts
+    calls: bool = True  # whether there is a ctypes to call the kernel with
     txg: int = 10
     call: int = 0
     faults: dict[int, str] = field(default_factory=dict)
     destroyed: list[tuple[str, Snapshot]] = field(default_factory=list)
-    unmounted: list[str] = field(default_factory=list)
     trespasses: list[str] = field(default_factory=list)
+
+    # What else may happen: see test_runs.py.
+    refused: dict[str, int] = field(default_factory=dict)  # datasets: why no snapshot is made
+    read_only: set[str] = field(default_factory=set)  # pools
+    suspended: set[str] = field(default_factory=set)  # pools
+    misled: set[str] = field(default_factory=set)  # points that a link leads elsewhere
+    looked: bool = False  # somebody looks into each .zfs/snapshot
+    moves: tuple[str, str] | None = None  # what is renamed, and to what
+    moves_at: int = 0  # before which call; 0: while the client runs
+    blind: set[str] = field(default_factory=set)  # points that the client does not back up
+    idle: bool = False  # it makes no backup at all
+    full: bool = False  # the client's places cannot be made
+
+    # What came of a run.
     seen: dict[str, tuple[str, int]] | None = None
     visible: list[tuple[str, str]] = field(default_factory=list)
     planned: dict[str, plan.ViewMount] = field(default_factory=dict)
-    moves: tuple[str, str] | None = None  # what is renamed, and to what, while the client runs
+    pinned: set[str] = field(default_factory=set)
+    backup: dict[str, str] | None = None  # what is in the repository, by mount point
 
-    # -- the door ----------------------------------------------------------------------------
+    _target: str = ""
+    _fsid: int = 1000
 
-    trace: Any = None
-    nmount: Any = None
+    def __post_init__(self) -> None:
+        self.mounts = [self._numbered(mount) for mount in self.mounts]
 
-    def show(self, argv: Sequence[str]) -> None:
-        """Nobody watches."""
+    def _numbered(self, mount: Mount) -> Mount:
+        self._fsid += 1
+        return mount._replace(fsid=(self._fsid, -self._fsid))
 
-    def mount(self, argv: Sequence[str], options: object, *, time_limit: float) -> None:
-        """Make a mount by its command."""
-        self.run(argv)
+    def door(self) -> Door:
+        """Return the door to this machine."""
+        made = Through(kernel=Calls(self) if self.calls else None)  # type: ignore[arg-type]
+        object.__setattr__(made, "model", self)
+        return made
 
-    @contextlib.contextmanager
-    def standing_in(self, path: str) -> Iterator[tuple[str, Callable[[], int]]]:
-        """Tell what is mounted on a path: view.standing_in."""
-        mounts = self.mounts
-        yield ".", lambda: max((n for n, m in enumerate(mounts) if m.point == path), default=-1)
-
-    def run(
-        self, argv: Sequence[str], *, check: bool = True, text: str | None = None, **_: object
-    ) -> Result:
-        """Do what the command does, or the fault that is planned for it."""
+    def _next(self, what: str) -> str:
+        """Count a call and return the fault that is planned for it."""
         self.call += 1
+        if self.moves and self.call == self.moves_at:
+            self.rename(*self.moves)
         fault = self.faults.get(self.call, "")
+        if fault in SIGNALS:
+            send(fault)
+        return fault
+
+    # -- the kernel --------------------------------------------------------------------------
+
+    def _call(self, what: str, act: Callable[[], Any]) -> Any:
+        """Do what a call does, or fail before or after it; the kernel neither dies nor lies."""
+        fault = self._next(what)
+        if fault and fault not in (*SIGNALS, "lies"):
+            if fault.endswith("-after"):
+                act()
+            raise OSError(errno.EIO, "fault injected")
+        return act()
+
+    def nmount(self, options: Mapping[str, str], flags: int = 0) -> None:
+        """nmount(2)."""
+        assert flags == 0x00800000
+        special = options.get("target", options.get("from", ""))
+        point = options["fspath"]
+        made = Mount(special, self._target if point == "." else point, options["fstype"],
+                     read_only="ro" in options)  # fmt: skip
+        self._call("nmount", lambda: self._make(made))
+
+    def unmount(self, fsid: tuple[int, int], force: bool = False) -> None:
+        """unmount(2)."""
+        index = next((n for n, m in enumerate(self.mounts) if m.fsid == fsid), None)
+        self._call("unmount", lambda: self._take(index, force))
+
+    def getfsstat(self) -> list[Mount]:
+        """getfsstat(2)."""
+        table: list[Mount] = self._call("getfsstat", lambda: list(self.mounts))
+        return table
+
+    def is_jailed(self) -> bool:
+        """sysctlbyname(3)."""
+        return bool(self._call("sysctl", lambda: False))
+
+    # -- programs ----------------------------------------------------------------------------
+
+    def run(self, argv: Sequence[str], *, check: bool = True, text: str | None = None) -> Result:
+        """Do what the command does, or the fault that is planned for it."""
+        fault = self._next(" ".join(argv[:2]))
         if fault == "no-start":
             raise CommandFailed(argv, "cannot be started: No such file or directory")
-        if fault in ("TERM", "INT", "HUP"):
-            send(fault)
-        if fault == "lies" and not argv[0].startswith("mount"):
-            fault = ""  # of all but mounts it is believed that they did what they say
+        # Of all but the mounts of the view it is believed that they did what they say.
+        if fault == "lies" and (argv[0] != "mount_nullfs"):
+            fault = ""
         status, out, err = int(fault != "lies"), "", "fault injected"
         # What acts may print what it likes, but is taken by its word that it did what it was told.
-        acts = not {"list", "get", "-nvp", "--libxo", "-n", "-q", "-f"} & set(argv[:3])
-        if fault == "garbage" and (acts or argv[0] == "umount"):
+        acts = not {"list", "get", "--libxo", "-n", "-q"} & set(argv[:3])
+        if fault == "garbage" and acts:
             fault = "garbage-after"
-        if fault in ("", "TERM", "INT", "HUP") or fault.endswith("-after"):
+        if fault in ("", *SIGNALS) or fault.endswith("-after"):
             status, out, err = self._do(list(argv), text)
         if fault.startswith("hangs"):
             raise GivenUp(argv, "did not end within 900 s")
@@ -118,15 +194,145 @@ class Model:
         done = {
             "sysctl": lambda _: (0, "0\n", ""),
             "kldstat": lambda _: (0, "", ""),
-            "fstat": lambda _: (0, "USER CMD PID FD MOUNT\n", ""),
-            "zfs": self._zfs,
-            "mount": self._mount,
-            "mount_nullfs": self._mount_nullfs,
+            "fstat": lambda _: (0, "USER CMD PID FD DEV INUM MODE SZ|DV R/W\n", ""),
+            "realpath": lambda words: (0, f"{words[0]}\n", ""),
+            "zpool": self._zpool,
+            "mount": self._mount_program,
+            "mount_nullfs": lambda words: self._program(
+                lambda: self._make(Mount(words[-2], words[-1], "nullfs", "ro" in words))
+            ),
             "umount": self._umount,
         }
+        if argv[0] == "zfs":
+            return self._zfs(argv[1:], text)
         return done[argv[0]](argv[1:])
 
-    def _zfs(self, words: list[str]) -> tuple[int, str, str]:
+    def _program(self, act: Callable[[], None]) -> tuple[int, str, str]:
+        try:
+            act()
+        except OSError as error:
+            return 1, "", f"mount: {error.strerror}"
+        return 0, "", ""
+
+    def _mount_program(self, words: list[str]) -> tuple[int, str, str]:
+        if "--libxo" in words:
+            entries = [
+                {"special": m.special, "node": m.point, "fstype": m.type,
+                 "opts": ["local"] * m.local + ["read-only"] * m.read_only} for m in self.mounts
+            ]  # fmt: skip
+            return 0, json.dumps({"mount": {"mounted": entries}}), ""
+        kind = words[words.index("-t") + 1]
+        made = Mount(words[-2], words[-1], kind, read_only=any(w[:2] == "ro" for w in words))
+        return self._program(lambda: self._make(made))
+
+    def _umount(self, words: list[str]) -> tuple[int, str, str]:
+        index = max((n for n, m in enumerate(self.mounts) if m.point == words[-1]), default=None)
+        return self._program(lambda: self._take(index, "-f" in words))
+
+    # -- mounts ------------------------------------------------------------------------------
+
+    def _make(self, mount: Mount) -> None:
+        """Make a mount; raises OSError."""
+        if not lies_in(mount.point, RUNS):
+            self.trespasses.append(f"mount on {mount.point}")
+        if not self._exists(mount.point):
+            raise OSError(errno.ENOENT, "No such file or directory")
+        if mount.type == "zfs":
+            if mount.special not in self.snapshots:
+                raise OSError(errno.ENOENT, "No such file or directory")
+            if any(m.special == mount.special for m in self.mounts):
+                raise OSError(errno.EBUSY, "Device busy")
+            mount = mount._replace(read_only=True)
+        self.mounts.append(self._numbered(mount))
+
+    def _take(self, index: int | None, force: bool) -> None:
+        """Unmount; raises OSError."""
+        if index is None:
+            raise OSError(errno.ENOENT, "No such file or directory")
+        mount = self.mounts[index]
+        ours = self.snapshots.get(mount.special)
+        if not lies_in(mount.point, RUNS) and not (ours and ours.run.startswith("restomic:")):
+            self.trespasses.append(f"umount of {mount.point}")
+        stubborn = mount.point in self.stubborn and not force
+        if self._is_used(mount) or stubborn:
+            raise OSError(errno.EBUSY, "Device busy")
+        self.mounts.pop(index)
+
+    def _is_used(self, mount: Mount) -> bool:
+        """Say whether another mount is in this one or, as a nullfs, on it: not even -f helps."""
+        inside = any(m.point.startswith(mount.point.rstrip("/") + "/") for m in self.mounts)
+        return inside or mount.point in self._pinned()
+
+    def _pinned(self) -> set[str]:
+        """Return the points of the mounts that a nullfs keeps from being unmounted."""
+        points = {m.point for m in visible_mounts(self.mounts)}
+        sources = [m.special for m in self.mounts if m.type == "nullfs" and m.special[:1] == "/"]
+        return {nearest(source, points) or "/" for source in sources}
+
+    def _exists(self, path: str) -> bool:
+        """Say whether a directory is there, among those that anything is ever mounted on."""
+        visible = {m.point: m for m in visible_mounts(self.mounts)}
+        point = nearest(path, visible)
+        assert point is not None
+        if point == path:
+            return True
+        source = visible[point].special
+        if visible[point].type != "nullfs":
+            return path in self.directories or os.path.isdir(path)
+        rest = path[len(point.rstrip("/")) :]
+        held = visible.get(source)
+        if held is not None and held.special in self.snapshots:
+            live = self.snapshots[held.special].point
+            return self._on(live.rstrip("/") + rest, live)
+        if source.startswith(RUNS):
+            return os.path.isdir(source + rest)
+        under = nearest(source, self._live_points())
+        return self._on(source.rstrip("/") + rest, under or "/")
+
+    def _live_points(self) -> set[str]:
+        return {m.point for m in visible_mounts(self.mounts) if not m.point.startswith(RUNS)}
+
+    def _on(self, path: str, point: str) -> bool:
+        """Say whether the directory ``path`` lies in the file system mounted on ``point``."""
+        known = path in self.directories or os.path.isdir(path)
+        return known and nearest(path, self._live_points() - {path}) == point
+
+    def make_places(self, drawn: plan.Plan) -> list[str]:
+        """Stand for view.make_places: here the client's places are no real directories."""
+        if self.full:
+            return ["no space left"]
+        self.directories |= {up for place in drawn.skipped for up in ancestors(place)}
+        return []
+
+    @contextlib.contextmanager
+    def standing_in(self, target: str) -> Iterator[tuple[str, Callable[[], int]]]:
+        """Stand for view.standing_in: the place that the next mount is made on."""
+        if any(target == f"{HERE.directory}/view{point}" for point in self.misled):
+            raise OSError(errno.ELOOP, "Too many levels of symbolic links")
+        if not self._exists(target):
+            raise OSError(errno.ENOENT, "No such file or directory")
+        self._target = target
+        # The program is given the whole path, the call the working directory.
+        yield ".", lambda: 0
+
+    def what_is(self, _door: Door, _enter: Callable[[], int]) -> view._Seen:
+        """Stand for view._what_is: what a look at that place finds."""
+        here = [n for n, m in enumerate(self.mounts) if m.point == self._target]
+        return view._Seen(None, max(here, default=-1), 0)
+
+    def is_meant(self, _door: Door, mount: plan.ViewMount, _made: view._Seen) -> bool:
+        """Stand for view._is_meant: nobody leads a source elsewhere here."""
+        return any(m.point == nearest(mount.source, self._live_points()) for m in self.mounts)
+
+    # -- zfs(8) ------------------------------------------------------------------------------
+
+    def _zpool(self, words: list[str]) -> tuple[int, str, str]:
+        assert words[0] == "list"
+        pools = sorted({zfs.pool_of(name) for name in self.datasets})
+        rows = [(pool, "on" if pool in self.read_only else "off", "ONLINE") for pool in pools]
+        return 0, "".join("\t".join(row) + "\n" for row in rows), ""
+
+    def _zfs(self, words: list[str], text: str | None) -> tuple[int, str, str]:
         verb = words[0]
         if verb == "list":
             rows = [
@@ -141,127 +347,77 @@ class Model:
                 if each.run != "-" and each.source == "local"
             ]  # fmt: skip
             return 0, "".join(lines), ""
-        if verb == "snapshot":
-            return self._snapshot(words[2].partition("=")[2], words[3:])
-        assert verb == "destroy", words
-        return self._destroy(words[1:])
+        if verb == "destroy":
+            assert len(words) == 2, words
+            return self._destroy(words[1])
+        assert (verb, words[-1]) == ("program", "-"), words
+        assert text is not None
+        return self._channel_program(words[-2], text)
 
-    def _snapshot(self, mark: str, names: list[str]) -> tuple[int, str, str]:
-        if len({name.split("/")[0].split("@")[0] for name in names}) != 1:
-            self.trespasses.append(f"snapshot over pools: {names}")
-        for name in names:
-            if name in self.snapshots:
-                return 1, "", f"cannot create snapshot '{name}': dataset already exists"
-            if name.partition("@")[0] not in self.datasets:
-                return 2, "", f"cannot open '{name}': dataset does not exist"
+    def _channel_program(self, pool: str, text: str) -> tuple[int, str, str]:
+        strings = [unquoted(each) for each in re.findall(r'"((?:[^"\\]|\\\d\d\d)*)"', text)]
+        names = [each for each in strings if "@" in each]
+        if any(zfs.pool_of(name) != pool for name in names):
+            self.trespasses.append(f"a program for {pool}: {names}")
+        if pool in self.read_only | self.suspended:
+            why = "pool is read-only" if pool in self.read_only else "pool I/O is suspended"
+            return 1, "", f"Channel program execution failed: {why}"
+        if "zfs.sync.snapshot" in text:
+            assert text.index("zfs.check.snapshot") < text.index("zfs.sync.snapshot")
+            mark = strings[strings.index(zfs.RUN_PROPERTY) + 1]
+            failed = self._snapshot(names, mark)
+        else:
+            assert "zfs.sync.destroy" in text
+            failed = {name: number for name in names if (number := self._destroy_here(name))}
+        return 0, json.dumps({"return": failed}) + "\n", ""
+
+    def _snapshot(self, names: list[str], mark: str) -> dict[str, int]:
+        failed = {name: number for name in names if (number := self._obstacle(name))}
         self.txg += 1
         for name in names:
-            self.snapshots[name] = Snapshot(self.txg, mark)
-        return 0, "", ""
+            if name not in failed:
+                dataset = name.partition("@")[0]
+                point = next((m.point for m in self.mounts if m.special == dataset), "")
+                self.snapshots[name] = Snapshot(self.txg, mark, point=point)
+                if self.looked:
+                    short = name.partition("@")[2]
+                    where = f"{point.rstrip('/')}/.zfs/snapshot/{short}"
+                    self.mounts.append(self._numbered(Mount(name, where, "zfs", True)))
+        return failed
 
-    def _busy(self, name: str) -> bool:
-        dataset, _, short = name.partition("@")
-        points = [m.point for m in self.mounts if m.special == dataset and m.type == "zfs"]
-        sources = {f"{point.rstrip('/')}{CONTROL}{short}" for point in points}
-        return self.snapshots[name].held or any(m.special in sources for m in self.mounts)
+    def _obstacle(self, name: str) -> int:
+        dataset = name.partition("@")[0]
+        if dataset not in self.datasets:
+            return 2
+        return 17 if name in self.snapshots else self.refused.get(dataset, 0)
 
-    def _destroy(self, words: list[str]) -> tuple[int, str, str]:
-        flags = [word for word in words if word.startswith("-")]
-        above, _, short = words[-1].partition("@")
-        if not short:
-            self.trespasses.append(f"zfs destroy {words}")
-        if above not in self.datasets:
-            return 1, "", f"cannot open '{above}': dataset does not exist"
-        found = [
-            name for name in self.snapshots
-            if name.partition("@")[2] == short and (
-                name == words[-1] or ("-r" in flags and name.startswith(f"{above}/"))
-            )
-        ]  # fmt: skip
-        if not found:
+    def _destroy_here(self, name: str) -> int:
+        """Do what a channel program can: it unmounts nothing."""
+        if name not in self.snapshots:
+            return 2
+        if self.snapshots[name].held or any(m.special == name for m in self.mounts):
+            return 16
+        self._gone(name)
+        return 0
+
+    def _destroy(self, name: str) -> tuple[int, str, str]:
+        """Do what zfs-destroy(8) does: it unmounts what nothing is on."""
+        if "@" not in name:
+            self.trespasses.append(f"zfs destroy {name}")
+        if name.partition("@")[0] not in self.datasets:
+            return 1, "", f"cannot open '{name.partition('@')[0]}': dataset does not exist"
+        if name not in self.snapshots:
             return 1, "", "could not find any snapshots to destroy; check snapshot names."
-        if "-nvp" in flags:
-            return 0, "".join(f"destroy\t{name}\n" for name in found) + "reclaim\t0\n", ""
-        busy = [name for name in found if self._busy(name)]
-        if busy:
-            return 1, "", f"cannot destroy snapshot {busy[0]}: dataset is busy"
+        used = any(m.special == name and self._is_used(m) for m in self.mounts)
+        if self.snapshots[name].held or used or zfs.pool_of(name) in self.read_only:
+            return 1, "", f"cannot destroy snapshot {name}: dataset is busy"
+        self.mounts = [m for m in self.mounts if m.special != name]
+        self._gone(name)
+        return 0, "", ""
+
+    def _gone(self, name: str) -> None:
         self.txg += 1
-        for name in found:
-            self.destroyed.append((name, self.snapshots.pop(name)))
-        return 0, "", ""
-
-    # -- mounts ------------------------------------------------------------------------------
-
-    def _exists(self, path: str) -> bool:
-        """Say whether a directory is there, among those that anything is ever mounted on."""
-        visible = {m.point: m for m in visible_mounts(self.mounts)}
-        point = nearest(path, visible)
-        assert point is not None
-        if point == path:
-            return True
-        source = visible[point].special
-        if visible[point].type != "nullfs":
-            return path in self.directories or os.path.isdir(path)
-        rest = path[len(point.rstrip("/")) :]
-        if CONTROL in source:
-            live = source.partition(CONTROL)[0] or "/"
-            return self._on(live.rstrip("/") + rest, live)
-        if source.startswith(RUNS):
-            return os.path.isdir(source + rest)
-        live = {m.point for m in visible_mounts(self.mounts) if not m.point.startswith(RUNS)}
-        under = nearest(source, live)
-        return self._on(source.rstrip("/") + rest, under or "/")
-
-    def _on(self, path: str, point: str) -> bool:
-        """Say whether the directory ``path`` lies in the file system mounted on ``point``."""
-        live = {m.point for m in visible_mounts(self.mounts) if not m.point.startswith(RUNS)}
-        live.discard(path)
-        known = path in self.directories or os.path.isdir(path)
-        return known and nearest(path, live) == point
-
-    def _mount(self, words: list[str]) -> tuple[int, str, str]:
-        if "--libxo" in words:
-            entries = [
-                {"special": m.special, "node": m.point, "fstype": m.type,
-                 "opts": ["local"] + ["read-only"] * m.read_only} for m in self.mounts
-            ]  # fmt: skip
-            return 0, json.dumps({"mount": {"mounted": entries}}), ""
-        return self._add(Mount(words[-2], words[-1], words[1]))
-
-    def _mount_nullfs(self, words: list[str]) -> tuple[int, str, str]:
-        source, target = words[-2:]
-        if CONTROL in source:
-            point, _, short = source.partition(CONTROL)
-            point = point or "/"
-            there = next((m for m in visible_mounts(self.mounts) if m.point == point), None)
-            if there is None or f"{there.special}@{short}" not in self.snapshots:
-                return 64, "", f"mount_nullfs: {source}: No such file or directory"
-        return self._add(Mount(source, target, "nullfs", "ro" in words))
-
-    def _add(self, mount: Mount) -> tuple[int, str, str]:
-        if not lies_in(mount.point, RUNS):
-            self.trespasses.append(f"mount on {mount.point}")
-        if not self._exists(mount.point):
-            return 64, "", f"mount_nullfs: {mount.point}: No such file or directory"
-        self.mounts.append(mount)
-        return 0, "", ""
-
-    def _umount(self, words: list[str]) -> tuple[int, str, str]:
-        force = words[0] == "-f"
-        errors = [self._unmount(word, force) for word in (words[1:] if force else words)]
-        told = "\n".join(filter(None, errors))
-        return (1 if told else 0), "", told
-
-    def _unmount(self, point: str, force: bool) -> str:
-        index = max((n for n, m in enumerate(self.mounts) if m.point == point), default=None)
-        if index is None:
-            return f"umount: {point}: not a file system root directory"
-        inner = any(m.point.startswith(point.rstrip("/") + "/") for m in self.mounts)
-        if inner or point in self.stuck or (point in self.stubborn and not force):
-            return f"umount: unmount of {point} failed: Device busy"
-        self.mounts.pop(index)
-        self.unmounted.append(point)
-        return ""
+        self.destroyed.append((name, self.snapshots.pop(name)))
 
     def rename(self, old: str, new: str) -> None:
         """Do what ``zfs rename -u`` does: mounts stay where they are."""
@@ -270,28 +426,70 @@ class Model:
             return new + name[len(old) :] if within(name, old) else name
 
         self.datasets = {
-            after(name): replace(each, name=after(name)) for name, each in self.datasets.items()
+            after(name): each._replace(name=after(name)) for name, each in self.datasets.items()
         }
         self.snapshots = {after(name): each for name, each in self.snapshots.items()}
         self.mounts = [
-            replace(m, special=after(m.special)) if m.type == "zfs" else m for m in self.mounts
+            m._replace(special=after(m.special)) if m.type == "zfs" else m for m in self.mounts
         ]
 
     # -- the client --------------------------------------------------------------------------
 
-    def look(self, names: plan.Names) -> None:
-        """Do what the client does: note what stands at each point of the view."""
-        inside = [m for m in visible_mounts(self.mounts) if lies_in(m.point, names.view)]
+    def look(self, names: Names, paths: Sequence[str]) -> None:
+        """Do what the client does: note what stands at each point of the view, and save it."""
+        held = {m.point: m.special for m in self.mounts if m.special in self.snapshots}
+        live = {m.point: m for m in visible_mounts(self.mounts) if not lies_in(m.point, RUNS)}
         self.seen, self.visible = {}, []
-        for mount in inside:
+        for mount in visible_mounts(self.mounts):
+            if not lies_in(mount.point, names.view):
+                continue
             point = mount.point[len(names.view) :] or "/"
             self.visible.append((point, mount.special))
-            live, control, short = mount.special.partition(CONTROL)
-            if control:
-                dataset = next(
-                    m.special for m in visible_mounts(self.mounts) if m.point == (live or "/")
-                )
-                self.seen[point] = (dataset, self.snapshots[f"{dataset}@{short}"].txg)
+            if mount.special in held:
+                snapshot = held[mount.special]
+                self.seen[point] = (snapshot.partition("@")[0], self.snapshots[snapshot].txg)
+            elif mount.special in live:
+                dataset = live[mount.special].special
+                if zfs.pool_of(dataset) in self.read_only:
+                    self.seen[point] = (dataset, 0)
+        self.pinned = self._pinned() - set(held)
+        if not self.idle:
+            self.backup = {
+                point: dataset for point, (dataset, _) in self.seen.items()
+                if point not in self.blind and any(lies_in(point, path) for path in paths)
+            }  # fmt: skip
+
+    def prove(self, points: Mapping[str, bool]) -> Proof:
+        """Answer as a repository does."""
+        if self.backup is None:
+            return Proof(backups=())
+        there = tuple(point for point in points if point in self.backup)
+        missing = [Missing(point, empty=False) for point in points if point not in self.backup]
+        return Proof(backups=("0123",), found=there, missing=tuple(missing))
+
+
+class Through(Door):
+    """The door to a model."""
+
+    model: Model
+
+    def run(self, argv: Sequence[str], **options: Any) -> Result:
+        """Run one of the system's programs."""
+        return self.model.run(argv, check=options.get("check", True), text=options.get("text"))
+
+
+class Calls:
+    """The kernel's calls by the names that kopiatomic has for them."""
+
+    def __init__(self, model: Model) -> None:
+        self.mount, self.unmount, self.mounts = model.nmount, model.unmount, model.getfsstat
+        self.is_jailed = model.is_jailed
+
+
+def unquoted(text: str) -> str:
+    """Return what a Lua string literal of ours says."""
+    data = re.sub(rb"\\(\d\d\d)", lambda found: bytes([int(found[1])]), text.encode())
+    return data.decode("utf-8", "surrogateescape")
 
 
 def within(name: str, dataset: str) -> bool:
@@ -300,6 +498,7 @@ def within(name: str, dataset: str) -> bool:
 
 
 RUNS = "/nonexistent"
+HERE = state.Place("restomic", "default")
 BUILD = view.build
 
 
@@ -316,33 +515,44 @@ def place() -> Any:
     global RUNS
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        RUNS = f"{directory}/run"
+        RUNS = f"{os.path.realpath(directory)}/run"
         os.mkdir(RUNS)
         patch.setattr(state, "RUN_ROOT", RUNS)
         patch.setattr(state, "STATE_DIRECTORY", f"{directory}/db")
-        patch.setattr(plan, "RUN_DIRECTORIES", (f"{RUNS}/kopiatomic", f"{RUNS}/restomic"))
         patch.setattr(view, "_make_like", lambda path, live: os.makedirs(path, exist_ok=True))
+        patch.setattr(view, "_date_like", lambda path, live: None)
         patch.setattr(routine.time, "sleep", lambda seconds: None)
-        patch.setattr(preflight, "need_root", lambda job: None)
+        patch.setattr(common, "need_root", lambda job: None)
         patch.setattr(process, "run", run_client)
+        patch.setattr(process, "run_hook", run_client)
+        patch.setattr(proof, "is_wanted", lambda job: job.proof)
+        patch.setattr(proof, "Reader", lambda door, *_: door)
+        patch.setattr(Restic, "base_command", lambda self, job: ["/bin/echo"])
+        patch.setattr(Restic, "proves_itself", lambda self, *_: False)
+        patch.setattr(Restic, "prove", prove)
+        patch.setattr(Restic, "likely_reason", lambda self, *_: "who knows")
         yield directory
 
 
+def prove(_client: Restic, door: Through, _job: Job, _request: object, _figures: object,
+          points: Mapping[str, bool], *_: object) -> Proof:  # fmt: skip
+    """Stand for Restic.prove, which asks the repository."""
+    return door.model.prove(points)
+
+
 def run_client(
-    door: Model, argv: Sequence[str], environment: Mapping[str, str], signals: process.Signals,
-    streams: process.Streams,
+    door: Through, argv: Sequence[str], environment: Mapping[str, str],
+    signals: process.Signals, streams: process.Streams, root: str | None = None,
 ) -> process.Ended:  # fmt: skip
-    """Stand in for process.run: the model's client, or a hook."""
-    door.call += 1
-    fault = door.faults.get(door.call, "")
+    """Stand in for process.run and run_hook: the model's client, or a hook."""
+    model = door.model
+    fault = model._next(argv[0])
     if fault == "no-start":
         raise CommandFailed(argv, "cannot be started: No such file or directory")
-    if fault in ("TERM", "INT", "HUP"):
-        send(fault)
-    if argv[0] == "chroot":
-        door.look(plan.Names("", "", os.path.dirname(argv[1])))
-        if door.moves:
-            door.rename(*door.moves)
+    if root is not None:
+        model.look(Names("", "", os.path.dirname(root)), argv[1:])
+        if model.moves and not model.moves_at:
+            model.rename(*model.moves)
     status = {"fails": 1, "fails-after": 3, "killed": -9, "killed-after": -11}.get(fault, 0)
     return process.Ended(status, 0.0, GARBAGE.encode("utf-8", "surrogateescape"), b"odd\n", b"")
 
@@ -356,6 +566,7 @@ QUIET = process.Streams(output=None, messages=None)
 def attempt(model: Model, job: Job) -> Report:
     """Do one run on the model; raises Refusal as routine.run does."""
     model.call, model.seen, model.visible, model.planned = 0, None, [], {}
+    model.pinned, model.backup = set(), None
 
     def build(door: Any, drawn: plan.Plan, *rest: Any) -> None:
         model.planned = {mount.point: mount for mount in drawn.view}
@@ -363,9 +574,18 @@ def attempt(model: Model, job: Job) -> Report:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "build", build)
+        patch.setattr(view, "make_places", model.make_places)
         patch.setattr(view, "standing_in", model.standing_in)
-        patch.setattr(view, "way_to", lambda path: [])
-        return routine.run(job, model, QUIET, ENVIRONMENT)  # type: ignore[arg-type]
+        patch.setattr(view, "_what_is", model.what_is)
+        patch.setattr(view, "_is_meant", model.is_meant)
+        ready = make_ready(job, model.door(), ENVIRONMENT)
+        return routine.run(ready._replace(job=preflight.resolve(job)), QUIET)
+
+
+def needs_of(job: Job) -> Needs:
+    """Return what the client says that it needs."""
+    ready = make_ready(job, Door(), ENVIRONMENT)
+    return ready.client.needs(job, ready.program, ready.environment, ready.script)
 
 
 def left_over(model: Model, job: str = "default") -> list[str]:
@@ -383,7 +603,7 @@ def left_over(model: Model, job: str = "default") -> list[str]:
 
 
 def complete(model: Model, report: Report) -> list[str]:
-    """Name what the client did not see as the plan has it."""
+    """Name what the client did not see or save as the plan has it."""
     drawn = report.plan
     if drawn is None or model.seen is None:
         return ["the client did not run"]
@@ -391,19 +611,46 @@ def complete(model: Model, report: Report) -> list[str]:
     moments: dict[str, set[int]] = {}
     for each in drawn.captured:
         dataset, txg = model.seen.get(each.point, ("nothing frozen", 0))
-        if dataset != each.dataset:
+        if dataset not in (each.dataset, renamed(model, each.dataset)):
             wrong.append(f"{each.point} shows {dataset} instead of {each.dataset}")
         moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
         if not any(lies_in(each.point, path) for path in drawn.paths):
             wrong.append(f"{each.point} is in none of the paths")
+        if each.point not in (model.backup or {}):
+            wrong.append(f"{each.dataset} is not in the backup")
     wrong += [f"{pool} is of several moments" for pool, txgs in moments.items() if len(txgs) != 1]
     planned = model.planned
     for point, special in model.visible:
         if any(lies_in(point, path) for path in drawn.paths):
             kind = planned[point].kind if point in planned else "unplanned"
-            if kind not in ("frozen", "gap") and not any(lies_in(point, t) for t in drawn.thawed):
+            if kind not in ("frozen", "gap") and not any(lies_in(point, t) for t in drawn.live):
                 wrong.append(f"{special} slipped into the backup at {point}")
     return wrong
 
 
-__all__ = ["JOB", "Model", "Snapshot", "attempt", "complete", "left_over", "place", "zfs"]
+def renamed(model: Model, name: str) -> str:
+    """Return what a dataset is called once the renaming has happened that a model plans."""
+    if model.moves and within(name, model.moves[0]):
+        return model.moves[1] + name[len(model.moves[0]) :]
+    return name
+
+
+def disturbs(model: Model, report: Report, job: Job) -> list[str]:
+    """Name the live mounts that nobody could unmount while the client ran, and it needs not."""
+    needs = needs_of(job)
+    places = [*SYSTEM, needs.program, needs.temporary, *needs.places, *needs.scratch]
+    places += [*needs.writable, *needs.live, *([needs.repository] if needs.repository else [])]
+    if report.plan is not None:
+        places += [each.point for each in report.plan.captured]
+    leads = {up for path in places for up in ancestors(path)}
+    mounts = {m.point: m for m in model.mounts}
+    still = {p for p, m in mounts.items() if zfs.pool_of(m.special) in model.read_only}
+    frozen = {each.point for each in report.plan.captured} if report.plan is not None else set()
+    wrong = [f"{point} is pinned" for point in model.pinned - leads - still]
+    # Of what is frozen nothing live is needed but what the client writes to.
+    written = {nearest(path, mounts) for path in (*report.plan.live, "/")} if report.plan else set()
+    wrong += [f"{point} is pinned, and frozen" for point in model.pinned & frozen - written - still]
+    return wrong
+
+
+__all__ = ["JOB", "Model", "Snapshot", "attempt", "complete", "disturbs", "left_over", "place"]

@@ -9,20 +9,22 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from unit.machines import NAMES, NEEDS
+from support.datasets import NAMES, NEEDS
 
 from kopiatomic import cli, environment, redact, state
-from kopiatomic.backup import preflight, routine
+from kopiatomic.backup import routine
 from kopiatomic.backup.plan import make_plan
-from kopiatomic.clients import base, contents, invocation, parent
+from kopiatomic.clients import client_of, make_ready, parsing, programs
+from kopiatomic.clients.base import Request, Source, Tally
+from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.restic import Restic, choose_parent
 from kopiatomic.errors import Refusal
-from kopiatomic.job import Job
+from kopiatomic.job import Job, split_words
 from kopiatomic.monitoring import check, status
 from kopiatomic.repository import drill, upkeep
 from kopiatomic.system import command, mounts, zfs
@@ -218,8 +220,8 @@ def test_client_output(output: str, messages: str, code: int) -> None:
     from kopiatomic.backup.report import Report, as_dict, as_mail
     from kopiatomic.formatting import as_json
 
-    for program in ("restomic", "kopiatomic"):
-        client = base.backend_of(program)
+    for program in programs():
+        client = client_of(program)
         encoded = [text.encode("utf-8", "surrogatepass") for text in (output, messages)]
         report = Report(program, "default", "run", 0.0)
         report.figures = client.figures(*encoded)
@@ -235,9 +237,9 @@ def test_client_output(output: str, messages: str, code: int) -> None:
 }), max_size=4))  # fmt: skip
 def test_restic_snapshots(snapshots: list[object]) -> None:
     try:
-        parent.choose(snapshots, ["/a"], "h")
+        choose_parent(snapshots, ["/a"], "h")
     except (ValueError, KeyError, TypeError):
-        return  # these, find() expects
+        return  # these, Restic.parent() expects
 
 
 RESTIC_LIST = json.dumps([{"id": "ab", "paths": ["/a"], "time": "2026-01-02T03:04:05Z"}])
@@ -252,6 +254,9 @@ def answer(good: str) -> st.SearchStrategy[str]:
     return st.one_of(mangled(st.just(good)), JSON.map(json.dumps), CHANCE.map(
         lambda chance: json.dumps([_entry(chance, ("id", "paths", "time", "source", "startTime",
                                                    "rootEntry", "type", "summ", "entries"))])))
+
+
+JOBS = (Job("restomic"), Job("kopiatomic"))
 
 
 class Printer:
@@ -271,14 +276,14 @@ class Printer:
       answer(KOPIA_FILES))  # fmt: skip
 def test_repository_contents(snapshots: str, listing: str, manifests: str, shown: str) -> None:
     chance = random.Random(1)
-    source = contents.Source("ab", "/a", 0.0)
+    source = Source("ab", "/a", 0.0)
     root = {"type": "d", "obj": "k", "summ": {"files": 2}}
     for ask in (
-        lambda: contents.restic_sources(Printer(snapshots), "h"),
-        lambda: contents.restic_files(Printer(listing), contents.Tally(source), 2, 9, chance),
-        lambda: contents.kopia_sources(Printer(manifests)),
-        lambda: contents.kopia_files(
-            Printer(shown), contents.Tally(replace(source, root=root, path="/a")), 2, 9, chance),
+        lambda: Restic().sources(Printer(snapshots), JOBS[0], {}),
+        lambda: Restic().files(Printer(listing), Tally(source), 2, 9, chance),
+        lambda: Kopia().sources(Printer(manifests), JOBS[1], {}),
+        lambda: Kopia().files(
+            Printer(shown), Tally(source._replace(root=root, path="/a")), 2, 9, chance),
     ):  # fmt: skip
         try:
             for each in ask():
@@ -291,7 +296,7 @@ def test_repository_contents(snapshots: str, listing: str, manifests: str, shown
     ANY_TEXT, mangled(st.sampled_from(["2026-01-02T03:04:05.123456789+01:00", "20260102Z"])),
 ))  # fmt: skip
 def test_client_times(text: str) -> None:
-    when = contents.nanoseconds(text)
+    when = parsing.nanoseconds(text)
     assert when is None or isinstance(when, int)
 
 
@@ -310,19 +315,21 @@ WORDS = st.one_of(
 
 @fuzz("wrapper_strings", WORDS, WORDS, st.booleans(), st.sampled_from(["restomic", "kopiatomic"]))
 def test_wrapper_strings(text: str, options: str, plain: bool, program: str) -> None:
-    job = Job(program, targets=("p",), plain=plain, command=preflight.split_words(text, "-c"),
-              options=preflight.split_words(options, "-o"))  # fmt: skip
+    job = Job(program, targets=("p",), plain=plain, command=split_words(text, "-c"),
+              options=split_words(options, "-o"))  # fmt: skip
     inherited = {"RESTIC_REPOSITORY": text, "RESTIC_PASSWORD": text, "KOPIA_PASSWORD": options}
-    environment = base.client_environment(job, inherited, None)
+    client = client_of(program)
+    environment = client.environment(job, inherited)
     hide = redact.redactor(environment, [*job.command, *job.options])
     hide(text + options)
-    drawn = make_plan(job, *SMALL, NAMES, base.needs_of(job, "/bin/sh", environment))
-    words = base.client_command(job, drawn, 1.0, None, captured=True)
+    drawn = make_plan(job, *SMALL, NAMES, client.needs(job, "/bin/sh", environment))
+    words = client.backup_command(job, Request(drawn.paths, drawn.live, 1.0))
     assert words[-1] == "/p"
     assert all(isinstance(word, str) for word in words)
-    invocation.repository_words(job.program, job.options)
-    invocation.base_command(job)
-    preflight.client_program(job)
+    client.about_repository(job.options)
+    client.by_hand(job)("unlock")
+    client.base_command(job)
+    make_ready(job, _machine(), inherited)  # type: ignore[arg-type]
 
 
 SMALL = ([zfs.Dataset("p", "filesystem", True, "on", False, "-", "-")],
@@ -332,7 +339,8 @@ FLAGS = st.sampled_from([
     "-a", "-c", "-e", "-h", "-j", "-n", "-o", "-p", "-q", "-r", "-s", "-v", "-x", "--live",
     "--plain", "--json", "--status", "--check", "--max-age", "--expect", "--sweep", "--verbose",
     "--periodic", "--datasets", "--excludes", "--upkeep", "--verify", "--maintenance", "--forget",
-    "--prune", "--drill", "--seed", "--size-limit", "--", "-", "--ex", "--max-age=nan", "-jx",
+    "--prune", "--drill", "--seed", "--size-limit", "--wait", "--wait=4h", "--wait=²", "--", "-",
+    "--ex", "--max-age=nan", "-jx",
     "--size-limit=1e9G", "--drill=²", "--verify=inf", "p", "p/a", "/", "/bin/true", "true", "5",
     "restomic/default", "..", "-c/bin/true", "--seed=-1", "--max-age=1e308",
 ])  # fmt: skip

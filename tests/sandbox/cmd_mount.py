@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+import time
 
 from sandbox.mounts import Mount, MountError, Table, may_mount, resolve
 from sandbox.standin import options, split_commas, warn
@@ -65,15 +66,24 @@ def _list(types: list[str], json: bool, verbose: bool, fstab: bool) -> int:
         unwanted = [types[0][2:], *types[1:]] if types[0].startswith("no") else []
         mounts = [m for m in mounts if (not wanted or m.fstype in wanted)
                   and m.fstype not in unwanted]
+    if verbose and not fstab:
+        # getmntinfo(3) with MNT_WAIT: each is asked, and some never answer.
+        if any(m.answer == "hangs" for m in mounts):
+            while True:
+                time.sleep(3600)
+        mounts = [m for m in mounts if m.answer != "fails"]
     if fstab:
         text = "".join(fstab_line(m) for m in mounts)
     else:
         mounts = [m for m in mounts if verbose or not m.hidden]
+        users = _users()
+        if any(m.owner and m.owner not in users for m in mounts):
+            _crash()
         if json:
-            lines = ", ".join(_json(m, verbose) for m in mounts)
+            lines = ", ".join(_json(m, verbose, users.get(m.owner, "")) for m in mounts)
             text = f'{{"mount": {{"mounted": [{lines}]}}}}\n'
         else:
-            text = "".join(_line(m, verbose) for m in mounts)
+            text = "".join(_line(m, verbose, users.get(m.owner, "")) for m in mounts)
     sys.stdout.flush()
     # Not sys.stdout: names are bytes, and a path need not be UTF-8.
     data = text.encode("utf-8", "surrogateescape")
@@ -99,18 +109,36 @@ def _pad(word: str) -> str:
         "\t" if size < 24 else " ")
 
 
-def _line(mount: Mount, verbose: bool) -> str:
-    words = [mount.fstype, *mount.options]
+def _users() -> dict[int, str]:
+    with open("/etc/passwd") as lines:
+        found = [line.split(":") for line in lines]
+    return {int(words[2]): words[0] for words in reversed(found)}
+
+
+def _crash() -> None:
+    """As mount(8) does when it has no name for who mounted something."""
+    import resource
+    import signal
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _line(mount: Mount, verbose: bool, user: str) -> str:
+    words = [mount.fstype, *mount.options, *([f"mounted by {user}"] if mount.owner else [])]
     if verbose:
         words += [f"fsid {mount.fsid}", "vnodes: count 1 "]
     return f"{mount.special} on {mount.node} ({', '.join(words)})\n"
 
 
-def _json(mount: Mount, verbose: bool) -> str:
+def _json(mount: Mount, verbose: bool, user: str) -> str:
     text = (f'{{"special":"{_escape(mount.special)}","node":"{_escape(mount.node)}",'
             f'"fstype":"{mount.fstype}"')
     if mount.options:
         text += ', "opts": [' + ",".join(f'"{name}"' for name in mount.options) + "]"
+    if mount.owner:
+        text += f',"mounter":"{user}"'
     if verbose:
         text += f',"fsid":"{mount.fsid}", "vnodes": {{"count":1}}'
     return text + "}"
@@ -136,35 +164,52 @@ def _mount(fstype: str, words: list[str], special: str, node: str) -> int:
         return 1
     if fstype == "nullfs":
         arguments = ["-o", ",".join(words)] if words else []
-        return mount_nullfs([*arguments, special, target])
+        status = mount_nullfs([*arguments, special, target])
+        if not status:
+            _tell_mountd()
+        return status
     try:
         with State() as state:
             if not may_mount(state):
                 raise MountError(target, errno.EPERM)
             if fstype == "zfs":
-                _mount_zfs(state, words, special, target)
+                mount_zfs(state, _flags(words, target), special, target)
             elif fstype == "devfs":
                 rules = [w.partition("=")[2] for w in words if w.startswith("ruleset=")]
-                Table(state).devfs(target, rules[-1] if rules else "")
+                Table(state).devfs(target, rules[-1] if rules else "", _flags(words, target))
             else:
                 Table(state).special(special, target, fstype, _flags(words, target))
     except MountError as error:
         warn(f"mount: {error.path}: {error.text}")
         return 1
+    _tell_mountd()
     return 0
 
 
-def _mount_zfs(state: State, words: list[str], special: str, target: str) -> None:
+def _tell_mountd() -> None:
+    """mount(8) has mountd(8) read its exports anew after each mount; nmount(2) does not."""
+    import fcntl
+    import signal
+
+    try:
+        with open("/var/run/mountd.pid") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.kill(int(file.read()), signal.SIGHUP)
+    except (OSError, ValueError):
+        pass
+
+
+def mount_zfs(state: State, flags: frozenset[str], special: str, target: str,
+              hidden: bool = False) -> None:
+    """Mount a dataset or a snapshot on a directory; MountError."""
+    if "@" in special:
+        Table(state).snapshot(special, target, flags, hidden)
+        return
     from sandbox.datasets import World
 
     world = World(state)
-    flags = _flags(words, target)
-    if "@" in special:
-        snapshot = world.snapshot(special)
-        if not snapshot:
-            raise MountError(special, errno.ENOENT)
-        world.mount_snapshot(snapshot, target)
-        return
     dataset = world.datasets.get(special)
     if not dataset:
         raise MountError(special, errno.ENOENT)
@@ -172,7 +217,7 @@ def _mount_zfs(state: State, words: list[str], special: str, target: str) -> Non
         raise MountError(special, errno.EBUSY)
     if dataset.locked or world.value(dataset, "jailed")[0] == "on":
         raise MountError(special, errno.EPERM)
-    world.mount(dataset, target, flags)
+    world.mount(dataset, target, flags, hidden)
 
 
 def _flags(words: list[str], target: str) -> frozenset[str]:
@@ -211,5 +256,5 @@ def mount_nullfs(arguments: list[str]) -> int:
     except MountError as error:
         warn(f"mount_nullfs: {error.path}: {error.text}")
         # Only a source that cannot be resolved is a usage error; zfs answers inside State.
-        return 64 if error.code == errno.ENOENT and "/.zfs" in error.path else 1
+        return 64 if error.code in (errno.ENOENT, errno.EBUSY) and "/.zfs" in error.path else 1
     return 0

@@ -90,7 +90,8 @@ def kldload(arguments: list[str]) -> int:
     with State() as state:
         for module in rest:
             name = module.removesuffix(".ko")
-            if name not in ("zfs", "nullfs"):
+            loads = state.flag("loadable") or state.flag(name)
+            if name not in ("zfs", "nullfs") or not loads:
                 warn(f"kldload: can't load {module}: No such file or directory")
                 status = 1
             elif state.flag(name) and "n" not in given:
@@ -105,11 +106,7 @@ def sysctl(arguments: list[str]) -> int:
     """sysctl [-i] [-n] name ..."""
     given, rest = options(arguments, "inqaeAx", "")
     with State() as state:
-        known = dict(SYSCTL)
-        known["security.jail.jailed"] = state.meta("jailed")
-        known["kern.hostname"] = os.uname().nodename
-        if state.flag("zfs"):
-            known["vfs.zfs.version.module"] = VERSION
+        known = sysctls(state)
     status = 0
     for name in rest:
         if name in known:
@@ -118,6 +115,16 @@ def sysctl(arguments: list[str]) -> int:
             warn(f"sysctl: unknown oid '{name}'")
             status = 1
     return status
+
+
+def sysctls(state: State) -> dict[str, str]:
+    """All that there are, with their values."""
+    known = dict(SYSCTL)
+    known["security.jail.jailed"] = state.meta("jailed")
+    known["kern.hostname"] = os.uname().nodename
+    if state.flag("zfs"):
+        known["vfs.zfs.version.module"] = VERSION
+    return known
 
 
 def jail(arguments: list[str]) -> int:

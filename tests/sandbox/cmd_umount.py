@@ -58,6 +58,7 @@ def _one(table: Table, word: str, force: bool) -> bool:
 def _find(table: Table, word: str) -> Mount | None:
     """The latest mount by mount point, by special or by file system id."""
     mounts = list(reversed(table.all()))
+    word = word.rstrip("/") or word
     real = os.path.realpath(word)
     # The name as it is comes first; only what the table does not have is looked up by statfs(2).
     for wanted in (lambda m: m.node == word, lambda m: m.special == word,

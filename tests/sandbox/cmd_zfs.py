@@ -11,7 +11,7 @@ MODULES = {
     "release": "zfs_snapshot", "program": "zfs_program", "create": "zfs_change",
     "set": "zfs_change", "inherit": "zfs_change", "clone": "zfs_change", "rename": "zfs_change",
     "mount": "zfs_change", "unmount": "zfs_change", "umount": "zfs_change",
-    "load-key": "zfs_change", "unload-key": "zfs_change",
+    "rollback": "zfs_change", "load-key": "zfs_change", "unload-key": "zfs_change",
 }
 VERSION = "zfs-2.2.6-FreeBSD_g33174af15\nzfs-kmod-2.2.6-FreeBSD_g33174af15"
 TAIL = """
@@ -33,7 +33,8 @@ USAGES = {
                "\t    <pool> <program file> [lua args...]",
     "mount": "\n\tmount [-flvO] [-o opts] <-a | filesystem>",
     "set": "<property=value> ... <filesystem|volume|snapshot> ...",
-    "rename": "-u [-f] <filesystem> <filesystem>",
+    "rename": "[-f] <filesystem|volume|snapshot> <filesystem|volume|snapshot>",
+    "rollback": "[-rRf] <snapshot>",
     "hold": "[-r] <tag> <snapshot> ...",
     "release": "[-r] <tag> <snapshot> ...",
 }

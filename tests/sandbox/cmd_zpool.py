@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sandbox.datasets import MountError, World
+from sandbox.datasets import MountError, World, cannot_unmount
+from sandbox.mounts import AUTOMOUNT
 from sandbox.standin import options, split_commas, warn
 from sandbox.state import State, new_guid
 from sandbox.zfs_change import properties
@@ -48,20 +49,21 @@ def _create(world: World, arguments: list[str]) -> int:
     return 0
 
 
-def _unmount_all(world: World, pool: str, force: bool, verb: str) -> int:
-    """Everything of a pool goes, what was mounted last first."""
+def _unmount_all(world: World, pool: str, force: bool) -> int:
+    """Everything of a pool goes, snapshots too, the last mount point in the alphabet first."""
     members = {d.id for d in world.below(pool)}
-    for mount in reversed(world.table.all()):
-        if mount.fstype == "zfs" and mount.dataset in members and mount.kernel != -2:
-            try:
-                world.table.remove(mount, force)
-            except MountError as error:
-                warn(f"cannot unmount '{error.path}': pool or dataset is busy")
-                return 1
+    found = [m for m in world.table.all()
+             if m.fstype == "zfs" and m.dataset in members and m.kernel != AUTOMOUNT]
+    for mount in sorted(found, key=lambda m: m.node, reverse=True):
+        try:
+            world.table.unmount(mount.node, force)
+        except MountError as error:
+            warn(cannot_unmount(MountError(mount.node, error.code)))
+            return 1
     return 0
 
 
-def _missing(world: World, words: list[str], verb: str) -> bool:
+def _missing(world: World, words: list[str]) -> bool:
     if words and words[0] in world.pools:
         return False
     warn(f"cannot open '{words[0] if words else ''}': no such pool")
@@ -70,7 +72,10 @@ def _missing(world: World, words: list[str], verb: str) -> bool:
 
 def _destroy(world: World, arguments: list[str]) -> int:
     given, words = options(arguments, "f", "")
-    if _missing(world, words, "destroy") or _unmount_all(world, words[0], "f" in given, "destroy"):
+    if _missing(world, words):
+        return 1
+    if _unmount_all(world, words[0], "f" in given):
+        warn(f"could not destroy '{words[0]}': could not unmount datasets")
         return 1
     for dataset in reversed(world.below(words[0])):
         world.forget(dataset)
@@ -80,7 +85,7 @@ def _destroy(world: World, arguments: list[str]) -> int:
 
 def _export(world: World, arguments: list[str]) -> int:
     given, words = options(arguments, "fa", "")
-    if _missing(world, words, "export") or _unmount_all(world, words[0], "f" in given, "export"):
+    if _missing(world, words) or _unmount_all(world, words[0], "f" in given):
         return 1
     world.state.run("update pools set exported = 1, readonly = 0, altroot = '' where name = ?",
                     words[0])
@@ -118,7 +123,7 @@ def _list(world: World, arguments: list[str]) -> int:
     if world.state.flag("jailed"):
         return 0
     rows = []
-    for name, altroot, readonly, full in world.pools.values():
+    for name, altroot, readonly, full in sorted(world.pools.values()):
         if words and name not in words:
             continue
         values = {

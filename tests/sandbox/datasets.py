@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sandbox.mounts import Mount, MountError, Table, fsid
@@ -18,7 +19,8 @@ INHERITED = {
     "devices": "on", "keyformat": "none", "aclmode": "discard", "aclinherit": "restricted",
     "primarycache": "all", "sync": "standard", "copies": "1",
 }
-OWN = {"canmount": "on", "quota": "0", "reservation": "0", "keylocation": "none"}
+OWN = {"canmount": "on", "quota": "0", "reservation": "0", "refreservation": "0",
+       "keylocation": "none"}
 CHOICES = {
     "snapdir": ("hidden", "visible"), "canmount": ("on", "off", "noauto"),
     "readonly": ("on", "off"), "atime": ("on", "off"), "exec": ("on", "off"),
@@ -29,10 +31,11 @@ READ_ONLY = (
     "compressratio", "mounted", "origin", "clones", "defer_destroy", "userrefs", "keystatus",
     "encryption", "encryptionroot", "written", "logicalused", "name",
 )
-NUMERIC = ("used", "available", "referenced", "refer", "quota", "reservation", "recordsize",
-           "volsize", "written", "logicalused")
+NUMERIC = ("used", "available", "referenced", "refer", "quota", "reservation", "refreservation",
+           "recordsize", "volsize", "written", "logicalused")
 ALIASES = {"avail": "available", "refer": "referenced", "zoned": "jailed", "ratio": "compressratio"}
 SIZE = 98304
+AVAILABLE = 7806648320
 
 
 class Dataset:
@@ -88,6 +91,7 @@ class World:
         self._loaded: dict[str, list[Snapshot]] | None = None
         self._snapprops: dict[int, dict[str, str]] | None = None
         self._holds: dict[int, int] | None = None
+        self._roomless: set[int] | None = None
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -139,8 +143,26 @@ class World:
         return [d.name for d in self.datasets.values() if d.origin == snapshot.id]
 
     def busy(self, snapshot: Snapshot) -> bool:
-        """Whether it is mounted anywhere, other than by having been looked at."""
-        return any(m.snapshot == snapshot.id and m.kernel != -2 for m in self.mounts)
+        """Whether it is mounted anywhere, also by having been looked at: ZFS's long hold."""
+        return bool(self.table.of_snapshot(snapshot.id))
+
+    def let_go(self, snapshots: Iterable[Snapshot]) -> None:
+        """Unmount snapshots by force, as zfs destroy does before it looks; zfs_unmount_snap().
+
+        One with a nullfs on it stays, and then is busy.
+        """
+        for snapshot in snapshots:
+            for mount in self.table.of_snapshot(snapshot.id):
+                try:  # noqa: SIM105
+                    self.table.remove(mount, force=True)
+                except MountError:
+                    pass
+
+    def roomless(self, what: Dataset) -> bool:
+        """Whether a snapshot of it finds no room: a test says so, or what it has reserved."""
+        if self._roomless is None:
+            self._roomless = {row[0] for row in self.state.rows("select dataset from roomless")}
+        return what.id in self._roomless or _bytes(self._own(what, "refreservation")[0]) > AVAILABLE
 
     # -- properties --------------------------------------------------------------------------
 
@@ -217,7 +239,7 @@ class World:
         root = self.by_id.get(what.encroot or 0)
         values = {
             "name": what.name, "type": what.kind, "creation": str(what.creation),
-            "createtxg": str(what.txg), "guid": str(what.guid), "available": "7806648320",
+            "createtxg": str(what.txg), "guid": str(what.guid), "available": str(AVAILABLE),
             "referenced": str(SIZE), "written": str(SIZE), "compressratio": "1.00x",
             "keystatus": locked if what.encroot is not None else "-",
             "encryption": "aes-256-gcm" if what.encroot is not None else "off",
@@ -257,19 +279,13 @@ class World:
                 flags.add(flag)
         return frozenset(flags)
 
-    def mount(self, what: Dataset, node: str, options: Iterable[str] = ()) -> Mount:
+    def mount(self, what: Dataset, node: str, options: Iterable[str] = (),
+              hidden: bool = False) -> Mount:
         """Mount a file system on an existing directory."""
         mount = Mount(what.name, node, "zfs", self.flags(what) | set(options), fsid(what.guid),
-                      dataset=what.id)
+                      hidden=hidden, dataset=what.id)
         self.mounted.add(what.name)
         return self.table.add(self.state.store.dataset(what.id), mount)
-
-    def mount_snapshot(self, what: Snapshot, node: str) -> Mount:
-        """Mount a snapshot itself, as `mount -t zfs fs@snap` does."""
-        flags = frozenset({"local", "noatime", "read-only", "nfsv4acls"})
-        mount = Mount(what.name, node, "zfs", flags, fsid(what.guid), dataset=what.of.id,
-                      snapshot=what.id)
-        return self.table.add(self.state.store.snapshot(what.of.id, what.id), mount)
 
     def why_not(self, what: Dataset) -> str:
         """Why `zfs mount` would refuse, or nothing."""
@@ -303,12 +319,21 @@ class World:
         for dataset in sorted(found, key=lambda d: (self.mountpoint(d)[0], d.name)):
             self.mount_at_property(dataset)
 
-    def unmount(self, what: Dataset, force: bool = False) -> None:
-        """Take it away from wherever it is mounted, which may be several places."""
-        for mount in reversed(self.table.all()):
-            if mount.fstype == "zfs" and mount.dataset == what.id and mount.kernel != -2:
-                self.table.remove(mount, force)
+    def unmount(self, what: Dataset, force: bool = False) -> bool:
+        """Take it away from wherever it is mounted; its snapshots stay. Says if it was mounted.
+
+        By the name that was written down when it was mounted, wherever that leads by now:
+        libzfs's unmount_one() knows nothing else.
+        """
+        found = [m for m in reversed(self.table.all())
+                 if m.fstype == "zfs" and m.dataset == what.id and not m.snapshot]
+        for mount in found:
+            try:
+                self.table.unmount(mount.node, force)
+            except MountError as error:
+                raise MountError(mount.node, error.code) from error
         self.mounted.discard(what.name)
+        return bool(found)
 
     # -- making ------------------------------------------------------------------------------
 
@@ -346,17 +371,20 @@ class World:
 
     def take(self, wanted: list[tuple[Dataset, str]], props: dict[str, str], txg: int) -> None:
         """Make snapshots, all in one transaction group; the caller has checked everything."""
-        moment = now()
         pairs = []
         for dataset, short in wanted:
-            number = self.state.run(
-                "insert into snapshots (dataset, name, creation, txg, guid) values (?, ?, ?, ?, ?)",
-                dataset.id, short, moment, txg, new_guid())
+            number = self.note(dataset, short, txg)
             self.state.many("insert into snapprops values (?, ?, ?)",
                             ((number, key, value) for key, value in props.items()))
             if dataset.kind == "filesystem":
                 pairs.append((dataset.id, number))
         self.state.store.take(pairs)
+
+    def note(self, dataset: Dataset, short: str, txg: int) -> int:
+        """Write down a snapshot whose files the caller has yet to take."""
+        return self.state.run(
+            "insert into snapshots (dataset, name, creation, txg, guid) values (?, ?, ?, ?, ?)",
+            dataset.id, short, now(), txg, new_guid())
 
     def drop(self, unwanted: list[Snapshot]) -> None:
         """Forget snapshots; their files are the caller's to drop, after the commit."""
@@ -366,4 +394,17 @@ class World:
                             ((s.id,) for s in unwanted))
 
 
-__all__ = ["Dataset", "MountError", "Snapshot", "World"]
+def cannot_unmount(error: MountError) -> str:
+    """What zfs(8) and zpool(8) say of it; libzfs's unmount_one()."""
+    reason = "pool or dataset is busy" if error.code == errno.EBUSY else "unmount failed"
+    return f"cannot unmount '{error.path}': {reason}"
+
+
+def _bytes(size: str) -> int:
+    """A size with or without its unit; `none` is 0."""
+    if size[-1:].upper() in "KMGTP":
+        return int(float(size[:-1]) * 1024 ** ("KMGTP".index(size[-1].upper()) + 1))
+    return int(size) if size.isdigit() else 0
+
+
+__all__ = ["Dataset", "MountError", "Snapshot", "World", "cannot_unmount"]

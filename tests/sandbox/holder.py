@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from sandbox import kernel, rootfs
 from sandbox.datasets import World
-from sandbox.mounts import Mount, Table, plain
+from sandbox.mounts import Mount, Table, fsid, plain
 from sandbox.state import INSIDE, PROC, State, new_guid
 
 FLAGS_UFS = frozenset({"local", "noatime", "soft-updates"})
@@ -149,6 +149,8 @@ def _boot() -> None:
     """Begin a new mount table: what rc(8) does, as far as it concerns us."""
     with State() as state:
         state.run("delete from mounts")
+        # After a boot the same numbers are given out again, to other mounts.
+        state.set_meta("fsid", "0")
         state.run("update datasets set locked = 1 where encroot is not null")
         state.set_meta("nullfs", "0")
         root = state.meta("root_dataset")
@@ -164,7 +166,7 @@ def _boot() -> None:
 def _record_root(world: World, root: str) -> None:
     if root:
         dataset = world.datasets[root]
-        mount = Mount(root, "/", "zfs", world.flags(dataset), f"{dataset.guid:016x}",
+        mount = Mount(root, "/", "zfs", world.flags(dataset), fsid(dataset.guid),
                       dataset=dataset.id)
         world.mounted.add(root)
         _record(world.table, mount)

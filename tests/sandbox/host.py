@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sandbox.rootfs import LIBC
+from sandbox.rootfs import LACKS, LIBC, LOADS
 from sandbox.state import State, create_state
 
 PACKAGE = Path(__file__).resolve().parent
@@ -234,7 +234,7 @@ class Host:
     def commands(self) -> list[list[str]]:
         """Every stand-in that was started since the last `forget_commands`, with arguments.
 
-        A mount that a program made by nmount(2) is among them as `nmount`.
+        System calls that a program made by ctypes are among them: `nmount`, `fstype=zfs`, ...
         """
         lines = (self.directory / "commands.log").read_text().splitlines()
         return [json.loads(line) for line in lines]
@@ -248,24 +248,71 @@ class Host:
         return (self.directory / "violations.log").read_text().splitlines()
 
     def kernel(self, *, jailed: bool | None = None, zfs: bool | None = None,
-               nullfs: bool | None = None) -> None:
-        """Put the machine into a jail, or take modules out of its kernel."""
+               nullfs: bool | None = None, loadable: bool | None = None) -> None:
+        """Put the machine into a jail, or take modules out of its kernel.
+
+        nullfs loads itself at the first mount, unless there is no module to load.
+        """
         with State(str(self.directory)) as state:
-            for key, value in (("jailed", jailed), ("zfs", zfs), ("nullfs", nullfs)):
+            for key, value in (("jailed", jailed), ("zfs", zfs), ("nullfs", nullfs),
+                               ("loadable", loadable)):
                 if value is not None:
                     state.set_meta(key, str(int(value)))
 
     def nmount(self, there: bool) -> None:
-        """Give the host's python nmount(2), which it has at first, or take it away."""
+        """Give the host's python ctypes and with it the system calls, as at first, or take it."""
         packages = next((self.root / "usr/local/lib").glob("python*/site-packages"))
-        (packages / f"{LIBC}.pth").write_text(f"import {LIBC}\n" if there else "")
+        (packages / f"{LIBC}.pth").write_text(LOADS if there else LACKS)
+
+    def calls_by_program(self, wanted: bool = True) -> None:
+        """Have programs stand for nmount, unmount and getfsstat, or not, as at first.
+
+        They are in /usr/libexec/syscall, where a test can put wrappers in front of them. They
+        are children of who makes the call, and their status is the number of the error.
+        """
+        path = self.directory / "by_program"
+        if wanted:
+            path.touch()
+        else:
+            path.unlink(missing_ok=True)
+
+    def file_system(self, node: str, *, answer: str | None = None, owner: int | None = None
+                    ) -> None:
+        """Say how what is mounted on a directory answers statfs(2), and who mounted it.
+
+        answer: `hangs` (a dead server: mount -v, MNT_WAIT and statfs(2) wait for ever), `fails`
+        (EIO: not in `mount -v` nor with MNT_WAIT), or nothing. owner: the number of a user; when
+        /etc/passwd has none of it, mount(8) crashes.
+        """
+        with State(str(self.directory)) as state:
+            for column, value in (("answer", answer), ("owner", owner)):
+                if value is not None:
+                    state.run(f"update mounts set {column} = ? where node = ?", value, node)
+
+    def room(self, dataset: str, there: bool) -> None:
+        """Say whether a snapshot of a dataset finds room, which a refreservation can take."""
+        with State(str(self.directory)) as state:
+            row = state.one("select id from datasets where name = ?", dataset)
+            state.run("delete from roomless where dataset = ?", row[0])
+            if not there:
+                state.run("insert into roomless values (?)", row[0])
 
     def pool(self, name: str, *, full: bool | None = None, readonly: bool | None = None) -> None:
-        """Make a pool full (no snapshot fits any more) or read-only, or undo that."""
+        """Make a pool full (no snapshot fits any more) or read-only, or undo that.
+
+        zfs(8) refuses then, and the mount table says read-only; files can be written all the
+        same. `zpool export` and `zpool import -o readonly=on` do it in earnest.
+        """
         with State(str(self.directory)) as state:
             for column, value in (("full", full), ("readonly", readonly)):
                 if value is not None:
                     state.run(f"update pools set {column} = ? where name = ?", int(value), name)
+            if readonly is not None:
+                # As after such an import: every mount of it says so.
+                where = ("fstype = 'zfs' and snapshot is null and dataset in (select id from"
+                         " datasets where name = ?1 or name like ?1 || '/%')")
+                change = "flags || ' read-only'" if readonly else "replace(flags, 'read-only', '')"
+                state.run(f"update mounts set flags = {change} where {where}", name)
 
     def receive_property(self, dataset: str, name: str, value: str) -> None:
         """Set a property as `zfs receive` does: its source is `received`."""

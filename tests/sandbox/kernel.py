@@ -10,6 +10,7 @@ import struct
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NOEXEC = 8
+MS_NOSYMFOLLOW = 256
 MS_REMOUNT = 32
 MS_NOATIME = 1024
 MS_BIND = 4096
@@ -55,7 +56,12 @@ def bind(source: str, target: str, flags: int = 0) -> None:
     """Bind source on target; the flags of a bind only take effect by a second call."""
     mount(source, target, flags=MS_BIND | (flags & MS_REC))
     if flags & ~MS_REC:
-        mount("none", target, flags=MS_BIND | MS_REMOUNT | (flags & ~MS_REC))
+        rebind(target, flags & ~MS_REC)
+
+
+def rebind(target: str, flags: int) -> None:
+    """Change the flags of a bind."""
+    mount("none", target, flags=MS_BIND | MS_REMOUNT | flags)
 
 
 def umount(target: str, flags: int = 0) -> None:
@@ -124,10 +130,15 @@ def mount_id(path: str, proc: str) -> int:
     except OSError:
         return -1
     try:
-        with open(f"{proc}/self/fdinfo/{descriptor}") as lines:
-            for line in lines:
-                if line.startswith("mnt_id:"):
-                    return int(line.split()[1])
+        return mount_id_of(descriptor, proc)
     finally:
         os.close(descriptor)
+
+
+def mount_id_of(descriptor: int, proc: str) -> int:
+    """The kernel's number of the mount that an open file is on."""
+    with open(f"{proc}/self/fdinfo/{descriptor}") as lines:
+        for line in lines:
+            if line.startswith("mnt_id:"):
+                return int(line.split()[1])
     return -1

@@ -1,8 +1,10 @@
 """The mount table and the operations on it; every visible mount is a real Linux mount.
 
 Not imitated: the `.zfs` directory itself, since Linux offers no hidden directory. Only
-mount_nullfs and `mount -t nullfs` understand a source below `MOUNT POINT/.zfs/snapshot/NAME`;
-`ls /home/.zfs/snapshot` finds nothing.
+mount_nullfs, `mount -t nullfs` and nmount(2) understand a source below
+`MOUNT POINT/.zfs/snapshot/NAME`; `ls /home/.zfs/snapshot` finds nothing. And a file that is
+open in a mount taken away by force can be read on, where FreeBSD answers EIO: Linux only
+detaches the mount.
 """
 
 from __future__ import annotations
@@ -27,6 +29,14 @@ NAMES = (
 FSTAB_ORDER = ("noexec", "nosuid", "noatime", "nosymfollow", "nfsv4acls")
 AUTOMOUNT = -2
 PENDING = -1
+LONGEST = 1023
+
+# vfc_typenum of file systems that get a number in the order of mounting, vfs_getnewfsid().
+TYPES = {"nullfs": 0x29, "devfs": 0x71, "tmpfs": 0x87, "procfs": 0x02}
+ZFS_TYPE = 0xDE
+
+COLUMNS = ("id, special, node, fstype, flags, hidden, fsid, dataset, snapshot, lower, kernel,"
+           " owner, answer")
 
 
 class MountError(Exception):
@@ -40,7 +50,8 @@ class MountError(Exception):
     @property
     def text(self) -> str:
         """As FreeBSD words it, which is not always how Linux does."""
-        words = {errno.EBUSY: "Device busy", errno.EDEADLK: "Resource deadlock avoided"}
+        words = {errno.EBUSY: "Device busy", errno.EDEADLK: "Resource deadlock avoided",
+                 errno.ENODEV: "Operation not supported by device"}
         return words.get(self.code) or os.strerror(self.code)
 
 
@@ -50,7 +61,7 @@ class Mount:
     def __init__(self, special: str, node: str, fstype: str, flags: frozenset[str], fsid: str, *,
                  number: int = 0, hidden: bool = False, dataset: int | None = None,
                  snapshot: int | None = None, lower: int | None = None,
-                 kernel: int = PENDING) -> None:
+                 kernel: int = PENDING, owner: int = 0, answer: str = "") -> None:
         self.id = number
         self.special = special
         self.node = node
@@ -62,6 +73,8 @@ class Mount:
         self.snapshot = snapshot
         self.lower = lower
         self.kernel = kernel
+        self.owner = owner
+        self.answer = answer
 
     @property
     def options(self) -> list[str]:
@@ -74,31 +87,53 @@ class Mount:
         first = "ro" if "read-only" in self.flags else "rw"
         return ",".join([first] + [name for name in FSTAB_ORDER if name in self.flags])
 
+    @property
+    def device(self) -> int:
+        """st_dev on it, unsigned: all of the fsid for ZFS, the first half for anything else."""
+        data = bytes.fromhex(self.fsid)
+        return int.from_bytes(data if self.fstype == "zfs" else data[:4], "little")
+
 
 class Table:
     """The mount table of a host whose state is locked."""
 
     def __init__(self, state: State) -> None:
         self.state = state
-        if state.may_write:
+        if state.may_write and state.flag("changing"):
             self._reconcile()
 
     def all(self) -> list[Mount]:
         """In the order in which things were mounted."""
-        query = ("select id, special, node, fstype, flags, hidden, fsid, dataset, snapshot, lower,"
-                 " kernel from mounts order by id")
+        return self._where("1")
+
+    def _where(self, condition: str, *values: object) -> list[Mount]:
+        rows = self.state.rows(
+            f"select {COLUMNS} from mounts where {condition} order by id", *values)
         return [
-            Mount(r[1], r[2], r[3], frozenset(r[4].split()), r[6], number=r[0], hidden=bool(r[5]),
-                  dataset=r[7], snapshot=r[8], lower=r[9], kernel=r[10])
-            for r in self.state.rows(query)
+            Mount(_read(r[1]), _read(r[2]), r[3], frozenset(r[4].split()), r[6], number=r[0],
+                  hidden=bool(r[5]), dataset=r[7], snapshot=r[8], lower=r[9], kernel=r[10],
+                  owner=r[11], answer=r[12])
+            for r in rows
         ]
 
     def holding(self, path: str) -> Mount | None:
         """The mount that an existing path is on, asked of the kernel."""
         from sandbox.kernel import mount_id
 
-        number = mount_id(path, PROC)
-        return next((m for m in reversed(self.all()) if m.kernel == number), None)
+        return self.numbered(mount_id(path, PROC))
+
+    def numbered(self, kernel: int) -> Mount | None:
+        """The mount of a number of the kernel's.
+
+        The Linux userland is many Linux mounts, but one mount of the fake host.
+        """
+        seen = _kernel_mounts() if not self._where("kernel = ?", kernel) else {}
+        for _ in range(len(seen) + 1):
+            found = self._where("kernel = ?", kernel)
+            if found:
+                return found[-1]
+            kernel = seen.get(kernel, (-1, ""))[0]
+        return None
 
     def add(self, source: str, mount: Mount, rec: bool = False, fstype: str = "") -> Mount:
         """Mount source at mount.node for real and write it down.
@@ -107,54 +142,113 @@ class Table:
         """
         from sandbox import kernel
 
-        number = self.insert(mount)
+        if len(os.fsencode(mount.node)) > LONGEST:
+            raise MountError(mount.node, errno.ENAMETOOLONG)
+        self.state.set_meta("changing", "1")
+        mount.id = self.insert(mount)
         try:
             if fstype:
                 kernel.mount(fstype, mount.node, fstype)
             else:
                 kernel.bind(source, mount.node, linux_flags(mount.flags, rec))
         except OSError as error:
-            self.state.run("delete from mounts where id = ?", number)
+            self.state.run("delete from mounts where id = ?", mount.id)
+            self.state.set_meta("changing", "0")
             raise MountError(mount.node, error.errno or 0) from error
-        mount.id = number
         mount.kernel = kernel.mount_id(mount.node, PROC)
-        self.state.run("update mounts set kernel = ? where id = ?", mount.kernel, number)
+        self.state.run("update mounts set kernel = ? where id = ?", mount.kernel, mount.id)
+        self.state.set_meta("changing", "0")
         return mount
 
+    def unmount(self, path: str, force: bool = False) -> None:
+        """unmount(2) of a path, as kern_unmount() finds what it means.
+
+        Where the path leads now, if it leads anywhere, has to be the name of a mount; else the
+        path itself has to be. So a mount whose path was led elsewhere is not found, and what is
+        mounted elsewhere is.
+        """
+        try:
+            path = os.path.realpath(path, strict=True)
+        except OSError:
+            path = path.rstrip("/") or "/"
+        found = self._where("node = ?", _stored(path))
+        if not found or (path == "/" and found[-1].lower is None):
+            raise MountError(path, errno.EINVAL)
+        self.remove(found[-1], force)
+
+    def identified(self, fsid: str) -> Mount:
+        """The mount with a file system id, given as 16 hexadecimal digits."""
+        found = self._where("fsid = ?", fsid)
+        if not found:
+            raise MountError(fsid, errno.ENOENT)
+        return found[0]
+
+    def uppers(self, mount: Mount) -> list[Mount]:
+        """The nullfs mounts that are stacked on a mount or on its automounted snapshots."""
+        lowers = [mount.id, *(m.id for m in self._automounts(mount))]
+        marks = ", ".join("?" * len(lowers))
+        return self._where(f"fstype = 'nullfs' and lower in ({marks})", *lowers)
+
     def remove(self, mount: Mount, force: bool = False) -> None:
-        """Unmount for real and forget the line."""
+        """Unmount for real and forget the line.
+
+        What has a nullfs stacked on it stays, forced or not: dounmount(), sys/kern/vfs_mount.c.
+        """
         from sandbox import kernel
 
-        mounted = self.all()
-        if mount.kernel != AUTOMOUNT:
-            lowers = {mount.id} | {m.id for m in self._automounts(mount, mounted)}
-            if not force and any(m.lower in lowers and m.fstype == "nullfs" for m in mounted):
-                raise MountError(mount.node, errno.EBUSY)
-            if kernel.mount_id(mount.node, PROC) != mount.kernel:
-                raise MountError(mount.node, errno.EBUSY)
-            deep = force or mount.special == "/compat/linux"
-            try:
-                kernel.umount(mount.node, kernel.MNT_DETACH if deep else 0)
-            except OSError as error:
-                raise MountError(mount.node, error.errno or 0) from error
-            for automount in self._automounts(mount, mounted):
-                self.state.run("delete from mounts where id = ?", automount.id)
-        elif any(m.lower == mount.id for m in mounted):
+        if self.uppers(mount):
             raise MountError(mount.node, errno.EBUSY)
+        if mount.kernel != AUTOMOUNT:
+            deep = force or mount.special == "/compat/linux"
+            self.state.set_meta("changing", "1")
+            try:
+                kernel.umount(self.way_to(mount), kernel.MNT_DETACH if deep else 0)
+            except OSError as error:
+                self.state.set_meta("changing", "0")
+                raise MountError(mount.node, error.errno or 0) from error
+            for automount in self._automounts(mount):
+                self.state.run("delete from mounts where id = ?", automount.id)
         self.state.run("delete from mounts where id = ?", mount.id)
+        if mount.kernel != AUTOMOUNT:
+            if deep:
+                # Linux takes along what is mounted below it.
+                self._reconcile()
+            self.state.set_meta("changing", "0")
 
-    def _automounts(self, mount: Mount, mounted: list[Mount]) -> list[Mount]:
+    def way_to(self, mount: Mount) -> str:
+        """Where the root of a mount can be reached now; MountError where something hides it."""
+        from sandbox import kernel
+
+        if kernel.mount_id(mount.node, PROC) == mount.kernel:
+            return mount.node
+        path = _kernel_mounts().get(mount.kernel, (-1, ""))[1]
+        if not path or kernel.mount_id(path, PROC) != mount.kernel:
+            raise MountError(mount.node, errno.EBUSY)
+        return path
+
+    def change_flags(self, mount: Mount, flags: frozenset[str]) -> None:
+        """Give what is mounted other flags, in place."""
+        from sandbox import kernel
+
+        if flags == mount.flags:
+            return
+        kernel.rebind(self.way_to(mount), linux_flags(flags))
+        self.state.run("update mounts set flags = ? where id = ?", " ".join(sorted(flags)),
+                       mount.id)
+
+    def _automounts(self, mount: Mount) -> list[Mount]:
         if mount.fstype != "zfs":
             return []
-        return [m for m in mounted if m.kernel == AUTOMOUNT and m.lower == mount.id]
+        return self._where("kernel = ? and lower = ?", AUTOMOUNT, mount.id)
 
     def insert(self, mount: Mount) -> int:
         """Write a line of the table down."""
         return self.state.run(
             "insert into mounts (special, node, fstype, flags, hidden, fsid, dataset, snapshot,"
-            " lower, kernel) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            mount.special, mount.node, mount.fstype, " ".join(sorted(mount.flags)),
-            int(mount.hidden), mount.fsid, mount.dataset, mount.snapshot, mount.lower, mount.kernel)
+            " lower, kernel, owner) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _stored(mount.special), _stored(mount.node), mount.fstype,
+            " ".join(sorted(mount.flags)), int(mount.hidden), mount.fsid, mount.dataset,
+            mount.snapshot, mount.lower, mount.kernel, mount.owner)
 
     def _reconcile(self) -> None:
         """Bring the table in line with the kernel, after a stand-in was killed half way."""
@@ -162,30 +256,40 @@ class Table:
         known = {m.kernel for m in self.all()}
         for mount in self.all():
             if mount.kernel == PENDING:
-                fresh = [n for n, node in kernel.items() if node == mount.node and n not in known]
+                fresh = [n for n, (_, node) in kernel.items()
+                         if node == mount.node and n not in known]
                 if fresh:
                     self.state.run("update mounts set kernel = ? where id = ?", fresh[0], mount.id)
                     continue
             if mount.kernel != AUTOMOUNT and mount.kernel not in kernel:
                 self.state.run("delete from mounts where id = ?", mount.id)
+        self.state.set_meta("changing", "0")
 
     # -- kinds of mounts ---------------------------------------------------------------------
 
-    def nullfs(self, source: str, target: str, options: frozenset[str]) -> Mount:
+    def nullfs(self, source: str, target: str, options: frozenset[str],
+               hidden: bool = False) -> Mount:
         """mount_nullfs: a view of source on target, both absolute and free of symlinks."""
+        if not self.state.flag("nullfs") and not self.state.flag("loadable"):
+            raise MountError(target, errno.ENODEV)
         linux, lower = self._nullfs_source(source)
         over = self.holding(target)
         if over and over.fstype == "nullfs" and _same(linux, target):
             raise MountError(target, errno.EDEADLK)
-        number = int(self.state.meta("fsid")) + 1
-        self.state.set_meta("fsid", str(number))
         flags = options | (lower.flags if lower else frozenset())
-        hidden = bool(lower and lower.hidden)
-        mount = Mount(source, target, "nullfs", flags, f"{number:02x}ff002929000000", hidden=hidden,
+        mount = Mount(source, target, "nullfs", flags, self.new_fsid("nullfs"),
+                      hidden=hidden or bool(lower and lower.hidden),
                       snapshot=lower.snapshot if lower else None,
                       lower=lower.id if lower else None)
         # The Linux userland is many Linux mounts, but one mount of the fake host.
         return self.add(linux, mount, rec=source == "/compat/linux")
+
+    def new_fsid(self, fstype: str) -> str:
+        """vfs_getnewfsid(): a number that begins anew at each boot."""
+        number = int(self.state.meta("fsid")) + 1
+        self.state.set_meta("fsid", str(number))
+        kind = TYPES.get(fstype, 0x05)
+        return bytes([number & 0xFF, 0xFF, number >> 8 & 0xFF, kind, kind, 0, 0, 0]).hex()
 
     def _nullfs_source(self, source: str) -> tuple[str, Mount | None]:
         if CONTROL not in source + "/":
@@ -193,7 +297,8 @@ class Table:
         node, rest = (source + "/").split(CONTROL, 1)
         mount = self.holding(node or "/")
         name, _, inside = rest.rstrip("/").partition("/")
-        if mount is None or mount.fstype != "zfs" or mount.node != (node or "/") or mount.snapshot:
+        if (mount is None or mount.fstype != "zfs" or mount.node != (node or "/")
+                or mount.snapshot or self._no_control(mount)):
             raise MountError(f"{node}/.zfs", errno.ENOENT)
         row = self.state.one("select id, guid from snapshots where dataset = ? and name = ?",
                              mount.dataset, name)
@@ -206,39 +311,90 @@ class Table:
             raise MountError(source, errno.ENOENT)
         return linux, self._automount(mount, name, row[0], row[1])
 
+    def _no_control(self, mount: Mount) -> bool:
+        """OpenZFS 2.3's snapdir=disabled, which a test can set where 2.2 refuses it."""
+        row = self.state.one("select value from props where dataset = ? and name = 'snapdir'",
+                             mount.dataset)
+        return bool(row) and row[0] == "disabled"
+
+    def of_snapshot(self, snapshot: int) -> list[Mount]:
+        """The one mount of a snapshot itself, wherever it is; without what is stacked on it."""
+        return self._where("snapshot = ? and fstype = 'zfs'", snapshot)
+
     def _automount(self, mount: Mount, name: str, snapshot: int, guid: int) -> Mount:
         """The snapshot itself, mounted where it was asked for, until it is destroyed."""
         node = f"{mount.node}{CONTROL}{name}"
-        for known in self.all():
-            if known.kernel == AUTOMOUNT and known.snapshot == snapshot and known.node == node:
+        for known in self.of_snapshot(snapshot):
+            if known.kernel == AUTOMOUNT and known.node == node:
                 return known
+            raise MountError(node, errno.EBUSY)
         flags = frozenset({"local", "noatime", "nosuid", "read-only", "nfsv4acls"})
         new = Mount(f"{mount.special}@{name}", node, "zfs", flags, fsid(guid), hidden=True,
                     dataset=mount.dataset, snapshot=snapshot, lower=mount.id, kernel=AUTOMOUNT)
         new.id = self.insert(new)
         return new
 
-    def devfs(self, target: str, ruleset: str) -> Mount:
+    def snapshot(self, name: str, target: str, flags: frozenset[str], hidden: bool) -> Mount:
+        """A snapshot itself, as nmount(2) and `mount -t zfs fs@snap` do: needs no `.zfs`.
+
+        Whatever the dataset is, mounted, jailed or neither. Busy where the snapshot is mounted
+        already, or automounted.
+        """
+        row = self.state.one(
+            "select s.id, s.guid, d.id, d.kind, d.locked from snapshots s"
+            " join datasets d on d.id = s.dataset join pools p on p.exported = 0 and (d.name ="
+            " p.name or substr(d.name, 1, length(p.name) + 1) = p.name || '/')"
+            " where d.name = ? and s.name = ?", *name.split("@", 1))
+        if not row:
+            raise MountError(name, errno.ENOENT)
+        number, guid, dataset, kind, locked = row
+        if kind != "filesystem":
+            raise MountError(target, errno.EINVAL)
+        if locked:
+            raise MountError(target, errno.EACCES)
+        if self.of_snapshot(number):
+            raise MountError(target, errno.EBUSY)
+        flags |= {"local", "noatime", "read-only", "nfsv4acls"}
+        mount = Mount(name, target, "zfs", flags, fsid(guid), hidden=hidden, dataset=dataset,
+                      snapshot=number)
+        return self.add(self.state.store.snapshot(dataset, number), mount)
+
+    def devfs(self, target: str, ruleset: str, flags: frozenset[str] = frozenset(),
+              hidden: bool = False) -> Mount:
         """mount -t devfs: all devices, or with a jail's ruleset a few."""
         kind = "full" if ruleset in ("", "0") else "jail"
-        mount = plain("devfs", target, "devfs", frozenset())
+        mount = Mount("devfs", target, "devfs", flags, self.new_fsid("devfs"), hidden=hidden)
         return self.add(f"{self.state.base}/dev/{kind}", mount)
 
     def special(self, special: str, target: str, fstype: str, options: frozenset[str]) -> Mount:
         """tmpfs for real; procfs and its like as an empty directory."""
         flags = options | (frozenset({"local"}) if fstype in ("tmpfs", "procfs") else frozenset())
-        return self.add(special, plain(special, target, fstype, flags), fstype="tmpfs")
+        mount = Mount(special, target, fstype, flags, self.new_fsid(fstype))
+        return self.add(special, mount, fstype="tmpfs")
+
+
+def _stored(name: str) -> str | bytes:
+    """A name as the database keeps it, whose texts are UTF-8 only."""
+    try:
+        name.encode()
+        return name
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+
+
+def _read(name: str | bytes) -> str:
+    return os.fsdecode(name)
 
 
 def plain(special: str, node: str, fstype: str, flags: frozenset[str]) -> Mount:
-    """A mount of something that is no dataset."""
-    number = int.from_bytes(os.urandom(7), "big") << 8
-    return Mount(special, node, fstype, flags, fsid(number))
+    """A mount of something that is no dataset and has an id of its own, such as UFS."""
+    return Mount(special, node, fstype, flags, os.urandom(8).hex())
 
 
 def fsid(guid: int) -> str:
-    """A file system id that looks like FreeBSD's."""
-    return f"{guid & 0xFFFFFFFFFFFFFFFF:016x}"
+    """The file system id of a dataset or snapshot: of its number, with the type in between."""
+    data = (guid & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
+    return (data[:4] + bytes([ZFS_TYPE]) + data[4:7]).hex()
 
 
 def linux_flags(flags: frozenset[str], rec: bool = False) -> int:
@@ -246,7 +402,8 @@ def linux_flags(flags: frozenset[str], rec: bool = False) -> int:
     from sandbox import kernel
 
     numbers = {"read-only": kernel.MS_RDONLY, "nosuid": kernel.MS_NOSUID,
-               "noexec": kernel.MS_NOEXEC, "noatime": kernel.MS_NOATIME}
+               "noexec": kernel.MS_NOEXEC, "noatime": kernel.MS_NOATIME,
+               "nosymfollow": kernel.MS_NOSYMFOLLOW}
     return sum(n for name, n in numbers.items() if name in flags) | (kernel.MS_REC if rec else 0)
 
 
@@ -272,13 +429,13 @@ def _same(one: str, other: str) -> bool:
     return (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino)
 
 
-def _kernel_mounts() -> dict[int, str]:
-    """Number and mount point of every real mount."""
+def _kernel_mounts() -> dict[int, tuple[int, str]]:
+    """Of every real mount by its number: that of the mount it is on, and its mount point."""
     found = {}
     with open(f"{PROC}/self/mountinfo", errors="surrogateescape") as lines:
         for line in lines:
             words = line.split(" ", 5)
-            found[int(words[0])] = _unescape(words[4])
+            found[int(words[0])] = int(words[1]), _unescape(words[4])
     return found
 
 

@@ -10,7 +10,7 @@ COMPAT = "/compat/linux"
 DIRECTORIES = (
     "bin boot compat compat/linux compat/sandbox dev etc etc/defaults etc/periodic"
     " etc/periodic/daily etc/periodic/weekly etc/periodic/monthly etc/periodic/security libexec"
-    " media mnt net rescue sbin usr usr/bin usr/libexec usr/local usr/local/bin"
+    " media mnt net rescue sbin usr usr/bin usr/libexec usr/libexec/syscall usr/local usr/local/bin"
     " usr/local/etc usr/local/etc/periodic usr/local/etc/periodic/daily"
     " usr/local/etc/periodic/weekly usr/local/etc/periodic/monthly"
     " usr/local/etc/periodic/security usr/local/lib usr/local/libexec usr/local/man"
@@ -58,8 +58,10 @@ nobody:*:65534:
     "boot/loader.conf": 'zfs_load="YES"\n',
 }
 
-# The module that gives the host's python nmount(2); without its .pth file there is none.
+# The module that gives the host's python FreeBSD's system calls, and the line that loads it.
 LIBC = "freebsd_libc"
+LOADS = f"import {LIBC}; {LIBC}.present()\n"
+LACKS = f"import {LIBC}; {LIBC}.absent()\n"
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
            "tty": (5, 0)}
@@ -108,7 +110,7 @@ def _python(root: str, config: dict[str, str]) -> None:
     os.makedirs(packages)
     shutil.copy(f"{config['package']}/libc.py", f"{packages}/{LIBC}.py")
     with open(f"{packages}/{LIBC}.pth", "w") as file:
-        file.write(f"import {LIBC}\n")
+        file.write(LOADS)
     for name in ("python3", f"python{version}"):
         os.symlink(COMPAT + python, f"{root}/usr/local/bin/{name}")
     prefix = config["prefix"]
@@ -123,6 +125,8 @@ PLACES = {
     "usr/sbin": "chroot jail periodic sendmail",
     "usr/bin": "fstat mail su",
     "bin": "hostname freebsd-version",
+    # For tests alone: see syscalls.py.
+    "usr/libexec/syscall": "nmount unmount getfsstat",
 }
 
 

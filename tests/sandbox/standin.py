@@ -12,11 +12,8 @@ MODULES = {
     "umount": "umount", "chroot": "small", "kldstat": "small", "kldload": "small",
     "sysctl": "small", "jail": "small", "su": "small", "hostname": "small",
     "freebsd-version": "small", "fstat": "fstat", "periodic": "periodic", "mail": "mail",
-    "sendmail": "mail",
+    "sendmail": "mail", "nmount": "call", "unmount": "call", "getfsstat": "call",
 }
-
-# Set for mount_nullfs(8) when it stands for the system call; see libc.py.
-NMOUNT = "SANDBOX_NMOUNT"
 
 
 def start(name: str) -> None:
@@ -27,7 +24,8 @@ def start(name: str) -> None:
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     arguments = sys.argv[1:]
     if os.path.isdir(INSIDE):
-        log_command(["nmount" if NMOUNT in os.environ else name, *arguments])
+        if MODULES[name] != "call":
+            log_command([name, *arguments])
         check_size([name, *arguments])
     module = __import__(f"sandbox.cmd_{MODULES[name]}", fromlist=["main"])
     status = module.main(name, arguments)

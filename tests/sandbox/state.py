@@ -36,9 +36,16 @@ create table holds (snapshot integer, tag text, creation integer,
     primary key (snapshot, tag)) without rowid;
 create table mounts (id integer primary key autoincrement, special text, node text, fstype text,
     flags text, hidden integer, fsid text, dataset integer, snapshot integer, lower integer,
-    kernel integer);
+    kernel integer, owner integer default 0, answer text default '');
+create index by_kernel on mounts (kernel);
+create index by_snapshot on mounts (snapshot);
+create index by_lower on mounts (lower);
+create index by_node on mounts (node);
+create index by_fsid on mounts (fsid);
+create table roomless (dataset integer primary key) without rowid;
 """
-FIRST = {"txg": "4", "jailed": "0", "zfs": "1", "nullfs": "0", "fsid": "0"}
+FIRST = {"txg": "4", "jailed": "0", "zfs": "1", "nullfs": "0", "fsid": "0",
+         "changing": "0", "loadable": "1"}
 
 
 class State:

@@ -52,6 +52,10 @@ class Store:
         """Make a dataset of a snapshot."""
         raise NotImplementedError
 
+    def rollback(self, dataset: int, snapshot: int) -> None:
+        """Give a dataset the files of a snapshot, in place: it may be mounted."""
+        _Copier().again(self.snapshot(dataset, snapshot), self.dataset(dataset))
+
 
 class Btrfs(Store):
     """Subvolumes: inode numbers, times and link counts of a snapshot are those of the files."""
@@ -184,6 +188,25 @@ class _Copier:
         with os.scandir(source) as entries:
             for entry in entries:
                 self.entry(entry, f"{target}/{entry.name}")
+        self.attributes(source, target, os.lstat(source))
+
+    def again(self, source: str, target: str) -> None:
+        """Make a directory that is there already equal to another; keeps those in both."""
+        with os.scandir(source) as entries:
+            wanted = {entry.name: entry for entry in entries}
+        with os.scandir(target) as entries:
+            present = list(entries)
+        for old in present:
+            both = old.name in wanted and wanted[old.name].is_dir(follow_symlinks=False)
+            if old.is_dir(follow_symlinks=False) and not both:
+                _remove_tree(old.path)
+            elif not old.is_dir(follow_symlinks=False):
+                os.unlink(old.path)
+        for name, entry in wanted.items():
+            if entry.is_dir(follow_symlinks=False) and os.path.isdir(f"{target}/{name}"):
+                self.again(entry.path, f"{target}/{name}")
+            else:
+                self.entry(entry, f"{target}/{name}")
         self.attributes(source, target, os.lstat(source))
 
     def entry(self, entry: os.DirEntry[str], target: str) -> None:

@@ -1,9 +1,19 @@
-"""zfs create, clone, rename, set, inherit, mount, unmount, load-key and unload-key."""
+"""zfs create, clone, rename, rollback, set, inherit, mount, unmount, load-key and unload-key."""
 
 from __future__ import annotations
 
 from sandbox.cmd_zfs import Usage
-from sandbox.datasets import ALIASES, CHOICES, INHERITED, OWN, READ_ONLY, Dataset, MountError, World
+from sandbox.datasets import (
+    ALIASES,
+    CHOICES,
+    INHERITED,
+    OWN,
+    READ_ONLY,
+    Dataset,
+    MountError,
+    World,
+    cannot_unmount,
+)
 from sandbox.standin import options, warn
 from sandbox.state import State, new_guid, now
 
@@ -17,7 +27,8 @@ SETTABLE = {*INHERITED, *OWN, "mountpoint", "volsize", "encryption", "keyformat"
 def run(state: State, command: str, arguments: list[str]) -> int:
     """Any of them."""
     commands = {
-        "create": _create, "clone": _clone, "rename": _rename, "set": _set, "inherit": _inherit,
+        "create": _create, "clone": _clone, "rename": _rename, "rollback": _rollback,
+        "set": _set, "inherit": _inherit,
         "mount": _mount, "unmount": _unmount, "umount": _unmount, "load-key": _load_key,
         "unload-key": _unload_key,
     }
@@ -140,9 +151,9 @@ def _clone(world: World, arguments: list[str]) -> int:
 
 
 def _rename(world: World, arguments: list[str]) -> int:
-    """With -u alone: what is mounted stays where it is."""
-    given, words = _options(arguments, "u")
-    if len(words) != 2 or "u" not in given:
+    """What is mounted is mounted anew, with -u it stays where it is."""
+    given, words = _options(arguments, "uf")
+    if len(words) != 2:
         raise Usage("missing target dataset argument")
     old, new = words
     if old not in world.datasets:
@@ -151,15 +162,74 @@ def _rename(world: World, arguments: list[str]) -> int:
     if new in world.datasets:
         warn(f"cannot rename '{old}': dataset already exists")
         return 1
-    for name in list(world.datasets):
-        if name == old or name.startswith(f"{old}/"):
-            renamed = new + name[len(old) :]
-            world.state.run("update datasets set name = ? where name = ?", renamed, name)
-            world.state.run(
-                "update mounts set special = ? where special = ? and fstype = 'zfs'", renamed, name
-            )
+    taken: list[Dataset] = []
+    if "u" not in given:
+        moving = [d for d in world.below(old) if world.mountpoint(d)[0].startswith("/")]
+        if not _unmount_in_order(world, moving, "f" in given, taken):
+            return 1
+    renamed = {d.name: new + d.name[len(old):] for d in world.below(old)}
+    world.state.begin()
+    for dataset in world.below(old):
+        name = renamed[dataset.name]
+        world.state.run("update datasets set name = ? where id = ?", name, dataset.id)
+        # The names of mounted snapshots follow.
+        world.state.run("update mounts set special = ? || substr(special, ?) where dataset = ?"
+                        " and fstype = 'zfs'", name, len(dataset.name) + 1, dataset.id)
+    world.state.commit()
     world.reload()
+    for dataset in taken:
+        world.mount_at_property(world.datasets[renamed[dataset.name]])
     return 0
+
+
+def _unmount_in_order(world: World, datasets: list[Dataset], force: bool, taken: list[Dataset]
+                      ) -> bool:
+    """Unmount for a change, children first, or say why not; then all is as before.
+
+    What was mounted is put into ``taken``, parents first; libzfs's changelist_prefix().
+    """
+    try:
+        for dataset in reversed(datasets):
+            if world.unmount(dataset, force):
+                taken.insert(0, dataset)
+    except MountError as error:
+        warn(cannot_unmount(error))
+        for dataset in taken:
+            world.mount_at_property(dataset)
+        return False
+    return True
+
+
+def _rollback(world: World, arguments: list[str]) -> int:
+    """The files become those of the snapshot; nothing is unmounted for it."""
+    given, words = _options(arguments, "rRf")
+    if len(words) != 1:
+        raise Usage("missing dataset argument" if not words else "too many arguments")
+    target = world.snapshot(words[0])
+    if not target:
+        warn(f"cannot open '{words[0]}': dataset does not exist")
+        return 1
+    everything = world.snapshots[target.of.name]
+    newer = everything[everything.index(target) + 1:]
+    if newer and "r" not in given and "R" not in given:
+        names = "\n".join(s.name for s in newer)
+        warn(f"cannot rollback to '{target.name}': more recent snapshots or bookmarks exist\n"
+             f"use '-r' to force deletion of the following snapshots and bookmarks:\n{names}")
+        return 1
+    from sandbox.zfs_destroy import drop
+
+    status = 0
+    for one in reversed(newer):
+        world.let_go([one])
+        if world.busy(one) or world.holds.get(one.id) or world.clones(one):
+            warn(f"cannot destroy '{one.name}': dataset is busy")
+            status = 1
+        else:
+            drop(world, [one])
+    if not status and target.of.kind == "filesystem":
+        world.state.next_txg()
+        world.state.store.rollback(target.of.id, target.id)
+    return status
 
 
 # -- properties ------------------------------------------------------------------------------
@@ -182,9 +252,8 @@ def _set(world: World, arguments: list[str]) -> int:
             warn(f"cannot set property for '{target}': {reason}")
             return 255
         if isinstance(what, Dataset):
-            status = _change(world, what, props, "u" not in given)
-            if status:
-                return status
+            if not _change(world, what, props, "u" not in given):
+                return 255
             continue
         if any(":" not in name for name in props):
             warn(f"cannot set property for '{target}': this property can not be modified for"
@@ -195,21 +264,17 @@ def _set(world: World, arguments: list[str]) -> int:
     return 0
 
 
-def _change(world: World, what: Dataset, props: Mapping[str, str | None], mount: bool) -> int:
+def _change(world: World, what: Dataset, props: Mapping[str, str | None], mount: bool) -> bool:
     """Change properties (None: inherit), moving mounts as far as they depend on them."""
     tree = [d for d in world.below(what.name) if d.kind == "filesystem"]
     moving = bool({"mountpoint", "canmount"} & set(props)) and mount
-    remount = bool({"readonly", "atime", "exec", "setuid"} & set(props)) and mount
     before = {d.name: world.mountpoint(d)[0] for d in tree}
-    mounted = [d.name for d in tree if d.name in world.mounted]
     affected = tree if "mountpoint" in props else [what]
-    try:
-        if remount or (moving and (props.get("canmount", "off") == "off" or "mountpoint" in props)):
-            for dataset in reversed(tree if remount else affected):
-                world.unmount(dataset)
-    except MountError as error:
-        warn(f"cannot unmount '{error.path}': pool or dataset is busy")
-        return 1
+    taken: list[Dataset] = []
+    if moving and (props.get("canmount", "off") == "off" or "mountpoint" in props) \
+            and not _unmount_in_order(world, affected, False, taken):
+        return False
+    mounted = {d.name for d in taken}
     for name, value in props.items():
         if value is None:
             world.state.run("delete from props where dataset = ? and name = ?", what.id, name)
@@ -217,13 +282,19 @@ def _change(world: World, what: Dataset, props: Mapping[str, str | None], mount:
             world.state.run("insert or replace into props values (?, ?, ?, 'local')",
                             what.id, name, value)
     world.reload()
-    for dataset in tree if moving or remount else []:
+    for dataset in tree if moving else []:
         fresh = world.datasets[dataset.name]
         newly = before[fresh.name] in ("none", "legacy") or "canmount" in props
         if (fresh.name in mounted or newly) and not world.why_not(fresh) and (
                 fresh.name in mounted or world.automatic(fresh)):
             world.mount_at_property(fresh)
-    return 0
+    if {"readonly", "atime", "exec", "setuid"} & set(props) and mount:
+        # These take effect on what is mounted, where it is and whatever is stacked on it.
+        for line in world.table.all():
+            one = world.by_id.get(line.dataset or 0)
+            if line.fstype == "zfs" and not line.snapshot and one and one.name in before:
+                world.table.change_flags(line, world.flags(one))
+    return True
 
 
 def _inherit(world: World, arguments: list[str]) -> int:
@@ -243,9 +314,8 @@ def _inherit(world: World, arguments: list[str]) -> int:
             return 1
         whole = world.below(target) if "r" in given else [world.datasets[target]]
         for dataset in whole:
-            status = _change(world, world.datasets[dataset.name], {name: None}, True)
-            if status:
-                return status
+            if not _change(world, world.datasets[dataset.name], {name: None}, True):
+                return 1
     return 0
 
 
@@ -298,9 +368,12 @@ def _unmount(world: World, arguments: list[str]) -> int:
             if "a" not in given:
                 # Unlike umount(8), zfs takes the file systems below along.
                 _unmount_below(world, mount.special, "f" in given)
-            world.table.remove(mount, "f" in given)
+            try:
+                world.table.unmount(mount.node, "f" in given)
+            except MountError as error:
+                raise MountError(mount.node, error.code) from error
         except MountError as error:
-            warn(f"cannot unmount '{error.path}': pool or dataset is busy")
+            warn(cannot_unmount(error))
             status = 1
     return status
 
@@ -329,8 +402,8 @@ def _keys(world: World, arguments: list[str], locked: int) -> int:
             warn(f"Key {verb} error: '{name}' is not encrypted." if what else
                  f"cannot open '{name}': dataset does not exist")
             return 255 if what else 1
-        if locked and any(d.name in world.mounted for d in world.by_id.values()
-                          if d.encroot == what.id):
+        members = {d.id for d in world.by_id.values() if d.encroot == what.id}
+        if locked and any(m.dataset in members for m in world.mounts):
             warn(f"Key unload error: '{name}' is busy.")
             return 255
         world.state.run("update datasets set locked = ? where encroot = ?", locked, what.id)

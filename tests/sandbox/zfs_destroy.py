@@ -1,11 +1,15 @@
-"""zfs destroy: all of what is asked for, or nothing."""
+"""zfs destroy: all of what is asked for, or nothing.
+
+A snapshot that is mounted itself is unmounted first, by force, whatever then comes of destroying
+it; FreeBSD's readers get EIO then, the sandbox's read on (see mounts.py).
+"""
 
 from __future__ import annotations
 
 import os
 
 from sandbox.cmd_zfs import Usage
-from sandbox.datasets import Dataset, MountError, Snapshot, World
+from sandbox.datasets import Dataset, MountError, Snapshot, World, cannot_unmount
 from sandbox.standin import options, warn
 from sandbox.state import State
 
@@ -82,6 +86,7 @@ def _destroy(world: World, given: dict[str, list[str]], found: list[Snapshot]) -
             blocked.append(f"cannot destroy '{one.name}': snapshot has dependent clones\n"
                            "use '-R' to destroy the following datasets:\n" + "\n".join(clones))
     if not blocked:
+        world.let_go(found)
         for one in found:
             if world.busy(one) or (world.holds.get(one.id) and not defer):
                 blocked.append(f"cannot destroy snapshot {one.name}: dataset is busy")
@@ -117,10 +122,11 @@ def _dataset(world: World, given: dict[str, list[str]], what: Dataset) -> int:
         return 0
     for one in reversed(world.below(what.name)):
         point, source = world.mountpoint(one)
+        world.let_go(world.snapshots.get(one.name, []))
         try:
             world.unmount(one, "f" in given)
         except MountError as error:
-            warn(f"cannot unmount '{error.path}': pool or dataset is busy")
+            warn(cannot_unmount(error))
             return 1
         if not source.startswith("local") and point.startswith("/"):
             try:  # noqa: SIM105

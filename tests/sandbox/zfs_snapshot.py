@@ -77,7 +77,11 @@ def _why_not(world: World, wanted: dict[str, tuple[Dataset, str]], props: dict[s
               for name in wanted if world.snapshot(name)]
     if errors:
         return "\n".join(errors)
-    return "cannot create snapshots : out of space" if full else ""
+    errors = [f"cannot create snapshot '{name}': out of space"
+              for name, (dataset, _) in wanted.items() if world.roomless(dataset)]
+    if full:
+        return "cannot create snapshots : out of space"
+    return "\n".join(errors)
 
 
 def invalid(name: str, short: str) -> str:

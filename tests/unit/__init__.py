@@ -1,0 +1,1 @@
+"""Tests of one module each; the directories are those of src/kopiatomic."""

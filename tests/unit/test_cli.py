@@ -1,6 +1,5 @@
 """Arguments: what they become, and what is refused with which status."""
 
-import re
 import subprocess
 import sys
 
@@ -76,14 +75,16 @@ def test_bad_arguments(capsys, arguments, says):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
-def test_help_names_every_option(capsys, program):
-    assert cli.main(program, ["--help"]) == 0
-    text = capsys.readouterr().out
-    for long, short in cli.LONG.items():
-        assert f"--{long.rstrip('=')}" in text
-        assert re.search(rf"(?<![\w-]){short}\b", text)
-    assert max(map(len, text.splitlines())) <= 80
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--status", "t"], ["--check", "-a"], ["--check", "--status"], ["--check", "-j", "x"],
+        ["--max-age", "3", "t"], ["--expect", "restomic/x", "t"], ["--check", "--max-age=x"],
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together(capsys, arguments):
+    assert cli.main("restomic", arguments) == EX_USAGE
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("arguments", [["-v"], ["--version"], ["-rv"]])

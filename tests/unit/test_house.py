@@ -14,6 +14,10 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "kopiatomic"
 TEMPLATES = SOURCE.parents[1] / "periodic"
 FILES = sorted(SOURCE.rglob("*.py"))
 assert FILES, "there is nothing to check"
+MODULES = {
+    str(each.relative_to(SOURCE).with_suffix("")) for each in FILES if each.name != "__init__.py"
+}
+TESTS = Path(__file__).resolve().parent
 
 
 def imports(path: Path) -> set[str]:
@@ -111,7 +115,8 @@ def test_only_the_clients_know_a_client(path: Path):
     assert not imports(path) & {"kopiatomic.clients.kopia", "kopiatomic.clients.restic"}
     code = ast.parse(path.read_text())
     for node in ast.walk(code):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+        described = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if described and ast.get_docstring(node):
             node.body[0] = ast.Pass()
     assert not CLIENTS_WORDS.findall(ast.unparse(code)), path
 
@@ -126,6 +131,23 @@ def test_only_the_commands_check_for_root():
 def test_what_is_pure_knows_no_program_and_no_file(name: str):
     touched = imports(SOURCE / f"{name}.py") & {"os", "subprocess", "kopiatomic.system.command"}
     assert not touched
+
+
+def under_test() -> set[str]:
+    """Return what the test files are named after, as a module's path would be."""
+    found = [each.relative_to(TESTS) for each in TESTS.rglob("test_*.py")]
+    # What is long may have a file of its own: process_of_hooks goes with process.
+    names = (each.stem.removeprefix("test_").partition("_of_")[0] for each in found)
+    return {str(each.with_name(name)) for each, name in zip(found, names, strict=True)}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_module_has_a_test_file_of_its_name(name: str):
+    assert name in under_test()
+
+
+def test_every_test_file_has_a_module_of_its_name():
+    assert under_test() - MODULES == {"house"}
 
 
 def test_there_is_no_global_state():

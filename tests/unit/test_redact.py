@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from kopiatomic.redact import everywhere, redactor
+from kopiatomic.clients.wrapper import script_of
+from kopiatomic.redact import is_secret, redactor, secrets_in
 from kopiatomic.system.command import printable
 
 
@@ -31,6 +32,100 @@ def test_ordinary_words_stay():
     assert hide(text) == text
 
 
+def test_ordinary_variables_of_a_shell_stay():
+    environment = {
+        "PWD": "/root", "OLDPWD": "/var", "KEYBOARD": "us.iso.kbd", "AUTHOR": "root",
+        "SSH_AUTH_SOCK": "/tmp/agent", "FTP_PASSIVE_MODE": "YES!", "AWS_ACCESS_KEY_ID": "AKIA1234",
+    }  # fmt: skip
+    text = " ".join(environment.values())
+    assert redactor(environment)(text) == text
+
+
+SECRET = """
+    RESTIC_PASSWORD RESTIC_PASSWORD2 RESTIC_FROM_PASSWORD KOPIA_PASSWORD PGPASSWORD PGPASS PASSWD
+    AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN B2_ACCOUNT_KEY AZURE_ACCOUNT_KEY AZURE_ACCOUNT_SAS
+    ST_KEY OS_AUTH_TOKEN OS_APPLICATION_CREDENTIAL_SECRET GOOGLE_ACCESS_TOKEN RCLONE_CONFIG_PASS
+    RESTIC_REST_PASSWORD MYSQL_PWD REDISCLI_AUTH SSHPASS LDAP_BINDPW BORG_PASSPHRASE API_KEYS
+    SECRET_KEY_BASE MY_CREDENTIALS SecretAccessKey OLD_PASSWORD restic_password
+    --password --secret-access-key --storage-key --sas-token --key-data -password
+"""
+NO_SECRET = """
+    RESTIC_PASSWORD_FILE RESTIC_PASSWORD_COMMAND RCLONE_PASSWORD_COMMAND PGPASSFILE BORG_PASSCOMMAND
+    AWS_ACCESS_KEY_ID AWS_SHARED_CREDENTIALS_FILE B2_ACCOUNT_ID AZURE_ACCOUNT_NAME RESTIC_KEY_HINT
+    GOOGLE_APPLICATION_CREDENTIALS OS_AUTH_URL ST_AUTH OS_APPLICATION_CREDENTIAL_ID GPG_KEY_ID
+    KEYBOARD KEYMAP AUTHOR PWD pwd OLDPWD ORIG_PWD SSH_AUTH_SOCK SSH_ASKPASS XAUTHORITY PASSIVE
+    FTP_PASSIVE_MODE BYPASS PUBLIC_KEY KOPIA_USE_KEYRING HOME PATH _ A 1
+    --password-file --password-command --key-hint --insecure-no-password --persist-credentials
+    --use-keyring --no-use-keyring --keep-daily --exclude
+"""
+
+
+@pytest.mark.parametrize("name", SECRET.split())
+def test_is_called_as_a_secret_is(name):
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize("name", NO_SECRET.split())
+def test_is_not_called_as_a_secret_is(name):
+    assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("RESTIC_PASSWORD=hunter2", ["RESTIC_PASSWORD=hunter2"]),
+        ("export RESTIC_PASSWORD='hunter 2'", ["RESTIC_PASSWORD=hunter 2"]),
+        ('A=1 KOPIA_PASSWORD="hunter2" kopia', ["KOPIA_PASSWORD=hunter2"]),
+        ("export AWS_SECRET_ACCESS_KEY=hunter2", ["AWS_SECRET_ACCESS_KEY=hunter2"]),
+        ("B2_ACCOUNT_KEY=a1; AZURE_ACCOUNT_KEY=b2", ["B2_ACCOUNT_KEY=a1", "AZURE_ACCOUNT_KEY=b2"]),
+        ("setenv B2_TOKEN hunter2", ["B2_TOKEN=hunter2"]),
+        ('exec kopia --password=hunter2 "$@"', ["password=hunter2"]),
+        ('exec kopia --password hunter2 "$@"', ["password=hunter2"]),
+        ("exec kopia --password \\\n\thunter2", ["password=hunter2"]),
+        ("RESTIC_PASSWORD='$hunter2'", ["RESTIC_PASSWORD=$hunter2"]),
+        ("PASSWORD='it'\\''s'", ["PASSWORD=it's"]),
+        ('PASSWORD="a\\"b c"d\\ e', ['PASSWORD=a"b cd e']),
+        ("PASSWORD='two\nlines'", ["PASSWORD=two\nlines"]),
+        ("PASSWORD=a{b}", ["PASSWORD=a{b}"]),
+        ('PASSWORD="pa$ word"', ["PASSWORD=pa$ word"]),
+        ("PASSWORD=hunter2$SUFFIX", ["PASSWORD=hunter2"]),
+        (': "${RESTIC_PASSWORD:=hunter2}"', ["RESTIC_PASSWORD=hunter2"]),
+        ("sh -c 'KOPIA_PASSWORD=hunter2 kopia'", [
+            "KOPIA_PASSWORD=hunter2", "KOPIA_PASSWORD=hunter2 kopia",
+        ]),
+        ('env "TOKEN=hunter2" restic', ["TOKEN=hunter2"]),
+        ("restic --repo rest:https://u:hunter2@h/", ["password of a URL=hunter2"]),
+        ("restic --repo rest:https://u:$PW@h/", []),
+        ("RESTIC_PASSWORD=$(cat /etc/pw)", []),
+        ('RESTIC_PASSWORD="$(cat "/etc/pw")"', []),
+        ('RESTIC_PASSWORD="`cat /etc/pw`"', []),
+        ('RESTIC_PASSWORD="$PW"', []),
+        ("RESTIC_PASSWORD=${PW}", []),
+        ("RESTIC_PASSWORD=${RESTIC_PASSWORD:-}", []),
+        ("RESTIC_PASSWORD=", []),
+        ("RESTIC_PASSWORD='' ", []),
+        ('RESTIC_PASSWORD=""; export RESTIC_PASSWORD', []),
+        ("RESTIC_PASSWORD_FILE=/etc/pw", []),
+        ("RESTIC_PASSWORD_COMMAND='cat /etc/pw'", []),
+        ("restic --password-file=/etc/pw", []),
+        ("restic --insecure-no-password backup", []),
+        ('kopia --password "$PW"', []),
+        ("  # RESTIC_PASSWORD=example", []),
+        ('[ -n "$RESTIC_PASSWORD" ] || exit 1', []),
+        ('[ "$RESTIC_PASSWORD" = x ]', []),
+    ],
+)  # fmt: skip
+def test_secrets_in_a_script(line, found):
+    told = [f"{name}={value}" for name, value in secrets_in(f"#!/bin/sh\n{line}\n")]
+    assert told == found
+
+
+def test_a_script_cut_off_anywhere_is_read():
+    text = "#!/bin/sh\nP='x' TOKEN=\"a\\\"b${KEY:-c}\" --password 'd' \"PW=e\" PASSWORD=$'f\\n'\n"
+    for end in range(len(text)):
+        list(secrets_in(text[:end]))
+
+
 def test_kopias_short_option_and_what_a_shell_makes_of_a_word():
     hide = redactor({}, ["-p", "hunter22", "--password", "it's-secret"])
     quoted = shlex.join(["kopia", "-p", "hunter22", "--password", "it's-secret"])
@@ -42,13 +137,23 @@ def test_options(tmp_path):
     assert hide("hunter22 t0ken /root/x") == "[hidden] [hidden] /root/x"
 
 
+def test_a_variable_that_env_sets():
+    assert redactor({}, ["env", "RESTIC_PASSWORD=hunter22", "restic"])("hunter22") == "[hidden]"
+    assert redactor({}, ["sh", "-c", "MYSQL_PWD='hunt er' x"])("no hunt er") == "no [hidden]"
+
+
+def test_what_follows_a_switch_is_no_secret():
+    hide = redactor({}, ["--insecure-no-password", "backup", "--use-keyring", "/home"])
+    assert hide("backup of /home") == "backup of /home"
+
+
 def test_a_wrapper_script(tmp_path):
     wrapper = tmp_path / "restic-x"
     wrapper.write_text(
         "#!/bin/sh\nexport RESTIC_PASSWORD='correct horse'\nTOKEN=abcd1234; PASSWORD=$(cat /x)\n"
         'exec restic --repo https://u:pw1234@h "$@"\n'
     )
-    hide = redactor({}, wrapper=str(wrapper))
+    hide = redactor({}, script=script_of(str(wrapper)))
     assert hide("correct horse abcd1234 pw1234 cat /x") == "[hidden] [hidden] [hidden] cat /x"
 
 
@@ -56,7 +161,8 @@ def test_a_password_that_is_no_text(tmp_path):
     """Bytes that are not UTF-8 are hidden as they come, and as they are shown in a message."""
     wrapper = tmp_path / "restic-x"
     wrapper.write_bytes(b"#!/bin/sh\nRESTIC_PASSWORD='pw\xe9\xe8\x01z' exec restic\n")
-    for hide in (redactor({}, wrapper=str(wrapper)), redactor({"PASSWORD": "pw\udce9\udce8\x01z"})):
+    of_script = redactor({}, script=script_of(str(wrapper)))
+    for hide in (of_script, redactor({"PASSWORD": "pw\udce9\udce8\x01z"})):
         assert hide("no pw\udce9\udce8\x01z") == "no [hidden]"
         assert hide(printable("no pw\udce9\udce8\x01z")) == "no [hidden]"
         assert hide("https://h/?p=pw%E9%E8%01z") == "https://h/?p=[hidden]"
@@ -64,12 +170,5 @@ def test_a_password_that_is_no_text(tmp_path):
 
 def test_a_wrapper_that_is_none(tmp_path):
     (tmp_path / "elf").write_bytes(b"\x7fELF PASSWORD=abcdef")
-    assert redactor({}, wrapper=str(tmp_path / "elf"))("abcdef") == "abcdef"
-    assert redactor({}, wrapper="/nonexistent")("abcdef") == "abcdef"
-
-
-def test_data():
-    hide = redactor({"PASSWORD": "hunter22"})
-    assert everywhere({"a": ["hunter22", 1, None, ("x hunter22",)]}, hide) == {
-        "a": ["[hidden]", 1, None, ["x [hidden]"]]
-    }
+    assert redactor({}, script=script_of(str(tmp_path / "elf")))("abcdef") == "abcdef"
+    assert redactor({}, script=script_of("/nonexistent"))("abcdef") == "abcdef"

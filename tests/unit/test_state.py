@@ -1,10 +1,12 @@
-"""Lock, note and history, and that nobody else can get at them."""
+"""Lock, marker and history, and that other users cannot reach them."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,14 +16,6 @@ from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.errors import EX_NOPERM, EX_TEMPFAIL, Refusal
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    return state.Place("restomic", "default")
-
-
 class TestLock:
     def test_the_second_run_is_refused_and_told_since_when(self, place):
         with state.lock(place):
@@ -29,7 +23,7 @@ class TestLock:
             with pytest.raises(Refusal) as caught, state.lock(place):
                 pass
         assert caught.value.status == EX_TEMPFAIL
-        assert "still runs since 2" in str(caught.value)
+        assert "restomic/default is still running, since 2" in str(caught.value)
         assert f"(process {os.getpid()})" in str(caught.value)
         assert not state.is_locked(place)
 
@@ -60,6 +54,108 @@ class TestLock:
         assert not state.is_locked(place)
 
 
+# What takes a lock and keeps it until its standard input ends.
+HOLD = (
+    "import fcntl, os, sys, time\n"
+    "file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)\n"
+    "fcntl.flock(file, fcntl.LOCK_EX)\n"
+    "os.pwrite(file, b'4711 1700000000\\n', 0)\n"
+    "print('held', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.fixture
+def impatient(place, monkeypatch):
+    """A job whose lock is tried again and again without much of a pause."""
+    monkeypatch.setattr(state, "INTERVAL", 0.05)
+    state.private_directory(place.root)
+    return place
+
+
+@pytest.fixture
+def other(impatient):
+    """Another process that has the lock until its standard input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, impatient.lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+@contextmanager
+def signalled(number):
+    """Send ourselves a signal again and again, from outside: a thread of ours would take it."""
+    words = f"while sleep 0.2; do kill -{number:d} {os.getpid()}; done"
+    with subprocess.Popen(["/bin/sh", "-c", words]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def mask():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.usefixtures("surviving")
+class TestWaiting:
+    def test_nobody_is_waited_for_where_nobody_has_it(self, place):
+        with state.lock(place, 3600) as waited:
+            assert waited == 0
+
+    def test_who_waits_gets_it_when_the_other_ends(self, place, other):
+        threading.Timer(0.3, other.stdin.close).start()
+        with state.lock(place, 60) as waited:
+            assert waited > 0
+            assert state.is_locked(place)
+        assert mask() == set()
+
+    def test_it_gives_up_in_the_end_and_says_so(self, place, other):
+        with pytest.raises(Refusal) as caught, state.lock(place, 0.2):
+            pytest.fail("two have the lock")
+        assert caught.value.status == EX_TEMPFAIL
+        message = str(caught.value)
+        assert "restomic/default is still running, since 2023-11-1" in message
+        assert "(process 4711); waited 0 s for it; end it, or wait longer" in message
+        assert mask() == set()
+
+    def test_it_does_not_wait_unless_told_to(self, place, other, monkeypatch):
+        monkeypatch.setattr(signal, "sigtimedwait", None)
+        with pytest.raises(Refusal, match=r"wait for it \(with --wait\), or end it"), (
+            state.lock(place)
+        ):
+            pytest.fail("two have the lock")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    def test_a_signal_ends_the_wait(self, place, other, number, monkeypatch):
+        # It need not come round to the next try.
+        monkeypatch.setattr(state, "INTERVAL", 600.0)
+        with signalled(number), pytest.raises(Refusal) as caught, state.lock(place, 3600):
+            pytest.fail("two have the lock")
+        assert caught.value.status == 128 + number
+        assert str(caught.value).startswith(
+            f"interrupted by {signal.Signals(number).name} while it waited: restomic/default is"
+        )
+        assert mask() == set()
+
+    def test_a_signal_that_the_caller_ignores_does_not(self, place, other):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        threading.Timer(1, other.stdin.close).start()
+        try:
+            with signalled(signal.SIGHUP), state.lock(place, 60) as waited:
+                assert waited > 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_who_waits_leaves_the_note_of_the_other_alone(self, place, other):
+        with pytest.raises(Refusal), state.lock(place, 0.2):
+            pass
+        with open(place.lock, "rb") as file:
+            assert file.read() == b"4711 1700000000\n"
+
+
 class TestPrivateDirectory:
     def test_is_closed_to_others_whatever_the_umask(self, tmp_path):
         old = os.umask(0)
@@ -73,7 +169,7 @@ class TestPrivateDirectory:
     def test_one_that_is_open_is_refused(self, tmp_path, mode):
         (tmp_path / "d").mkdir()
         (tmp_path / "d").chmod(mode)
-        with pytest.raises(Refusal, match="closed to others") as caught:
+        with pytest.raises(Refusal, match="closed to other users") as caught:
             state.private_directory(str(tmp_path / "d"))
         assert caught.value.status == EX_NOPERM
 
@@ -106,6 +202,13 @@ class TestUnfinished:
         assert os.listdir(state.STATE_DIRECTORY) == []
 
 
+def test_how_a_job_is_called_and_asked_for():
+    place = state.Place("restomic", "home")
+    assert place.label == "restomic/home"
+    assert place.status_command == "restomic --status -j home"
+    assert place.sweep_command == "restomic --sweep -j home"
+
+
 class TestHistory:
     def test_comes_back_in_order(self, place):
         for number in range(3):
@@ -128,7 +231,7 @@ class TestHistory:
             state.remember(place, {"run": number, "outcome": outcome, "captured": captured})
         entries = state.read_history(place)
         assert [entry["run"] for entry in entries] == list(range(20))
-        # The newest as far as they fit, and the newest good one.
+        # The newest as far as they fit, and the last successful one.
         assert [entry["run"] for entry in entries if "captured" in entry] == [7, 18, 19]
         assert os.path.getsize(place.history) < 2000 + 1000 + 20 * 100
 
@@ -136,9 +239,9 @@ class TestHistory:
         report = Report("kopiatomic", "default", "run", 0.0)
         paths = tuple(f"/tank/{number:09}" for number in range(10000))
         captured = tuple(Captured(path[1:], path) for path in paths)
-        plan = Plan(Names("", "", ""), captured, (), (), paths, (), None, ())
+        plan = Plan(Names("", "", ""), captured, (), (), (), paths)
         report.plan, report.client = plan, ["kopia", *paths]
-        report.figures = replace(report.figures, snapshots=paths)
+        report.figures = report.figures._replace(snapshots=paths)
         report.swept = report.notes = list(paths)
         for number in range(9):
             state.remember(place, {**as_dict(report), "run": number})

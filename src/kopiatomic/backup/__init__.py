@@ -1,1 +1,1 @@
-"""TODO."""
+"""One backup, from the plan to the report; routine.run() is where to begin reading."""

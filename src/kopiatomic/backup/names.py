@@ -30,6 +30,11 @@ class Names(NamedTuple):
         return f"{self.directory}/tmp"
 
     @property
+    def holds(self) -> str:
+        """Where the snapshots themselves are mounted."""
+        return f"{self.directory}/hold"
+
+    @property
     def gaps(self) -> str:
         """Where the stand-in trees are kept."""
         return f"{self.directory}/gap"

@@ -4,9 +4,10 @@ The plan says what is snapshotted, what the view consists of, which paths the
 client gets, and what is left out and why.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from kopiatomic import state
 from kopiatomic.backup.names import Names
@@ -28,6 +29,19 @@ from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 # What a view never needs: these show processes, file descriptors or nothing.
 UNWANTED = frozenset({"fdescfs", "procfs", "linprocfs", "linsysfs", "autofs"})
 
+# Of the live system a client and its libraries need these places, on whatever mounts they are.
+SYSTEM_PLACES = (
+    "/bin", "/sbin", "/lib", "/libexec", "/etc", "/root", "/usr", "/usr/bin", "/usr/sbin",
+    "/usr/lib", "/usr/local", "/usr/local/bin", "/usr/local/sbin", "/var", "/var/db", "/var/run",
+    "/tmp", "/var/tmp",
+)  # fmt: skip
+
+# rtld(1) finds the libraries of packages by /var/run/ld-elf.so.hints.
+HINTS_PLACE = "/var/run"
+
+# Where bectl(8) mounts a boot environment to look into it.
+BECTL_MOUNTS = "/tmp/be_mount."
+
 # mount(2) refuses longer mount points: MNAMELEN, without its NUL.
 MOUNT_LIMIT = 1023
 
@@ -35,70 +49,123 @@ MOUNT_LIMIT = 1023
 # standard streams: all that a client in a frozen system needs of /dev.
 JAIL_RULESET = "4"
 
+# Why something is left out: these words are in the history, the reasons are for people.
+EXCLUDED, PROPERTY, VOLUME, JAILED = "excluded", "property", "volume", "jailed"
+HIDDEN, LOCKED, CANNOT_MOUNT, NOT_MOUNTED = "hidden", "locked", "canmount", "not mounted"
+TOO_LONG, NOT_SELECTED, NOT_ZFS, INACTIVE = "too long", "not selected", "not zfs", "inactive"
+LOST = "lost"  # it vanished, or could not be snapshotted or mounted
 
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A dataset that is in the backup, and where it is mounted."""
+
+class Captured(NamedTuple):
+    """A dataset that is in the backup, and where it is mounted.
+
+    ``number`` is its own in this run; ``named`` says that the user named it, and not
+    just one above it. One that is ``still`` belongs to a read-only pool, which needs
+    no snapshot.
+    """
 
     dataset: str
     point: str
+    number: int = 0
+    named: bool = False
+    still: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """A dataset or mount that is not in the backup, and why."""
 
     name: str
     reason: str
+    kind: str = LOST
 
 
-@dataclass(frozen=True, slots=True)
-class ViewMount:
+class Hold(NamedTuple):
+    """A snapshot that is mounted at a private place of ours, which nobody else can reach."""
+
+    dataset: str
+    snapshot: str
+    directory: str
+
+
+class ViewMount(NamedTuple):
     """One mount of the view: ``source`` appears in it as ``point``.
 
-    ``kind`` is ``frozen`` (a snapshot), ``live`` (the live system's own),
-    ``device`` (devfs), or ``gap``: an empty tree with ``directories``, in place
-    of a dataset that was left out although one below it is chosen. ``remote``
-    is what lies on another machine, which may not answer; without what is
-    ``needed``, the client or its repository would be missing.
+    ``kind`` is ``frozen`` (a snapshot, of ``dataset``), ``live`` (the live system's
+    own), ``device`` (devfs), or ``gap``: an empty tree with ``directories``, in place
+    of a dataset that was left out although one below it is chosen. ``fsid`` is what a
+    live source is on; ``remote`` is what lies on another machine, which may not
+    answer; without what is ``needed``, the client or its repository would be missing.
     """
 
     kind: str
     source: str
     point: str
+    dataset: str = ""
     read_only: bool = False
+    options: tuple[str, ...] = ()
+    fsid: tuple[int, int] | None = None
     ruleset: str | None = None
     directories: tuple[str, ...] = ()
     remote: bool = False
     needed: bool = False
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What one run does, in full.
 
-    ``live`` are the places within the captured datasets that stay live,
-    because the client has to write there; ``temporary`` is the TMPDIR to give
-    it, or None where the usual one serves.
+    ``live`` are the places within the captured datasets that stay live, because the
+    client has to find them so; of these ``skipped`` is left out of the backup, where
+    the client can be told so, for it writes there meanwhile. ``temporary`` is the
+    TMPDIR to give it, or None where the usual one serves. ``unseen`` are the mount
+    points of live file systems that are not in the view.
     """
 
     names: Names
     captured: tuple[Captured, ...]
     left_out: tuple[LeftOut, ...]
+    holds: tuple[Hold, ...]
     view: tuple[ViewMount, ...]
     paths: tuple[str, ...]
-    live: tuple[str, ...]
-    temporary: str | None
-    notes: tuple[str, ...]
+    live: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    temporary: str | None = None
+    unseen: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def snapshots(self) -> tuple[str, ...]:
         """The snapshots to make, by full name."""
-        return tuple(f"{each.dataset}@{self.names.snapshot}" for each in self.captured)
+        return tuple(self.snapshot_of(each) for each in self.captured if not each.still)
+
+    def snapshot_of(self, captured: Captured) -> str:
+        """Return the full name of the snapshot of a captured dataset."""
+        return f"{captured.dataset}@{self.names.snapshot}"
+
+
+class Scene(NamedTuple):
+    """What a plan is drawn from beside the selection: the mounts, the needs, the names."""
+
+    mounts: tuple[Mount, ...]
+    needs: Needs
+    names: Names
+    each_point: bool = False  # whether the client stays on the file systems of its paths
+
+
+class Selection(NamedTuple):
+    """Which datasets are captured and which are left out, and what there is to say about it."""
+
+    captured: tuple[Captured, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
-    job: Job, datasets: Sequence[Dataset], table: Sequence[Mount], names: Names, needs: Needs
+    job: Job,
+    datasets: Sequence[Dataset],
+    table: Sequence[Mount],
+    names: Names,
+    needs: Needs,
+    each_point: bool = False,
 ) -> Plan:
     """Return what a run of ``job`` does on a machine with these datasets and mounts.
 
@@ -106,26 +173,60 @@ def make_plan(
     Refusal if a target cannot be backed up, if nothing is left to back up, or if
     the client could not work in the view.
     """
-    mounts = visible_mounts(table)
-    points = {m.special: m.point for m in mounts if m.type == "zfs" and "@" not in m.special}
-    targets, notes = _resolve_targets(job, datasets, mounts)
-    captured, left_out = _select(job, datasets, points, targets, names)
+    scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
+    return arrange(scene, select(job, datasets, scene))
+
+
+def arrange(scene: Scene, selection: Selection) -> Plan:
+    """Return the plan for a selection; raises Refusal if nothing is left, or no client could work.
+
+    Call it again with a smaller selection where a dataset has been lost on the way.
+    """
+    captured, left_out, notes = selection
     if not captured:
         raise Refusal(_nothing_left(left_out), EX_NOINPUT)
-    view, unchosen = _lay_out(captured, mounts, names)
-    live, temporary = _keep_live(view, mounts, needs, names)
-    _bridge_gaps(view, mounts, names)
-    _check_client(view, mounts, needs)
+    view, unchosen, unseen = _lay_out(scene, captured)
+    live, skipped, temporary = _keep_live(scene, view)
+    _bridge_gaps(scene, view)
+    _check_client(scene, view)
+    points = [each.point for each in captured]
+    holds = [
+        Hold(each.dataset, f"{each.dataset}@{scene.names.snapshot}", _hold_of(scene.names, each))
+        for each in captured
+        if not each.still
+    ]
     return Plan(
-        names=names,
+        names=scene.names,
         captured=captured,
-        left_out=_named_once(left_out, unchosen, points),
-        view=_in_order(view, mounts, needs),
-        paths=topmost([each.point for each in captured]),
-        live=tuple(sorted(live)),
+        left_out=_named_once(scene, left_out, unchosen),
+        holds=tuple(holds),
+        view=_in_order(scene, view),
+        paths=tuple(sorted(set(points))) if scene.each_point else topmost(points),
+        live=live,
+        skipped=skipped,
         temporary=temporary,
-        notes=(*notes, *_idle_patterns(job, datasets)),
+        unseen=tuple(sorted(unseen)),
+        notes=notes,
     )
+
+
+def without(selection: Selection, lost: Mapping[str, str]) -> Selection:
+    """Return a selection without some datasets; ``lost`` says why each of them is not in it."""
+    return Selection(
+        tuple(each for each in selection.captured if each.dataset not in lost),
+        (*selection.left_out, *(LeftOut(name, reason) for name, reason in sorted(lost.items()))),
+        selection.notes,
+    )
+
+
+def stand_still(selection: Selection, datasets: Iterable[str]) -> Selection:
+    """Return a selection in which ``datasets`` need no snapshot: their pools are read-only."""
+    still = set(datasets)
+    captured = (
+        each._replace(still=True) if each.dataset in still else each
+        for each in selection.captured
+    )
+    return selection._replace(captured=tuple(captured))
 
 
 def topmost(points: Iterable[str]) -> tuple[str, ...]:
@@ -136,26 +237,41 @@ def topmost(points: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _in_order(
-    view: Mapping[str, ViewMount], mounts: Sequence[Mount], needs: Needs
-) -> tuple[ViewMount, ...]:
-    """Return the mounts of the view, parents first; marked are those needed or far away."""
-    distant = {mount.point for mount in mounts if not mount.local and mount.type != "devfs"}
-    places = [needs.program, *needs.live, *([needs.repository] if needs.repository else [])]
-    needed = {_found_at(place, view, mounts) for place in places}
-    marked = dict(view)
-    for point, mount in view.items():
-        remote = nearest(point, distant) is not None
-        if remote or point in needed:
-            marked[point] = replace(mount, remote=remote, needed=point in needed)
-    return tuple(marked[point] for point in sorted(marked, key=_by_depth))
-
-
-def _by_depth(point: str) -> list[str]:
-    return [] if point == "/" else point.split("/")[1:]
+def _hold_of(names: Names, captured: Captured) -> str:
+    return f"{names.holds}/{captured.number}"
 
 
 # Which datasets
+
+
+def select(job: Job, datasets: Sequence[Dataset], scene: Scene) -> Selection:
+    """Sort the candidates into captured and left out; every one of them is in either."""
+    mounts, names = scene.mounts, scene.names
+    points = {m.special: m.point for m in mounts if m.type == "zfs" and "@" not in m.special}
+    targets, notes = _resolve_targets(job, datasets, mounts)
+    excluded = _excluded(job, datasets)
+    root = next((dataset for dataset, point in points.items() if point == "/"), "")
+    captured: list[Captured] = []
+    left_out: list[LeftOut] = []
+    for dataset in sorted(datasets, key=lambda each: each.name):
+        named = dataset.name in targets
+        below = job.recursive and not targets.isdisjoint(_parents(dataset.name))
+        if not (named or below or job.everything):
+            continue
+        obstacle = _obstacle(dataset, points, root, names)
+        if dataset.name in excluded:
+            obstacle = LeftOut(dataset.name, f"excluded by {excluded[dataset.name]}", EXCLUDED)
+        elif dataset.backup == "off" and not named:
+            reason = f"its property {BACKUP_PROPERTY} is off"
+            obstacle = LeftOut(dataset.name, reason, PROPERTY)
+        if obstacle is None:
+            number = len(captured)
+            captured.append(Captured(dataset.name, points[dataset.name], number, named))
+        elif named and not job.recursive and not job.everything:
+            raise Refusal(f"{dataset.name} cannot be backed up: {obstacle.reason}", EX_NOINPUT)
+        else:
+            left_out.append(obstacle)
+    return Selection(tuple(captured), tuple(left_out), (*notes, *_idle_patterns(job, datasets)))
 
 
 def _resolve_targets(
@@ -196,35 +312,6 @@ def _dataset_named(name: str, known: set[str]) -> str:
     raise Refusal(f"no dataset is called '{name}'; {hint}", EX_NOINPUT)
 
 
-def _select(
-    job: Job,
-    datasets: Sequence[Dataset],
-    points: Mapping[str, str],
-    targets: frozenset[str],
-    names: Names,
-) -> tuple[tuple[Captured, ...], list[LeftOut]]:
-    """Sort the candidates into captured and left out; every one of them is in either."""
-    excluded = _excluded(job, datasets)
-    captured, left_out = [], []
-    for dataset in sorted(datasets, key=lambda each: each.name):
-        named = dataset.name in targets
-        below = job.recursive and not targets.isdisjoint(_parents(dataset.name))
-        if not (named or below or job.everything):
-            continue
-        reason = _reason_against(dataset, points, names)
-        if dataset.name in excluded:
-            reason = f"excluded by {excluded[dataset.name]}"
-        elif dataset.backup == "off" and not named:
-            reason = f"its property {BACKUP_PROPERTY} is off"
-        if reason is None:
-            captured.append(Captured(dataset.name, points[dataset.name]))
-        elif named and not job.recursive and not job.everything:
-            raise Refusal(f"{dataset.name} cannot be backed up: {reason}", EX_NOINPUT)
-        else:
-            left_out.append(LeftOut(dataset.name, reason))
-    return tuple(captured), left_out
-
-
 def _parents(name: str) -> list[str]:
     """Return the datasets above ``name``, nearest first."""
     parts = name.split("/")
@@ -250,20 +337,25 @@ def _idle_patterns(job: Job, datasets: Sequence[Dataset]) -> list[str]:
     ]
 
 
-def _reason_against(dataset: Dataset, points: Mapping[str, str], names: Names) -> str | None:
-    """Say why a dataset cannot be in a view, or None if it can."""
-    point = points.get(dataset.name)
+def _obstacle(
+    dataset: Dataset, points: Mapping[str, str], root: str, names: Names
+) -> LeftOut | None:
+    """Say why a dataset cannot be in a view, or None if it can; ``root`` is what / is on."""
+    name, point = dataset.name, points.get(dataset.name)
     if dataset.type != "filesystem":
-        return "a volume, which holds no files"
+        return LeftOut(name, "a volume, which holds no files", VOLUME)
     if dataset.jailed:
-        return "belongs to a jail (its property jailed is on)"
+        return LeftOut(name, "belongs to a jail (its property jailed is on)", JAILED)
     if point is None:
-        return _why_not_seen(dataset)
-    if len(f"{dataset.name}@{names.snapshot}") > NAME_LIMIT:
-        return f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
-    source = _snapshot_directory(point, names)
-    if max(_length(source), _length(join(names.view, point))) > MOUNT_LIMIT:
-        return f"its mount point is too long to be mounted again ({MOUNT_LIMIT} bytes)"
+        return _why_not_seen(dataset, root)
+    if point.startswith(BECTL_MOUNTS) and _is_sibling(name, root):
+        return LeftOut(name, "a boot environment that is not in use, mounted by bectl", INACTIVE)
+    if len(f"{name}@{names.snapshot}") > NAME_LIMIT:
+        reason = f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
+        return LeftOut(name, reason, TOO_LONG)
+    if _length(join(names.view, point)) > MOUNT_LIMIT:
+        reason = f"its mount point is too long to be mounted again ({MOUNT_LIMIT} bytes)"
+        return LeftOut(name, reason, TOO_LONG)
     return None
 
 
@@ -272,14 +364,27 @@ def _length(path: str) -> int:
     return len(path.encode("utf-8", "surrogateescape"))
 
 
-def _why_not_seen(dataset: Dataset) -> str:
+def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
+    name = dataset.name
     if dataset.mounted:
-        return "another file system is mounted over it"
+        return LeftOut(name, "another file system is mounted over it", HIDDEN)
     if dataset.keystatus == "unavailable":
-        return "not mounted: its encryption key is not loaded"
+        return LeftOut(name, "not mounted: its encryption key is not loaded", LOCKED)
     if dataset.canmount == "off":
-        return "not mounted: its property canmount is off"
-    return "not mounted"
+        return LeftOut(name, "not mounted: its property canmount is off", CANNOT_MOUNT)
+    # Of others beside it, which need not be boot environments, bectl(8) sets this.
+    if dataset.canmount == "noauto" and _is_sibling(name, root):
+        reason = (
+            "a boot environment that is not in use; name / instead, which is always the one in use"
+        )
+        return LeftOut(name, reason, INACTIVE)
+    return LeftOut(name, "not mounted", NOT_MOUNTED)
+
+
+def _is_sibling(name: str, root: str) -> bool:
+    """Say whether a dataset is, or is in, a boot environment beside the one in use (bectl(8))."""
+    beside = f"{root.rpartition('/')[0]}/"
+    return "/" in root and name.startswith(beside) and root not in (name, *_parents(name))
 
 
 def _nothing_left(left_out: Sequence[LeftOut]) -> str:
@@ -291,53 +396,84 @@ def _nothing_left(left_out: Sequence[LeftOut]) -> str:
 
 
 def _named_once(
-    left_out: Sequence[LeftOut], unchosen: Sequence[Mount], points: Mapping[str, str]
+    scene: Scene, left_out: Sequence[LeftOut], unchosen: Sequence[Mount]
 ) -> tuple[LeftOut, ...]:
     """Add the mounts within captured ones that nobody selected to what is left out."""
+    points = {m.special: m.point for m in scene.mounts if m.type == "zfs"}
     told = {points.get(each.name) for each in left_out}
-    return (
-        *left_out,
-        *(
-            LeftOut(
-                mount.point,
-                f"not selected (dataset {mount.special})" if mount.type == "zfs"
-                else f"not on ZFS ({mount.type})",
-            )
-            for mount in unchosen
-            if mount.point not in told
-        ),
-    )
+    rest = [mount for mount in unchosen if mount.point not in told]
+    return (*left_out, *map(_unchosen, rest))
+
+
+def _unchosen(mount: Mount) -> LeftOut:
+    if mount.type == "zfs":
+        return LeftOut(mount.point, f"not selected (dataset {mount.special})", NOT_SELECTED)
+    return LeftOut(mount.point, f"not on ZFS ({mount.type})", NOT_ZFS)
 
 
 # What the view consists of
 
 
-def _snapshot_directory(point: str, names: Names) -> str:
-    return join(point, f"/.zfs/snapshot/{names.snapshot}")
-
-
 def _lay_out(
-    captured: Sequence[Captured], mounts: Sequence[Mount], names: Names
-) -> tuple[dict[str, ViewMount], list[Mount]]:
-    """Return the view by mount point, and the mounts that are kept out of the backup."""
-    frozen = {each.point for each in captured}
+    scene: Scene, captured: Sequence[Captured]
+) -> tuple[dict[str, ViewMount], list[Mount], list[str]]:
+    """Return the view by mount point, the mounts kept out of the backup, and those not in view.
+
+    Of the live system there is only what the client needs: FreeBSD refuses to unmount
+    a file system that has a nullfs on it, so each live mount here takes it from others.
+    """
+    frozen = {each.point: each for each in captured}
+    wanted = _wanted(scene, frozen)
     view: dict[str, ViewMount] = {}
-    unchosen = []
-    for mount in mounts:
+    unchosen, unseen = [], []
+    for mount in scene.mounts:
         if mount.point in frozen:
-            source = _snapshot_directory(mount.point, names)
-            view[mount.point] = ViewMount("frozen", source, mount.point, read_only=True)
-        elif mount.type in UNWANTED or _is_inner(mount, names):
+            each = frozen[mount.point]
+            view[mount.point] = _frozen(each, _hold_of(scene.names, each), mount)
+        elif mount.type in UNWANTED or _is_inner(mount, scene.names):
             continue
-        elif mount.type == "devfs":
-            if mount.point == "/dev":
+        elif lies_in(mount.point, "/dev"):
+            # What is mounted inside devfs has no place in ours, and no files of anybody.
+            if mount.type == "devfs" and mount.point == "/dev":
                 ruleset = JAIL_RULESET if "/" in frozen else None
                 view["/dev"] = ViewMount("device", "devfs", "/dev", ruleset=ruleset)
+        elif mount.type == "devfs":
+            continue
         elif nearest(mount.point, frozen) is not None:
             unchosen.append(mount)
-        else:
+        elif mount.point in wanted:
             view[mount.point] = _live(mount)
-    return view, unchosen
+        else:
+            unseen.append(mount.point)
+    return view, unchosen, unseen
+
+
+def _frozen(captured: Captured, hold: str, mount: Mount) -> ViewMount:
+    frozen = ViewMount("frozen", hold, captured.point, captured.dataset, read_only=True)
+    return frozen._replace(source=mount.point, fsid=mount.fsid) if captured.still else frozen
+
+
+def _wanted(scene: Scene, frozen: Iterable[str]) -> set[str]:
+    """Return the mount points of the live system that the view cannot do without."""
+    needs = scene.needs
+    whole = [*needs.live, *needs.scratch, *needs.writable]
+    whole += [needs.repository] if needs.repository else []
+    places = [*SYSTEM_PLACES, needs.program, needs.temporary, *needs.places, *frozen, *whole]
+    leads = {up for place in places for up in ancestors(place)}
+    return {
+        mount.point
+        for mount in scene.mounts
+        if mount.point in leads
+        or any(lies_in(mount.point, place) for place in whole if place != "/")
+        or any(mentions(text, mount.point) for text in needs.texts)
+    }
+
+
+def mentions(text: str, point: str) -> bool:
+    """Say whether a text holds a path that is the mount point ``point`` or lies below it."""
+    if point not in text:
+        return False
+    return re.search(rf"(?<![\w./-]){re.escape(point)}(?![\w.-])", text) is not None
 
 
 def _is_inner(mount: Mount, names: Names) -> bool:
@@ -352,66 +488,102 @@ def _is_inner(mount: Mount, names: Names) -> bool:
 
 
 def _live(mount: Mount) -> ViewMount:
-    return ViewMount("live", mount.point, mount.point, read_only=mount.read_only)
+    return ViewMount(
+        "live",
+        mount.point,
+        mount.point,
+        read_only=mount.read_only,
+        options=mount.options,
+        fsid=mount.fsid,
+    )
 
 
 def _keep_live(
-    view: dict[str, ViewMount], mounts: Sequence[Mount], needs: Needs, names: Names
-) -> tuple[set[str], str | None]:
-    """Put back live what the client must write; return these places, and its TMPDIR."""
+    scene: Scene, view: dict[str, ViewMount]
+) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
+    """Put back live what the client must find so.
+
+    Returns these places, those of them that it writes to, and the TMPDIR to give it.
+    """
+    needs, names = scene.needs, scene.names
     live = {"/dev"} if "/dev" in view and view["/dev"].ruleset else set()
+    skipped = set(live)
     for place in needs.live:
         chosen = _chosen_within(place, view)
         if chosen:
             raise Refusal(
                 f"--live {place} would undo the freezing of {chosen[0]}; name a directory below it"
             )
-    places = [*needs.live, *(each for each in needs.writable if not _chosen_within(each, view))]
-    temporary = None
-    if not _is_live(needs.temporary, view, mounts):
-        temporary = names.temporary
-        places.append(temporary)
-    for place in places:
-        if not _is_live(place, view, mounts):
+    temporary = None if _is_live(scene, view, needs.temporary) else names.temporary
+    written = [*needs.scratch, *([temporary] if temporary else [])]
+    written = [place for place in written if not _chosen_within(place, view)]
+    own = [*needs.writable, *written]
+    for place in (*needs.live, *(each for each in own if not _chosen_within(each, view))):
+        if not _is_live(scene, view, place):
             live.add(place)
-            view[place] = ViewMount("live", place, place)
-            inner = [m for m in mounts if m.point != place and lies_in(m.point, place)]
-            view.update(
-                (m.point, _live(m))
-                for m in inner
-                if m.type not in UNWANTED | {"devfs"}
-                and not _is_inner(m, names)
-                and m.point not in view
-            )
-    return live, temporary
+            skipped |= _show_live(scene, view, place)
+    hints = _mount_at(scene, HINTS_PLACE)
+    if hints.type != "zfs" and not _is_live(scene, view, HINTS_PLACE):
+        live.add(hints.point)
+        skipped.add(hints.point)
+        view[hints.point] = _live(hints)._replace(read_only=True)
+    frozen = {mount.point for mount in view.values() if mount.kind == "frozen"}
+    written += [*needs.repositories, *([needs.repository] if needs.repository else [])]
+    skipped |= {place for place in written if nearest(place, frozen) is not None}
+    return tuple(sorted(live)), tuple(sorted(skipped)), temporary
+
+
+def _show_live(scene: Scene, view: dict[str, ViewMount], place: str) -> set[str]:
+    """Lay a live directory, with what is mounted in it, over the frozen one.
+
+    Returns what of it is on file systems that nobody chose, and so is not to be backed up.
+    """
+    mount = _mount_at(scene, place)
+    chosen = mount.point in view and view[mount.point].kind == "frozen"
+    strange = set() if chosen else {place}
+    view[place] = _live(mount)._replace(source=place, point=place)
+    for inner in scene.mounts:
+        if inner.point == place or not lies_in(inner.point, place) or inner.point in view:
+            continue
+        if inner.type not in UNWANTED | {"devfs"} and not _is_inner(inner, scene.names):
+            view[inner.point] = _live(inner)
+            strange.add(inner.point)
+    return strange
+
+
+def _mount_at(scene: Scene, path: str) -> Mount:
+    """Return the live mount that a path is on."""
+    mounted = {mount.point: mount for mount in scene.mounts}
+    return mounted[nearest(path, mounted) or "/"]
 
 
 def _chosen_within(place: str, view: Mapping[str, ViewMount]) -> list[str]:
     return [p for p, mount in view.items() if mount.kind == "frozen" and lies_in(p, place)]
 
 
-def _is_live(path: str, view: Mapping[str, ViewMount], mounts: Sequence[Mount]) -> bool:
+def _is_live(scene: Scene, view: Mapping[str, ViewMount], path: str) -> bool:
     """Say whether a live path is found in the view, and is the live one there."""
-    point = _found_at(path, view, mounts)
+    point = _found_at(scene, view, path)
     return point is not None and view[point].kind == "live"
 
 
-def _found_at(path: str, view: Mapping[str, ViewMount], mounts: Sequence[Mount]) -> str | None:
+def _found_at(scene: Scene, view: Mapping[str, ViewMount], path: str) -> str | None:
     """Return the mount of the view that shows a live ``path``, or None if none does.
 
     Where a mount was left out, the view shows the empty directory below it.
     """
     point = nearest(path, view)
-    really = nearest(path, {mount.point for mount in mounts}) or "/"
+    really = _mount_at(scene, path).point
     return point if point is not None and lies_in(point, really) else None
 
 
-def _bridge_gaps(view: dict[str, ViewMount], mounts: Sequence[Mount], names: Names) -> None:
+def _bridge_gaps(scene: Scene, view: dict[str, ViewMount]) -> None:
     """Lay an empty tree over each dataset left out that has something chosen below it.
 
     Without it the mount point of what is chosen would not exist in the view.
     """
-    live_points = {mount.point for mount in mounts}
+    # By these numbers each gap keeps its tree when the plan is drawn anew.
+    live_points = {mount.point: number for number, mount in enumerate(scene.mounts)}
     gaps: dict[str, list[str]] = {}
     for point in sorted(view, key=_by_depth):
         missing = None
@@ -422,27 +594,41 @@ def _bridge_gaps(view: dict[str, ViewMount], mounts: Sequence[Mount], names: Nam
                 missing = above
         if missing is not None:
             gaps.setdefault(missing, []).append(point[len(missing.rstrip("/")) + 1 :])
-    for number, (point, inside) in enumerate(sorted(gaps.items())):
-        view[point] = ViewMount(
-            "gap", f"{names.gaps}/{number}", point, read_only=True, directories=tuple(inside)
-        )
+    for point, inside in sorted(gaps.items()):
+        source = f"{scene.names.gaps}/{live_points[point]}"
+        view[point] = ViewMount("gap", source, point, read_only=True, directories=tuple(inside))
 
 
-def _check_client(view: Mapping[str, ViewMount], mounts: Sequence[Mount], needs: Needs) -> None:
+def _check_client(scene: Scene, view: Mapping[str, ViewMount]) -> None:
     """Refuse a run whose client could not start, or could not write its repository."""
-    if _found_at(needs.program, view, mounts) is None:
+    needs = scene.needs
+    if _found_at(scene, view, needs.program) is None:
         raise Refusal(
             f"the client would not find {needs.program}: its file system is left out of the view; "
-            f"add --live {_mount_above(needs.program, mounts)}",
+            f"add --live {_mount_at(scene, needs.program).point}",
             EX_CONFIG,
         )
-    if needs.repository is not None and not _is_live(needs.repository, view, mounts):
+    if needs.repository is not None and not _is_live(scene, view, needs.repository):
         raise Refusal(
-            f"the repository {needs.repository} would be frozen or out of sight during the backup; "
+            f"the repository {needs.repository} would be frozen or not visible during the backup; "
             f"keep it in another dataset, or add --live {needs.repository}",
             EX_CONFIG,
         )
 
 
-def _mount_above(path: str, mounts: Sequence[Mount]) -> str:
-    return nearest(path, {mount.point for mount in mounts}) or "/"
+def _in_order(scene: Scene, view: Mapping[str, ViewMount]) -> tuple[ViewMount, ...]:
+    """Return the mounts of the view, parents first; marked are those needed or far away."""
+    needs = scene.needs
+    distant = {m.point for m in scene.mounts if not m.local and m.type != "devfs"}
+    places = [needs.program, *needs.live, *([needs.repository] if needs.repository else [])]
+    needed = {_found_at(scene, view, place) for place in places}
+    marked = dict(view)
+    for point, mount in view.items():
+        remote = nearest(point, distant) is not None
+        if remote or point in needed:
+            marked[point] = mount._replace(remote=remote, needed=point in needed)
+    return tuple(marked[point] for point in sorted(marked, key=_by_depth))
+
+
+def _by_depth(point: str) -> list[str]:
+    return [] if point == "/" else point.split("/")[1:]

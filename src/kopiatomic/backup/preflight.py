@@ -17,10 +17,14 @@ _SHELL_SYNTAX = re.compile(r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]")
 def not_in_a_jail(door: Door) -> None:
     """Refuse to run in a jail, where snapshots and mounts belong to the host."""
     try:
-        answer = door.run(["sysctl", "-n", "security.jail.jailed"], check=False)
-    except CommandFailed:
+        if door.kernel is not None:
+            jailed = door.kernel.is_jailed()
+        else:
+            answer = door.run(["sysctl", "-n", "security.jail.jailed"], check=False)
+            jailed = answer.stdout.strip() == "1"
+    except (CommandFailed, OSError):
         return
-    if answer.stdout.strip() == "1":
+    if jailed:
         raise Refusal(
             "this is a jail, which can neither snapshot nor mount; back it up from its host",
             EX_UNAVAILABLE,

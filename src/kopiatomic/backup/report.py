@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 
 from kopiatomic.backup.plan import Plan
-from kopiatomic.backup.view import mount_command
+from kopiatomic.backup.view import hold_command, mount_command
 from kopiatomic.clients.base import Figures
 from kopiatomic.formatting import (
     clock,
@@ -15,6 +14,7 @@ from kopiatomic.formatting import (
     section,
     size,
     table,
+    waited,
     what_was_said,
 )
 from kopiatomic.system.command import describe_status, fits, printable, quote
@@ -23,53 +23,73 @@ from kopiatomic.system.zfs import by_pool, snapshot_command
 # How many backups a report names.
 MOST_NAMES = 3
 
-@dataclass
-class Report:
-    """The account of one run; run.py fills it in as it goes.
+# How bad an outcome is; of several, the worst is the run's.
+_RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed": 3}
 
-    Times are seconds as time(3) has them. ``captured_at`` holds for each pool
-    when its snapshots had been made; ``said`` is the end of the client's output;
-    ``status`` is the exit status of the run.
+# How many lines of what the client said on standard error a report of a good run has.
+COMPLAINTS = 12
+
+
+class Report:
+    """The account of one run, which fills it in as it goes.
+
+    Times are seconds as time(3) has them; ``hooks`` are the programs that hooks begin
+    with, as far as these are paths.
     """
 
-    program: str
-    job: str
-    run: str
-    began: float
-    env_file: str | None = None
-    command: tuple[str, ...] = ()
-    hooks: tuple[str, ...] = ()  # the programs they begin with, as far as these are paths
-    ended: float = 0.0
-    outcome: str = "success"
-    status: int = 0
-    whole: bool = False  # the backup: see settle()
-    captured_at: dict[str, float] = field(default_factory=dict)
-    plan: Plan | None = None
-    client: list[str] = field(default_factory=list)
-    client_status: int | None = None
-    client_seconds: float = 0.0
-    figures: Figures = field(default_factory=Figures)
-    said: str = ""
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    swept: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)  # snapshots of earlier runs that stay
+    def __init__(
+        self,
+        program: str,
+        job: str,
+        run: str,
+        began: float,
+        env_file: str | None = None,
+        command: tuple[str, ...] = (),
+        hooks: tuple[str, ...] = (),
+    ) -> None:
+        self.program, self.job, self.run, self.began = program, job, run, began
+        self.env_file, self.command, self.hooks = env_file, command, hooks
+        self.ended = 0.0
+        self.waited = 0.0  # before it began, for another run of the job to end
+        self.outcome = "success"
+        self.status = 0  # the exit status of the run
+        self.saved = False  # whether there is a backup: see settle()
+        self._lacking = False  # whether something is missing in it
+        self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
+        self.plan: Plan | None = None
+        self.client: list[str] = []
+        self.client_status: int | None = None
+        self.client_seconds = 0.0
+        self.figures = Figures()
+        self.said = ""  # the end of the client's output
+        self.complaints = ""  # what it said on standard error that is to be told
+        self.proof: tuple[int, int] | None = None  # so many datasets found in it, of so many
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.swept: list[str] = []
+        self.stuck: list[str] = []  # snapshots of earlier runs that stay
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
-        """Add a problem; the first one decides about the outcome and the exit status."""
+        """Add a problem; the worst one decides about the outcome and the exit status."""
         self.problems.append(message)
-        if self.status == 0:
-            self.status, self.outcome = status, "trouble" if self.whole else outcome
+        self._lacking = self._lacking or outcome == "incomplete"
+        if self.saved and outcome != "incomplete":
+            outcome = "trouble"
+        if _RANK[outcome] > _RANK[self.outcome]:
+            self.status, self.outcome = status, outcome
 
     def settle(self) -> None:
-        """Note that the backup is whole: no problem beside it makes it a failed one."""
-        self.whole = True
+        """Note that there is a backup: no problem beside it makes it a failed one.
+
+        If something is missing in it, it is incomplete, whatever else has gone wrong.
+        """
+        self.saved = True
         if self.outcome != "success":
-            self.outcome = "trouble"
+            self.outcome = "incomplete" if self._lacking else "trouble"
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""
-        self.said = hide(self.said)
+        self.said, self.complaints = hide(self.said), hide(self.complaints)
         for texts in (self.client, self.problems, self.notes, self.swept):
             texts[:] = map(hide, texts)
         self.command = tuple(map(hide, self.command))
@@ -77,7 +97,8 @@ class Report:
     @property
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
-        return bool(self.notes or self.swept or (self.plan and self.plan.left_out))
+        left_out = self.plan.left_out if self.plan else ()
+        return bool(self.notes or self.swept or self.complaints or left_out or self.waited)
 
     @property
     def moment(self) -> float | None:
@@ -102,10 +123,11 @@ def as_dict(report: Report) -> dict[str, object]:
         "began": iso(report.began),
         "ended": iso(report.ended),
         "seconds": round(report.ended - report.began, 3),
+        "waited": round(report.waited, 3),
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
         "not_frozen": list(plan.live) if plan else [],
         "paths": list(plan.paths) if plan else [],
         "client": {
@@ -114,6 +136,8 @@ def as_dict(report: Report) -> dict[str, object]:
             "seconds": round(report.client_seconds, 3),
             **report.figures._asdict(),
         },
+        "found_in_backup": None if report.proof is None else list(report.proof),
+        "complaints": report.complaints.splitlines(),
         "problems": report.problems,
         "notes": report.notes,
         "swept": report.swept,
@@ -125,6 +149,7 @@ def as_text(report: Report) -> str:
     took = report.ended - report.began
     lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
+    lines += waited(report.waited)
     plan = report.plan
     if report.captured_at and plan:
         lines += ["", _when(report)]
@@ -132,12 +157,13 @@ def as_text(report: Report) -> str:
     if plan and plan.left_out:
         lines += ["", "Left out:", *table([(each.name, each.reason) for each in plan.left_out])]
     if plan and plan.live:
-        lines += ["", "Not frozen, because the client writes there:"]
+        lines += ["", "Live, not frozen, because the client needs it so:"]
         lines += [f"  {printable(place)}" for place in plan.live]
     if report.client_status is not None:
         lines += ["", *_client(report)]
+    lines += _complaints(report)
     lines += section("Note:", report.notes)
-    lines += section("Taken down from an earlier run that did not end in order:", report.swept)
+    lines += section("Removed, left behind by a killed run:", report.swept)
     return "\n".join(lines) + "\n"
 
 
@@ -179,16 +205,32 @@ def _client(report: Report) -> list[str]:
         lines.append(f"  saved as {', '.join(each[:16] for each in figures.snapshots)}")
     elif figures.snapshots:
         lines.append(f"  saved as {len(figures.snapshots)} backups, one for each path")
+    if report.proof is not None:
+        found, wanted = report.proof
+        datasets = "dataset" if wanted == 1 else "datasets"
+        lines.append(f"  {found} of {wanted} {datasets} found in the backup")
     return lines
+
+
+def _complaints(report: Report) -> list[str]:
+    lines = report.complaints.splitlines()
+    # Where something went wrong, all that the client said is told or has been seen.
+    if not lines or report.problems:
+        return []
+    name = os.path.basename(report.client[0]) if report.client else "the client"
+    more = len(lines) - COMPLAINTS
+    shown = [*lines[:COMPLAINTS], *([f"... and {more} more lines"] if more > 0 else [])]
+    return section(f"What {name} said on standard error:", shown)
 
 
 def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
     """Return a plan as plain data, for -n --json."""
     return {
         "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
-        "left_out": [{"name": each.name, "reason": each.reason} for each in plan.left_out],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in plan.left_out],
         "not_frozen": list(plan.live),
-        "view": [asdict(mount) for mount in plan.view],
+        "view": [mount._asdict() for mount in plan.view],
+        "not_in_view": list(plan.unseen),
         "paths": list(plan.paths),
         "client": list(client),
         "notes": list(plan.notes),
@@ -200,7 +242,7 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
     lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
     if plan.left_out:
         lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
-    lines += section("Would not freeze, because the client writes there:", plan.live)
+    lines += section("Would be live, not frozen, because the client needs it so:", plan.live)
     lines += section("Note:", plan.notes)
     lines += ["", "Would run:"]
     for names in by_pool(plan.snapshots).values():
@@ -209,6 +251,7 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
             lines.append(f"  {quote(argv)}")
         else:
             lines.append(f"  a channel program for {len(names)} snapshots (zfs-program(8))")
+    lines += [f"  {quote(hold_command(hold))}" for hold in plan.holds]
     lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
     lines.append(f"  {quote(['chroot', plan.names.view, *client])}")
     lines.append("and then take all of it down again.")

@@ -2,17 +2,18 @@
 
 import os
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from kopiatomic import state
-from kopiatomic.backup import preflight, view
+from kopiatomic.backup import preflight, proof, view
+from kopiatomic.backup.drawing import Drawing, draw
 from kopiatomic.backup.names import Names, marks_of, name_run
-from kopiatomic.backup.plan import Plan, make_plan
+from kopiatomic.backup.plan import Plan, mentions
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import (
     EX_CANTCREAT,
-    EX_CONFIG,
     EX_OSERR,
     EX_SOFTWARE,
     EX_TEMPFAIL,
@@ -28,7 +29,6 @@ from kopiatomic.system.command import (
     decode,
     describe_status,
     exit_status,
-    fits,
     printable,
     quote,
 )
@@ -44,20 +44,40 @@ class Failed(Exception):
         self.status = status
 
 
-@dataclass
 class Work:
     """What a run has in hand: what it was told, and what it has made so far."""
 
-    task: Task
-    signals: Signals
-    streams: Streams
-    report: Report
-    pools: list[str] = field(default_factory=list)  # in which we may have made our snapshots
-    unsure: bool = False  # whether there is a snapshot of ours that we do not know
+    def __init__(
+        self,
+        task: Task,
+        place: Place,
+        names: Names,
+        signals: Signals,
+        streams: Streams,
+        report: Report,
+    ) -> None:
+        self.task, self.place, self.names = task, place, names
+        self.signals, self.streams, self.report = signals, streams, report
+        self.drawing: Drawing | None = None  # what the plan was drawn from, until the view stands
+        self.made: list[str] = []  # snapshots that are ours, or may be
+        self.tried: set[str] = set()  # pools in which there may be any of them
+        self.unsure = False  # whether there is a snapshot of ours that we do not know
+        self.evidence: proof.Evidence | None = None  # what has to be proved in the end
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it stands; raises RuntimeError before there is one."""
+        if self.report.plan is None:
+            raise RuntimeError("there is no plan yet")
+        return self.report.plan
+
+    def follow(self, drawing: Drawing) -> None:
+        """Take a plan for the run's."""
+        self.drawing, self.report.plan = drawing, drawing.plan
 
 
-def run(task: Task, streams: Streams) -> Report:
-    """Back up once and return the report.
+def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
+    """Back up once, ``wait`` seconds later at most if the job still runs; return the report.
 
     Raises Refusal, before anything was touched, if there is something for the user
     to mend; what goes wrong later is in the report.
@@ -65,33 +85,30 @@ def run(task: Task, streams: Streams) -> Report:
     job, door = task.job, task.door
     preflight.not_in_a_jail(door)
     place = Place(job.program, job.name)
-    names = name_run(place)
-    with state.lock(place), Signals() as signals:
+    with state.lock(place, wait) as waited, Signals() as signals:
+        names = name_run(place)
         report = begin_report(task, names)
-        work = Work(task, signals, replace(streams, hide=task.hide), report)
-        # Not kept by a name: with many datasets the mount table would be most of what we hold.
-        plan = report.plan = draw_plan(task, names, sweep(place, door, report))
-        report.notes += plan.notes
+        report.waited = waited
+        work = Work(task, place, names, signals, replace(streams, hide=task.hide), report)
+        look_early(work, sweep(place, door, report))
         try:
-            prepare(work, place, plan)
+            begin(work)
             try:
-                call_hook(work, "-p", job.before)
-                take_snapshots(work, plan)
+                call_hook(work, work.signals, "-p", job.before)
+                look_again(work)
+                prepare(work)
+                take_snapshots(work)
             finally:
                 call_anyway(work, "-s", job.after_snapshot)
-            build_view(work, plan)
-            # The client may run for hours: until then, only what is still needed is kept.
-            plan = report.plan = replace(plan, view=())
-            back_up(work, plan, place)
+            build_view(work)
+            back_up(work)
         except (Failed, Interrupted) as error:
             note_failure(report, error)
         except Exception as error:
             report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
         finally:
-            try:
-                take_down(work, place, names)
-            except Exception as error:
-                report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
+            guarded(work, take_down)
+            guarded(work, prove)
             call_anyway(work, "-q", job.after)
             report.ended = time.time()
             report.conceal(task.hide)
@@ -110,26 +127,17 @@ def begin_report(task: Task, names: Names) -> Report:
     return Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
 
 
-def draw_plan(task: Task, names: Names, table: list[Mount] | None = None) -> Plan:
-    """Look at the machine once and plan the run; raises Refusal.
+def look_early(work: Work, table: list[Mount] | None) -> None:
+    """Draw the plan before anything stops, so that typos are found; raises Refusal.
 
-    ``table`` is the mount table, where somebody has read it already.
+    With a -p hook a refusal is not final yet: the hook may mount the disk, import
+    the pool or load the key that is missing.
     """
-    job, door = task.job, task.door
     try:
-        datasets = preflight.list_datasets(door, zfs.list_datasets)
-        table = mounts.table(door) if table is None else table
-    except CommandFailed as error:
-        raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
-    needs = task.client.needs(job, task.program, task.environment)
-    plan = make_plan(job, datasets, table, names, needs)
-    if not fits(task.client.backup_command(job, Request(plan.paths, plan.live))):
-        raise Refusal(
-            f"the client cannot be given {len(plan.paths)} paths, its command line would be too "
-            "long; choose a dataset that is mounted above them as well, or make several jobs",
-            EX_CONFIG,
-        )
-    return replace(plan, notes=(*plan.notes, *task.client.about_live(plan.live, plan.paths)))
+        work.follow(draw(work.task, work.names, table))
+    except Refusal:
+        if work.task.job.before is None:
+            raise
 
 
 def sweep(
@@ -152,9 +160,9 @@ def sweep(
             raise Refusal(f"cannot clear up after an earlier run: {outcome.unknown}", EX_OSERR)
         if outcome.left:
             raise Refusal(
-                f"{outcome.left[-1]}, left by an earlier run, cannot be unmounted "
+                f"{outcome.left[-1].point}, left by an earlier run, cannot be unmounted "
                 f"({outcome.reason}); end what uses it, then: "
-                f"{quote(['umount', '-f', outcome.left[-1]])}",
+                f"{view.unmount_by_hand(outcome.left[-1])}",
                 EX_TEMPFAIL,
             )
         snapshots = zfs.own_snapshots(door, marks_of(place))
@@ -164,7 +172,7 @@ def sweep(
     view.remove_directories(Names("", "", place.directory))
     stuck = {each.name for each in left}
     report.swept += [f"process {each}" for each in outcome.stopped]
-    report.swept += [f"mount {each}" for each in old]
+    report.swept += [f"mount {each.point}" for each in old]
     report.swept += [f"snapshot {each}" for each in snapshots if each not in stuck]
     report.notes += [_stays(each) for each in left]
     if not left:
@@ -173,7 +181,7 @@ def sweep(
     return None if old else table
 
 
-def _stays(left: zfs.Left) -> str:
+def _stays(left: zfs.NotDestroyed) -> str:
     return (
         f"the snapshot {left.name} of an earlier run stays: {left.reason}; "
         f"the next run tries again, or: {quote(['zfs', 'destroy', left.name])}"
@@ -183,87 +191,232 @@ def _stays(left: zfs.Left) -> str:
 # The steps
 
 
-def prepare(work: Work, place: Place, plan: Plan) -> None:
-    """Note that the run has begun, and make its directories."""
+def begin(work: Work) -> None:
+    """Note on disk that the run has begun, before it changes anything."""
     work.signals.check()
     try:
-        state.begin(place, plan.names.run)
-        view.prepare(plan, state.private_directory)
+        state.begin(work.place, work.names.run)
     except (OSError, Refusal) as error:
-        raise Failed(f"cannot prepare {plan.names.directory}: {error}", EX_CANTCREAT) from error
+        raise Failed(f"cannot note that the run begins: {error}", EX_CANTCREAT) from error
 
 
-def take_snapshots(work: Work, plan: Plan) -> None:
-    """Snapshot all datasets, each pool in one transaction group."""
-    for pool, names in zfs.by_pool(plan.snapshots).items():
-        work.signals.check()
-        work.pools.append(pool)
+def look_again(work: Work) -> None:
+    """Draw the plan once more where a -p hook has run, which may have changed what there is."""
+    if work.task.job.before is not None:
         try:
-            zfs.snapshot(work.task.door, names, plan.names.run)
-        except CommandFailed as error:
-            work.unsure = isinstance(error, GivenUp)
-            raise Failed(f"no snapshot of {pool}: {error.reason}", EX_CANTCREAT) from error
-        work.report.captured_at[pool] = time.time()
+            work.follow(draw(work.task, work.names))
+        except Refusal as refusal:
+            raise Failed(str(refusal), refusal.status) from refusal
+    work.report.notes += work.plan.notes
 
 
-def build_view(work: Work, plan: Plan) -> None:
-    """Mount the live system and, in it, the snapshots."""
-    work.signals.check()
+def prepare(work: Work) -> None:
+    """Make the directories that the run needs, before the snapshot, so that they are in it."""
     try:
-        view.build(work.task.door, plan, work.report.notes.append)
+        work.report.notes += view.make_places(work.plan)
+        view.prepare(work.plan, state.private_directory)
+    except (OSError, Refusal) as error:
+        raise Failed(f"cannot prepare {work.names.directory}: {error}", EX_CANTCREAT) from error
+
+
+def take_snapshots(work: Work) -> None:
+    """Snapshot all datasets, each pool in one transaction group.
+
+    What cannot be snapshotted costs itself and not the others: a dataset its place
+    in the backup, a pool its datasets.
+    """
+    lost: dict[str, view.Lost] = {}
+    failed: dict[str, str] = {}
+    for pool, snapshots in zfs.by_pool(work.plan.snapshots).items():
+        work.signals.check()
+        work.made += snapshots
+        try:
+            refused = zfs.snapshot(work.task.door, snapshots, work.names.run)
+        except CommandFailed as error:
+            work.unsure = work.unsure or isinstance(error, GivenUp)
+            failed[pool] = error.reason
+            continue
+        if len(refused) < len(snapshots):
+            work.report.captured_at[pool] = time.time()
+            work.tried.add(pool)
+        work.made = [name for name in work.made if name not in refused]
+        for name, number in refused.items():
+            gone = number == zfs.ENOENT
+            lost[name.partition("@")[0]] = view.Lost(zfs.reason_for(number), gone)
+    if failed:
+        lost |= stand_still_or_lose(work, failed)
+    lose(work, lost, "no snapshot of")
+
+
+def stand_still_or_lose(work: Work, failed: Mapping[str, str]) -> dict[str, view.Lost]:
+    """Tell of pools that could not be snapshotted; return their datasets that are lost.
+
+    A pool that was imported read-only stands still by itself.
+    """
+    try:
+        known = zfs.pools(work.task.door)
+    except CommandFailed:
+        known = {}
+    still = {name for name in failed if name in known and known[name].read_only}
+    members = {each.dataset: zfs.pool_of(each.dataset) for each in work.plan.captured}
+    if work.drawing is not None and still:
+        frozen = [name for name, pool in members.items() if pool in still]
+        work.follow(work.drawing.standing_still(frozen))
+        work.report.captured_at |= dict.fromkeys(still, time.time())
+        work.report.notes += [
+            f"the pool {pool} is read-only and so stands still: it is backed up without a snapshot"
+            for pool in sorted(still)
+        ]
+    # A command that failed, or was killed, may have done its work all the same.
+    work.tried |= failed.keys() - still
+    for pool in sorted(failed.keys() - still):
+        message = f"no snapshot of {pool}: {failed[pool]}"
+        work.report.fail(message, EX_CANTCREAT, "incomplete")
+    return {
+        name: view.Lost(f"no snapshot of its pool: {failed[pool]}", gone=False, told=True)
+        for name, pool in members.items()
+        if pool in failed and pool not in still
+    }
+
+
+def lose(work: Work, lost: Mapping[str, view.Lost], what: str) -> None:
+    """Go on without the datasets that are ``lost``; raises Failed if none is left.
+
+    One that has gone meanwhile is left out and named, as datasets come and go; but
+    where the user named it, or where it is there still, the backup is incomplete.
+    """
+    if not lost or work.drawing is None:
+        return
+    for each in work.plan.captured:
+        why = lost.get(each.dataset)
+        if why is not None and not why.told and (each.named or not why.gone):
+            message = f"{what} {each.dataset}: {why.reason}"
+            work.report.fail(message, EX_CANTCREAT, "incomplete")
+    reasons = {
+        name: "it has gone since the run began" if why.gone else why.reason
+        for name, why in lost.items()
+    }
+    try:
+        work.follow(work.drawing.without(reasons))
+        view.prepare(work.plan, state.private_directory)
+    except Refusal as refusal:
+        raise Failed(str(refusal), EX_CANTCREAT) from refusal
+    except OSError as error:
+        raise Failed(f"cannot prepare {work.names.directory}: {error}", EX_CANTCREAT) from error
+
+
+def build_view(work: Work) -> None:
+    """Mount the snapshots, and the live system with them in it."""
+    work.signals.check()
+    door, notes = work.task.door, work.report.notes
+    try:
+        lose(work, view.hold_all(door, work.plan), "cannot mount the snapshot of")
+        while True:
+            work.signals.check()
+            try:
+                view.build(door, work.plan, notes.append)
+                break
+            except view.Misled as error:
+                begin_anew(work)
+                lost = {error.dataset: view.Lost(error.reason, gone=False)}
+                lose(work, lost, "cannot show at its mount point")
     except CommandFailed as error:
         hint = ""
-        if preflight.nullfs_missing(work.task.door):
+        if preflight.nullfs_missing(door):
             hint = "; there is no nullfs in this kernel: kldload nullfs"
         raise Failed(f"cannot build the view: {error}{hint}", EX_OSERR) from error
+    if proof.is_wanted(work.task.job):
+        work.evidence = proof.expect(work.plan, work.task.client)
+    # The client may run for hours: until then, only what is still needed is kept.
+    work.drawing, work.report.plan = None, work.plan._replace(view=(), holds=())
     work.signals.check()
 
 
-def back_up(work: Work, plan: Plan, place: Place) -> None:
+def begin_anew(work: Work) -> None:
+    """Take the view down, but not the snapshots below it; raises Failed if that cannot be."""
+    outcome = view.take_down(work.task.door, work.names.view)
+    if outcome.left or outcome.unknown:
+        reason = outcome.unknown or outcome.reason
+        raise Failed(f"cannot build the view anew: {reason}", EX_OSERR)
+
+
+def back_up(work: Work) -> None:
     """Run the client in the view and read what it did."""
-    task, report = work.task, work.report
+    task, report, plan = work.task, work.report, work.plan
     client, job = task.client, task.job
     environment = dict(task.environment)
     if plan.temporary is not None:
         environment["TMPDIR"] = plan.temporary
-    parent = client.parent(task.door, job, plan.paths, last_paths(place), environment)
-    request = Request(plan.paths, plan.live, report.moment, parent, work.streams.capture)
+    last = last_paths(work.place)
+    parent = client.parent(task.door, job, plan.paths, last, environment, task.script)
+    captured = work.streams.capture
+    zone = client.zone(environment, task.script)
+    request = Request(plan.paths, plan.skipped, report.moment, parent, captured, zone)
     report.client = words = client.backup_command(job, request)
     work.signals.check()
     streams = work.streams
     for_us_alone = client.speaks_to_us_alone(words)
     if for_us_alone:
         streams = replace(streams, output=None)
-    command = view.chroot_command(plan.names, words)
     try:
-        ended = process.run(task.door, command, environment, work.signals, streams)
+        ended = process.run(
+            task.door, words, environment, work.signals, streams, root=work.names.view
+        )
     except CommandFailed as error:
         raise Failed(str(error), EX_UNAVAILABLE) from error
     report.client_status, report.client_seconds = ended.status, ended.seconds
     report.said += decode(ended.messages if for_us_alone else ended.said)
+    report.complaints = client.complaints(ended.messages)
     report.figures = client.figures(ended.output, ended.messages)
+    if work.evidence is not None:
+        work.evidence.hear(task, request, report.figures, ended.output)
     work.signals.check()
-    judge(task, report, ended)
+    judge(work, ended)
 
 
-def judge(task: Task, report: Report, ended: Ended) -> None:
+def judge(work: Work, ended: Ended) -> None:
     """Turn the client's exit status into the run's."""
+    task, report = work.task, work.report
     if ended.status == 0:
         report.settle()
         return
     client, job = task.client, task.job
     message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
     outcome = "failed"
+    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+    hint = unseen_hint(work.plan, text)
     if not job.plain:
-        text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
-        hint = client.hint(ended.status, text, client.by_hand(job))
-        message = f"{message}; {hint}" if hint else message
+        hint = hint or client.hint(ended.status, text, client.by_hand(job))
         outcome = "incomplete" if client.is_incomplete(ended.status) else "failed"
+    message = f"{message}; {hint}" if hint else message
     report.fail(message, exit_status(ended.status), outcome)
+    if outcome == "incomplete":
+        report.settle()
+
+
+def unseen_hint(plan: Plan, text: str) -> str | None:
+    """Say so if the client names a path on a live file system that is not in the view."""
+    for point in plan.unseen:
+        if mentions(text, point):
+            return (
+                f"{point}, which it names, is not in the view, where only what the client is "
+                f"known to need is live; if it needs that: --live {quote([point])}"
+            )
+    return None
+
+
+def prove(work: Work) -> None:
+    """Ask the repository whether all that was captured is in the new backup."""
+    report, evidence = work.report, work.evidence
+    ended = report.client_status
+    if evidence is None or evidence.request is None or ended is None:
+        return
+    if ended == 0 or work.task.client.is_incomplete(ended):
+        proof.prove(work.task, evidence, report, work.signals)
 
 
 def last_paths(place: Place) -> list[str] | None:
-    """Return the paths of the job's last good backup, or None if none is known."""
+    """Return the paths of the job's last successful backup, or None if none is known."""
     try:
         for entry in state.newest_first(place):
             paths = entry.get("paths")
@@ -277,14 +430,14 @@ def last_paths(place: Place) -> list[str] | None:
 # The hooks
 
 
-def call_hook(work: Work, option: str, text: str | None) -> None:
+def call_hook(work: Work, signals: Signals, option: str, text: str | None) -> None:
     """Run a hook by sh in the live system; raises Failed if it fails."""
-    work.signals.check()
+    signals.check()
     if text is None:
         return
-    report = work.report
+    report, task = work.report, work.task
     environment = {
-        **work.task.environment,
+        **task.environment,
         "KOPIATOMIC_PROGRAM": report.program,
         "KOPIATOMIC_JOB": report.job,
         "KOPIATOMIC_RUN": report.run,
@@ -296,14 +449,14 @@ def call_hook(work: Work, option: str, text: str | None) -> None:
             "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
         }
     try:
-        ended = process.run(
-            work.task.door, ["/bin/sh", "-c", text], environment, work.signals, work.streams
+        ended = process.run_hook(
+            task.door, ["/bin/sh", "-c", text], environment, signals, work.streams
         )
     except CommandFailed as error:
         raise Failed(f"the command of {option}: {error.reason}", EX_UNAVAILABLE) from error
     report.said += decode(ended.said)
     if ended.status != 0:
-        work.signals.check()
+        signals.check()
         reason = describe_status(ended.status)
         raise Failed(f"the command of {option} failed, {reason}: {text}", EX_UNAVAILABLE)
 
@@ -316,7 +469,7 @@ def call_anyway(work: Work, option: str, text: str | None) -> None:
     """
     with Signals() as fresh:
         try:
-            call_hook(replace(work, signals=fresh), option, text)
+            call_hook(work, fresh, option, text)
         except (Failed, Interrupted) as error:
             note_failure(work.report, error)
     work.signals.signum = work.signals.signum or fresh.signum
@@ -333,19 +486,29 @@ def note_failure(report: Report, error: Failed | Interrupted) -> None:
         report.fail(str(error), error.status)
 
 
-def take_down(work: Work, place: Place, names: Names) -> None:
+def guarded(work: Work, step: Callable[[Work], None]) -> None:
+    """Do a step of the end, of which nothing may keep the next ones from being done."""
+    try:
+        step(work)
+    except Interrupted as error:
+        note_failure(work.report, error)
+    except Exception as error:
+        work.report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
+
+
+def take_down(work: Work) -> None:
     """Remove everything the run made: mounts, snapshots, directories.
 
     What cannot be removed is told with the command that would do it, and stays
     noted for the next run to sweep.
     """
-    report = work.report
+    report, names = work.report, work.names
     outcome = view.take_down(work.task.door, names.directory)
     report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
-    for point in outcome.left:
+    for mount in outcome.left:
         report.fail(
-            f"{point} cannot be unmounted ({outcome.reason}); "
-            f"the next run tries again, or: {quote(['umount', '-f', point])}",
+            f"{mount.point} cannot be unmounted ({outcome.reason}); "
+            f"the next run tries again, or: {view.unmount_by_hand(mount)}",
             EX_OSERR,
         )
     if outcome.unknown:
@@ -366,19 +529,19 @@ def take_down(work: Work, place: Place, names: Names) -> None:
     for path in view.remove_directories(names):
         report.notes.append(f"{path} is not empty and stays")
     if not (left or report.stuck or work.unsure):
-        state.finish(place)
+        state.finish(work.place)
 
 
-def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
+def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
     """Destroy the snapshots of the run and return those that stay."""
     report = work.report
-    done = again = zfs.destroy(work.task.door, made_snapshots(work))
+    done = again = zfs.destroy(work.task.door, work.made)
     if done.left:
         # A snapshot can be busy for a moment after its last mount has gone.
         time.sleep(1.0)
         again = zfs.destroy(work.task.door, [each.name for each in done.left])
     left, missing = again.left, {*done.missing, *again.missing}
-    lost = sorted(name for name in missing if zfs.pool_of(name) in report.captured_at)
+    lost = sorted(name for name in missing if zfs.pool_of(name) in work.tried)
     if not lost:
         return left
     # A dataset that is renamed, or promoted from a clone, takes snapshots along.
@@ -404,14 +567,7 @@ def destroy_snapshots(work: Work) -> tuple[zfs.Left, ...]:
 
 def sweep_by_hand(report: Report) -> str:
     """Return the command that takes down what the job has left."""
-    return quote([report.program, "--sweep", "-j", report.job])
-
-
-def made_snapshots(work: Work) -> list[str]:
-    """Return the snapshots that the run has made, or may have."""
-    planned = work.report.plan.snapshots if work.report.plan else ()
-    by_pool = zfs.by_pool(planned)
-    return [name for pool in work.pools for name in by_pool[pool]]
+    return Place(report.program, report.job).sweep_command
 
 
 def remember(place: Place, report: Report) -> None:

@@ -13,12 +13,20 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kopiatomic.backup.names import Names
-from kopiatomic.backup.plan import Plan, ViewMount
-from kopiatomic.system import mounts, nullfs
-from kopiatomic.system.command import CommandFailed, Door, chunks, failure, printable, reason_of
+from kopiatomic.backup.plan import Hold, Plan, ViewMount
+from kopiatomic.system import mounts
+from kopiatomic.system.command import (
+    CommandFailed,
+    Door,
+    MountRefused,
+    printable,
+    quote,
+    reason_of,
+)
+from kopiatomic.system.kernel import MNT_IGNORE
 from kopiatomic.system.machine import Mount, join, lies_in
 
 # A network file system that hangs must not hang the backup.
@@ -27,9 +35,7 @@ MOUNT_TIME_LIMIT = 120.0
 # What open(2) answers where a symbolic link or a file is in the way of a directory.
 _NO_DIRECTORY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 LINK = "a symbolic link or a file has taken the place of a directory on the way there"
-
-# How often a mount is made anew whose source may have been led elsewhere meanwhile.
-TRIES = 5
+LED_AWAY = "somebody led its path elsewhere meanwhile"
 
 # How often and how long to wait for a mount table that cannot be read, in seconds.
 PATIENCE = (1.0, 1.0, 0.0)
@@ -37,18 +43,38 @@ PATIENCE = (1.0, 1.0, 0.0)
 # What a process that the client left in the view gets between TERM and KILL, seconds.
 GRACE = 5.0
 
-_FSTAT_LINE = re.compile(r"^\S+\s+(?P<command>.+?)\s+(?P<pid>\d+)\s+(text|wd|root|jail|\S+)\s+/")
+# A line of ``fstat -n``: user, command, process, descriptor, device, inode, mode, size, access.
+# The command may be anything, even what looks like these: so as much as possible belongs to it.
+_FSTAT_LINE = re.compile(
+    r"^\S+\s+(?P<command>.+)\s(?P<pid>[0-9]+)\s+\S+\s+(?P<device>0x[0-9a-f]+)"
+    r"\s+[0-9]+\s+[0-7]+\s+\S+\s+\S+\s*$"
+)
 
 
-@dataclass
+class Misled(CommandFailed):
+    """A frozen dataset could not be shown at its mount point; ``dataset`` is which."""
+
+    def __init__(self, dataset: str, error: CommandFailed) -> None:
+        super().__init__(error.argv, error.reason)
+        self.dataset = dataset
+
+
 class TakenDown:
     """What taking a view down came to."""
 
-    stopped: list[str] = field(default_factory=list)  # processes, as "name (pid)"
-    forced: list[str] = field(default_factory=list)  # mounts taken away by force
-    left: list[str] = field(default_factory=list)  # mount points that are still mounted
-    reason: str = ""  # why they are
-    unknown: str = ""  # why the mount table could not be read
+    def __init__(self) -> None:
+        self.stopped: list[str] = []  # processes, as "name (pid)"
+        self.left: list[Mount] = []  # what is still mounted
+        self.reason = ""  # why it is
+        self.unknown = ""  # why the mount table could not be read
+
+
+class Lost(NamedTuple):
+    """Why a dataset is lost to a run; ``gone`` if it is there no more, ``told`` if it is known."""
+
+    reason: str
+    gone: bool
+    told: bool = False
 
 
 def mount_command(mount: ViewMount, names: Names) -> list[str]:
@@ -57,8 +83,25 @@ def mount_command(mount: ViewMount, names: Names) -> list[str]:
     if mount.kind == "device":
         ruleset = ["-o", f"ruleset={mount.ruleset}"] if mount.ruleset else []
         return ["mount", "-t", "devfs", *ruleset, "devfs", target]
-    options = ["-o", "ro"] if mount.read_only else []
-    return ["mount_nullfs", *options, mount.source, target]
+    options = [*(["ro"] if mount.read_only else []), *mount.options]
+    flags = ["-o", ",".join(options)] if options else []
+    return ["mount_nullfs", *flags, mount.source, target]
+
+
+def hold_command(hold: Hold) -> list[str]:
+    """Return the command that mounts a snapshot at our private place for it."""
+    return ["mount", "-t", "zfs", "-o", "ro,nosuid", hold.snapshot, hold.directory]
+
+
+def options_of(mount: ViewMount, point: str) -> dict[str, str]:
+    """Return nmount(2)'s options for a mount of the view, those that the programs pass."""
+    if mount.kind == "device":
+        ruleset = {"ruleset": mount.ruleset} if mount.ruleset else {}
+        return {"fstype": "devfs", "fspath": point, "from": "devfs", **ruleset}
+    options = {"fstype": "nullfs", "fspath": point, "target": mount.source}
+    if mount.read_only:
+        options["ro"] = ""
+    return options | dict.fromkeys(mount.options, "")
 
 
 def prepare(plan: Plan, private_directory: Callable[[str], None]) -> None:
@@ -75,35 +118,114 @@ def prepare(plan: Plan, private_directory: Callable[[str], None]) -> None:
     if gaps:
         private_directory(names.gaps)
     for mount in gaps:
-        _make_like(mount.source, mount.point)
+        pairs = {mount.source: mount.point}
         for directory in mount.directories:
             path, live = mount.source, mount.point
             for part in directory.split("/"):
                 path, live = f"{path}/{part}", join(live, f"/{part}")
-                _make_like(path, live)
+                pairs[path] = live
+        for path, live in pairs.items():
+            _make_like(path, live)
+        # The innermost first: to make a directory changes the times of the one it is in.
+        for path, live in reversed(pairs.items()):
+            _date_like(path, live)
+
+
+def make_places(plan: Plan) -> list[str]:
+    """Make the directories that the client will write to where they do not exist yet.
+
+    The client would make them itself, but not where the view is frozen. They are its
+    own and closed to others, as it makes them. Returns what to say of those that
+    cannot be made.
+    """
+    notes = []
+    for place in plan.skipped:
+        if not os.path.lexists(place):
+            try:
+                os.makedirs(place, 0o700)
+            except OSError as error:
+                notes.append(f"{printable(place)} cannot be made: {reason_of(error)}")
+    return notes
 
 
 def _make_like(path: str, live: str) -> None:
-    """Make an empty directory that looks like a live one: its mode, owner and times."""
+    """Make an empty directory that looks like a live one: its mode and owner."""
     found = os.stat(live)
     if not os.path.isdir(path):
         os.mkdir(path, 0o700)
     os.chown(path, found.st_uid, found.st_gid)
     os.chmod(path, stat.S_IMODE(found.st_mode))
+
+
+def _date_like(path: str, live: str) -> None:
+    """Give a directory the times of a live one."""
+    found = os.stat(live)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+# The snapshots, at places of our own
+
+
+def hold_all(door: Door, plan: Plan) -> dict[str, Lost]:
+    """Mount each snapshot at a private place; return the datasets whose snapshot could not be.
+
+    A snapshot that is mounted so does not need ``.zfs``, and the live dataset can be
+    unmounted, renamed or rolled back meanwhile; with a nullfs on it, it cannot be
+    destroyed either. Raises CommandFailed if the places cannot be made.
+    """
+    lost = {}
+    try:
+        os.mkdir(plan.names.holds, 0o700)
+        for hold in plan.holds:
+            os.mkdir(hold.directory, 0o700)
+    except OSError as error:
+        raise CommandFailed(["mkdir", plan.names.holds], reason_of(error)) from error
+    for hold in plan.holds:
+        try:
+            _hold(door, hold)
+        except CommandFailed as error:
+            gone = isinstance(error, MountRefused) and error.number == errno.ENOENT
+            lost[hold.dataset] = Lost(error.reason, gone)
+    return lost
+
+
+def _hold(door: Door, hold: Hold) -> None:
+    argv = hold_command(hold)
+    options = {
+        "fstype": "zfs", "fspath": hold.directory, "from": hold.snapshot, "ro": "", "nosuid": "",
+    }  # fmt: skip
+    try:
+        door.mount(argv, options, MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
+    except MountRefused as error:
+        if error.number != errno.EBUSY:
+            raise
+        # Somebody has looked into .zfs/snapshot, where ZFS mounted it by itself.
+        for mount in mounts.table(door):
+            if mount.special == hold.snapshot:
+                door.unmount(mount.point, mount.fsid)
+        door.mount(argv, options, MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
+
+
+# The view
 
 
 def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
     """Mount everything, parents first.
 
-    A live mount that cannot be shown is told through ``say`` and left out, if
-    the client is not known to need it. Raises CommandFailed for any other.
+    A live mount that cannot be shown is told through ``say`` and left out, if the
+    client is not known to need it: it does without a cache, too. Raises Misled for a
+    frozen dataset that cannot be shown, CommandFailed for any other.
     """
+    wanted = {"/", plan.temporary, *plan.live}.difference(
+        place for place in plan.skipped if place != plan.temporary
+    )
     for mount in plan.view:
         try:
             _make(door, mount, plan.names)
         except CommandFailed as error:
-            if mount.kind != "live" or mount.needed or mount.point in ("/", *plan.live):
+            if mount.kind == "frozen":
+                raise Misled(mount.dataset, error) from error
+            if mount.kind != "live" or mount.needed or mount.point in wanted:
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
 
@@ -114,29 +236,57 @@ def _make(door: Door, mount: ViewMount, names: Names) -> None:
     if mount.remote:
         _make_remote(door, argv, target)
         return
-    live = mount.point if mount.kind in ("frozen", "live") else "/"
     try:
-        for _ in range(TRIES):
-            way = way_to(live)
-            _make_local(door, mount, argv, target)
-            if way_to(live) == way:
-                return
-            door.run(["umount", target])
+        _make_local(door, mount, argv, target)
     except OSError as error:
         reason = LINK if error.errno in _NO_DIRECTORY else reason_of(error)
         raise CommandFailed(argv, reason) from error
-    raise CommandFailed(argv, f"a directory above {printable(live)} changes all the time")
 
 
 def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) -> None:
-    with standing_in(target) as (here, look):
-        before = look()
-        options = {}
-        if mount.kind != "device":
-            options = nullfs.options(mount.source, here, mount.read_only)
-        door.mount(argv, options, time_limit=MOUNT_TIME_LIMIT)
-        if look() == before:
+    with standing_in(target) as (here, enter):
+        before = _what_is(door, enter)
+        door.mount(argv, options_of(mount, here), MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
+        made = _what_is(door, enter)
+        if made == before:
             raise CommandFailed(argv, "reported success, and nothing is mounted there")
+        if mount.kind in ("live", "frozen") and mount.fsid and not _is_meant(door, mount, made):
+            door.unmount(target, made.fsid)
+            raise CommandFailed(argv, LED_AWAY)
+
+
+class _Seen(NamedTuple):
+    """What a name leads to at a moment: its file system, where that can be told, and inode."""
+
+    fsid: tuple[int, int] | None
+    device: int
+    inode: int
+
+
+def _what_is(door: Door, enter: Callable[[], int]) -> _Seen:
+    """Say what is at the place that ``enter`` opens; raises OSError."""
+    descriptor = enter()
+    try:
+        found = os.fstat(descriptor)
+        on = door.kernel.mount_of(descriptor) if door.kernel else None
+        return _Seen(on.fsid if on else None, found.st_dev, found.st_ino)
+    finally:
+        os.close(descriptor)
+
+
+def _is_meant(door: Door, mount: ViewMount, made: _Seen) -> bool:
+    """Say whether a nullfs shows the directory of the live file system that was meant.
+
+    Whoever owns a directory above could have led the path of it elsewhere in the
+    very moment: a nullfs has the inode numbers of what is below it.
+    """
+    try:
+        with ExitStack() as opened:
+            source = _walk(mount.source, opened)
+            found = _what_is(door, lambda: os.dup(source))
+    except OSError:
+        return False
+    return (found.fsid, found.inode) == (mount.fsid, made.inode)
 
 
 def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:
@@ -156,118 +306,93 @@ def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def way_to(path: str) -> list[tuple[int, int, int]]:
-    """Return what changes if anybody but root changes where the absolute ``path`` leads.
+def _walk(path: str, opened: ExitStack) -> int:
+    """Open the directory or file at an absolute ``path``, following no link; raises OSError."""
 
-    Of each directory above that is not root's alone: what tells it from others,
-    and its last change. Raises OSError if it is no way of directories.
-    """
-    way = []
-    with ExitStack() as opened:
-        here = None
-        for part in ["/", *path.split("/")[1:-1]]:
-            here = os.open(part, _ENTER, dir_fd=here)
-            opened.callback(os.close, here)
-            found = os.fstat(here)
-            open_to_others = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-            if found.st_uid != 0 or open_to_others:
-                way.append((found.st_dev, found.st_ino, found.st_ctime_ns))
-    return way
+    def enter(name: str, above: int | None, flags: int = _ENTER) -> int:
+        descriptor = os.open(name, flags, dir_fd=above)
+        opened.callback(os.close, descriptor)
+        return descriptor
+
+    here = enter("/", None)
+    *above, last = path.split("/")[1:]
+    for part in above:
+        here = enter(part, here)
+    return enter(last, here, _ENTER & ~os.O_DIRECTORY | os.O_NONBLOCK) if last else here
 
 
 @contextmanager
-def standing_in(target: str) -> Iterator[tuple[str, Callable[[], tuple[int, int]]]]:
+def standing_in(target: str) -> Iterator[tuple[str, Callable[[], int]]]:
     """Make ``target``, of the view, the working directory for a while.
 
     Whoever owns a directory above a mount point can put a symbolic link in its
     place at any time. None is followed on the way, and what is mounted on "."
     cannot be led elsewhere any more.
 
-    Gives what to call the mount point, and a function that tells what is there:
-    its answer changes with what is mounted. Where the mount point is a file, the
-    working directory is the one it is in. Raises OSError.
+    Gives what to call the mount point, and a function that opens what is there: it
+    changes with what is mounted. Where the mount point is a file, the working
+    directory is the one it is in. Raises OSError.
     """
     with ExitStack() as opened:
-
-        def enter(path: str, above: int | None = None) -> int:
-            descriptor = os.open(path, _ENTER, dir_fd=above)
-            opened.callback(os.close, descriptor)
-            return descriptor
-
         *above, name = target.split("/")[1:]
-        parent = enter("/")
-        for part in above:
-            parent = enter(part, parent)
+        parent = _walk("/" + "/".join(above), opened)
 
-        def status() -> os.stat_result:
-            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        def enter(flags: int = os.O_NOFOLLOW | os.O_NONBLOCK) -> int:
+            return os.open(name, os.O_RDONLY | os.O_CLOEXEC | flags, dir_fd=parent)
 
-        def look() -> tuple[int, int]:
-            found = status()
-            return found.st_dev, found.st_ino
-
-        is_file = stat.S_ISREG(status().st_mode)
-        here = parent if is_file else enter(name, parent)
+        is_file = stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        here = parent
+        if not is_file:
+            here = enter(_ENTER)
+            opened.callback(os.close, here)
         try:
-            back = enter(".")
+            back = os.open(".", _ENTER)
         except OSError:
-            back = enter("/")  # a directory that not even root may open
+            back = os.open("/", _ENTER)  # from a directory that not even root may open
+        opened.callback(os.close, back)
         opened.callback(os.fchdir, back)
         os.fchdir(here)
-        yield name if is_file else ".", look
+        yield name if is_file else ".", enter
 
 
-def chroot_command(names: Names, client: Sequence[str]) -> list[str]:
-    """Return the command that runs ``client`` inside the view."""
-    return ["chroot", names.view, *client]
-
-
-def take_down(door: Door, directory: str, points: Sequence[str] | None = None) -> TakenDown:
+def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) -> TakenDown:
     """Unmount whatever is mounted below ``directory``, the latest first.
 
-    ``points`` are the mount points there, where the mount table has been read
-    already. Only what it lists is unmounted: umount(8) would follow the name of
-    anything else, and a symbolic link may lead from there to a live mount.
+    ``below`` is what the mount table has there, where it has been read already. Only
+    what it lists is unmounted, and by the number of its file system: to a name,
+    a symbolic link may lead from there to a live mount.
 
     What runs in the mounts is asked to end, then made to; one that stays busy is
     taken away by force, which nullfs(5) allows at any time.
     """
     outcome = TakenDown()
-    left = _mounted(door, directory, outcome) if points is None else points
+    left = _mounted(door, directory, outcome) if below is None else list(below)
     if left:
         left = _unmount(door, directory, left, outcome)
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        if left and _end_processes(door, left, outcome, signum):
+            left = _unmount(door, directory, left, outcome)
     if left:
-        _end_processes(door, left, outcome, signal.SIGTERM)
-        left = _unmount(door, directory, left, outcome)
-    if left:
-        _end_processes(door, left, outcome, signal.SIGKILL)
-        left = _unmount(door, directory, left, outcome)
-    if left:
-        forced = left
-        left = _unmount(door, directory, left, outcome, "-f")
-        outcome.forced = [point for point in forced if point not in left]
-    outcome.left = list(left)
+        left = _unmount(door, directory, left, outcome, force=True)
+    outcome.left = left
     return outcome
 
 
 def _unmount(
-    door: Door, directory: str, points: Sequence[str], outcome: TakenDown, *flags: str
-) -> Sequence[str]:
-    """Unmount in reverse order; return the points at which something is still mounted."""
+    door: Door, directory: str, below: Sequence[Mount], outcome: TakenDown, force: bool = False
+) -> list[Mount]:
+    """Unmount in reverse order; return what is still mounted."""
     failed = False
-    for words in chunks(list(reversed(points))):
+    for mount in reversed(below):
         try:
-            result = door.run(["umount", *flags, *words], check=False)
+            door.unmount(mount.point, mount.fsid, force)
         except CommandFailed as error:
             failed, outcome.reason = True, error.reason
-            continue
-        if result.status != 0:
-            failed, outcome.reason = True, failure(result)
     return _mounted(door, directory, outcome) if failed else []
 
 
-def _mounted(door: Door, directory: str, outcome: TakenDown) -> list[str]:
-    """Return the mount points below ``directory``; says so in ``outcome`` if it cannot tell."""
+def _mounted(door: Door, directory: str, outcome: TakenDown) -> list[Mount]:
+    """Return the mounts below ``directory``; says so in ``outcome`` if it cannot tell."""
     outcome.unknown = ""
     for pause in PATIENCE:
         try:
@@ -278,11 +403,19 @@ def _mounted(door: Door, directory: str, outcome: TakenDown) -> list[str]:
     return []
 
 
+def unmount_by_hand(mount: Mount) -> str:
+    """Return the command that unmounts what we could not."""
+    return quote(["umount", "-f", mount.point])
+
+
 def _end_processes(
-    door: Door, points: Sequence[str], outcome: TakenDown, signum: signal.Signals
-) -> None:
-    """Send a signal to what has files open in ``points`` and wait until it has gone."""
-    users = _users(door, points)
+    door: Door, below: Sequence[Mount], outcome: TakenDown, signum: signal.Signals
+) -> bool:
+    """Send a signal to what has files open in the mounts and wait until it has gone.
+
+    Returns whether there is anything of that kind.
+    """
+    users = _users(door, below)
     for pid, command in users.items():
         try:
             os.kill(pid, signum)
@@ -294,21 +427,39 @@ def _end_processes(
     deadline = time.monotonic() + GRACE
     while any(_runs(pid) for pid in users) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return bool(users)
 
 
-def _users(door: Door, points: Sequence[str]) -> dict[int, str]:
-    """Return the processes that keep mounts busy, by fstat(1): their number and name."""
+def _users(door: Door, below: Sequence[Mount]) -> dict[int, str]:
+    """Return the processes that keep mounts busy, by fstat(1): their number and name.
+
+    They are found by the device that their files are on. By the path of a mount
+    (``fstat -f``) it would be those of whatever file system that leads to by now.
+    """
+    devices = {device_of(mount) for mount in below if mount.fsid}
+    if not devices:
+        return {}
+    try:
+        result = door.run(["fstat", "-n"], check=False, time_limit=60.0)
+    except CommandFailed:
+        return {}
     users: dict[int, str] = {}
-    for words in chunks(list(points)):
-        try:
-            result = door.run(["fstat", "-f", *words], check=False, time_limit=60.0)
-        except CommandFailed:
+    for line in result.stdout.split("\n"):
+        match = _FSTAT_LINE.match(line)
+        if match is None or int(match["device"], 16) not in devices:
             continue
-        for line in result.stdout.split("\n"):
-            match = _FSTAT_LINE.match(line)
-            if match and int(match["pid"]) not in (0, 1, os.getpid(), os.getppid()):
-                users[int(match["pid"])] = match["command"]
+        if int(match["pid"]) not in (0, 1, os.getpid(), os.getppid()):
+            users[int(match["pid"])] = match["command"].strip()
     return users
+
+
+def device_of(mount: Mount) -> int:
+    """Return the device number under which fstat(1) lists the files of a mount.
+
+    That of ZFS is the whole of its fsid, that of a nullfs the first half.
+    """
+    low, high = (half & 0xFFFFFFFF for half in mount.fsid or (0, 0))
+    return low | high << 32 if mount.type == "zfs" else low
 
 
 def _runs(pid: int) -> bool:
@@ -321,9 +472,9 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def mounted_below(table: Iterable[Mount], directory: str) -> list[str]:
-    """Return the mount points in a mount table that lie in ``directory``, in its order."""
-    return [mount.point for mount in table if lies_in(mount.point, directory)]
+def mounted_below(table: Iterable[Mount], directory: str) -> list[Mount]:
+    """Return what a mount table has in ``directory``, in its order."""
+    return [mount for mount in table if lies_in(mount.point, directory)]
 
 
 def remove_directories(names: Names) -> list[str]:
@@ -338,7 +489,10 @@ def remove_directories(names: Names) -> list[str]:
                 os.unlink(entry.path)
     for gap in _entries(names.gaps):
         _remove_empty_tree(gap.path)
-    for path in (names.temporary, names.gaps, names.view, names.directory):
+    for hold in _entries(names.holds):
+        with suppress(OSError):
+            os.rmdir(hold.path)
+    for path in (names.temporary, names.gaps, names.holds, names.view, names.directory):
         try:
             os.rmdir(path)
         except OSError:
@@ -347,7 +501,10 @@ def remove_directories(names: Names) -> list[str]:
 
 
 def _entries(path: str) -> list["os.DirEntry[str]"]:
+    """Return what a directory holds; nothing if it is a symbolic link or not there."""
     try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return []
         with os.scandir(path) as entries:
             return list(entries)
     except OSError:

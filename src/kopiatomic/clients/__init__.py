@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kopiatomic import redact
 from kopiatomic.clients.base import Client, Task
+from kopiatomic.clients.wrapper import script_of
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
 
@@ -35,18 +36,21 @@ def client_of(program: str) -> Client:
     return TABLE[program]()
 
 
-def make_ready(job: Job, door: Door, inherited: Mapping[str, str]) -> Task:
+def make_ready(
+    job: Job, door: Door, inherited: Mapping[str, str], installed: bool = True
+) -> Task:
     """Return a job with all that its client is run with; raises Refusal if it cannot be run.
 
-    ``inherited`` is the caller's environment.
+    ``inherited`` is the caller's environment. Where somebody only reads how the client
+    would be called, it need not be ``installed``; then its path is not looked for.
     """
     client = client_of(job.program)
-    program = client.program(job)
+    program = client.program(job) if installed else ""
     environment = client.environment(job, inherited)
-    hide = redact.redactor(environment, [*job.command, *job.options], program)
+    script = script_of(program)
+    hide = redact.redactor(environment, [*job.command, *job.options], script)
     trace = door.trace
     if trace is not None:
         tell = trace
         door = replace(door, trace=lambda line: tell(hide(line)))
-    script = redact.script_of(program)
     return Task(job, client, door, environment, program, hide, script=script)

@@ -69,7 +69,8 @@ class Needs(NamedTuple):
     is what the client writes for itself, cache and log: it need not be there yet, must
     be writable, and does not belong into the backup. ``places`` the client must find
     where they exist: whatever the job speaks of, each as it stands and without
-    symbolic links. ``texts`` are the words in which it does.
+    symbolic links. ``repositories`` are those of the ``live`` places, or right in them,
+    that hold a repository. ``texts`` are the words in which it does.
     """
 
     program: str
@@ -78,6 +79,7 @@ class Needs(NamedTuple):
     live: tuple[str, ...] = ()
     repository: str | None = None
     scratch: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 
@@ -326,11 +328,16 @@ class Client:
             live=job.live,
             repository=os.path.realpath(repository) if repository else None,
             scratch=tuple(dict.fromkeys(map(os.path.realpath, own))),
+            repositories=tuple(filter(self.is_repository, places.with_children(job.live))),
             places=places.with_real(
                 [home, program, *self.programs(texts), *places.paths_in(texts)]
             ),
             texts=tuple(dict.fromkeys(filter(None, texts))),
         )
+
+    def is_repository(self, directory: str) -> bool:
+        """Say whether a directory is one in which this client keeps a repository."""
+        return False
 
     def known(self, environment: Mapping[str, str], script: str) -> dict[str, str]:
         """Return the variables that the client will have, as far as a wrapper's text says."""
@@ -559,8 +566,8 @@ class Client:
 class Task(NamedTuple):
     """A job made ready: its client, what that is run with, and what keeps secrets hidden.
 
-    ``program`` is the path of the client or wrapper, ``script`` the latter's text, empty
-    if it is none; ``notes`` are for the report.
+    ``program`` is the path of the client or wrapper, or empty where it need not be there;
+    ``script`` is the text of a wrapper, empty if it is none.
     """
 
     job: Job
@@ -569,7 +576,6 @@ class Task(NamedTuple):
     environment: Mapping[str, str]
     program: str
     hide: Callable[[str], str]
-    notes: tuple[str, ...] = ()
     script: str = ""
 
 

@@ -170,6 +170,10 @@ class Kopia(Client):
         """Return a line on standard error that is neither progress nor said in every run."""
         return None if _ROUTINE.match(line) else line
 
+    def is_repository(self, directory: str) -> bool:
+        """Say whether a directory has the file that each repository of kopia's has."""
+        return os.path.exists(f"{directory}/kopia.repository.f")
+
     def about_live(self, skipped: Sequence[str], paths: Sequence[str]) -> list[str]:
         """Give the commands that make kopia pass over what it writes itself."""
         policies = [["kopia", "policy", "set", *_ignores(skipped, path), path] for path in paths]

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 # An absolute path begins a word, or follows what joins it to one: KEY=/path, -i/path, a:/b.
 # It ends before what cannot be part of a path unless quoted.
@@ -54,3 +55,13 @@ def is_cache(path: str) -> bool:
     except OSError:
         return False
     return not held or "CACHEDIR.TAG" in held
+
+
+def with_children(directories: Iterable[str]) -> list[str]:
+    """Return directories and those right in them, as far as they can be read."""
+    found = []
+    for directory in directories:
+        found.append(directory)
+        with suppress(OSError), os.scandir(directory) as entries:
+            found += [each.path for each in entries if each.is_dir(follow_symlinks=False)]
+    return found

@@ -248,6 +248,11 @@ class Restic(Client):
             "keeps it out"
         )
 
+    def is_repository(self, directory: str) -> bool:
+        """Say whether a directory has what each of restic's repositories begins with."""
+        names = ("config", "data", "index", "keys", "snapshots")
+        return all(os.path.exists(f"{directory}/{name}") for name in names)
+
     # What its words mean
 
     def is_incomplete(self, status: int) -> bool:
@@ -391,10 +396,16 @@ class Restic(Client):
         path that is not UTF-8 it does not tell us in a form to ask with.
         """
         choice = Choice(tally, wanted, rng)
+        listed = False
         with understood():
             for line in reader.lines("ls", "--json", tally.source.backup):
-                if choice.watches(line):
+                if not listed:
+                    # What comes before the snapshot itself is a wrapper's.
+                    listed = line.startswith(b"{") and b'"snapshot"' in line
+                elif choice.watches(line):
                     choice.take(json.loads(marked(line)), size_limit)
+            if not listed:
+                raise ValueError("no snapshot")
         choice.settle()
         return choice.files()
 

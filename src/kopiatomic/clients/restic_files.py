@@ -30,9 +30,7 @@ class Choice:
 
     def watches(self, line: bytes) -> bool:
         """Say whether a line may tell of a file, or of a mount point and what is in it."""
-        # Nothing that a wrapper prints first looks like an entry.
-        entry = line.startswith(b"{") and b'"path"' in line
-        return b'"file"' in line or (entry and bool(self.points))
+        return b'"file"' in line or (bool(self.points) and line.startswith(b"{"))
 
     def take(self, node: Mapping[str, object], size_limit: int) -> None:
         """Look at an entry of the snapshot."""

@@ -9,6 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kopiatomic.system.command import decode
+
+# Wrappers are small; anything larger is a program.
+LIMIT = 256 * 1024
+
 # What may stand before an assignment.
 _BEFORE = ("export", "env", "local", "readonly", "declare", "typeset")
 
@@ -27,6 +32,16 @@ class Word(NamedTuple):
 
     text: str
     literal: bool = True
+
+
+def script_of(path: str | None) -> str:
+    """Return the text of a script, or nothing if the file is no script or cannot be read."""
+    try:
+        with open(path or os.devnull, "rb") as file:
+            data = file.read(LIMIT)
+    except (OSError, ValueError):
+        return ""
+    return decode(data) if data.startswith(b"#!") else ""
 
 
 def commands(script: str) -> Iterator[list[Word]]:

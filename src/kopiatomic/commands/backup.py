@@ -3,27 +3,30 @@
 ``values`` are the command line's options by their names.
 """
 
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kopiatomic import formatting, state
 from kopiatomic.backup import preflight, report, routine
+from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
-from kopiatomic.clients.base import Request, Task
+from kopiatomic.clients.base import Request
 from kopiatomic.commands import common
-from kopiatomic.errors import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
+from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job
-from kopiatomic.system import nullfs
 from kopiatomic.system.command import Door
 from kopiatomic.system.process import on_terminal
+
+# What a backup waits in periodic(8)'s name for another run of its job, in seconds: until a
+# drill has ended. Of what goes on for longer, an earlier backup, the mail had better tell.
+PERIODIC_WAIT = 10 * 60
 
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
-    door = replace(door, nmount=nullfs.find_nmount())
-    done = routine.run(_checked(common.task_of_root(job, door)), common.streams(values))
+    wait = common.wait_of(values, PERIODIC_WAIT)
+    task = common.task_of_root(job, door)
+    preflight.hooks(job)
+    done = routine.run(task, common.streams(values), wait)
     if "--json" in values:
         common.show(formatting.as_json(report.as_dict(done)))
     elif "--periodic" in values:
@@ -36,10 +39,10 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
 def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Say what a backup would do; needs no rights."""
     task, notes = common.task_of_anyone(job, door)
-    task = _checked(task)
-    plan = routine.draw_plan(task, name_run(state.Place(job.program, job.name)))
-    plan = replace(plan, notes=(*plan.notes, *notes))
-    request = Request(plan.paths, plan.live, captured=not on_terminal())
+    preflight.hooks(job)
+    plan = draw(task, name_run(state.Place(job.program, job.name))).plan
+    plan = plan._replace(notes=(*plan.notes, *notes))
+    request = Request(plan.paths, plan.skipped, captured=not on_terminal())
     words = task.client.backup_command(task.job, request)
     if "--json" in values:
         text = formatting.as_json(report.plan_as_dict(plan, words))
@@ -47,29 +50,3 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
         text = report.plan_as_text(plan, words)
     common.show(task.hide(text))
     return 0
-
-
-def _checked(task: Task) -> Task:
-    """Return a task whose hooks can be run and whose paths are real; raises Refusal."""
-    preflight.hooks(task.job)
-    return task._replace(job=preflight.resolve(task.job))
-
-
-def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
-    """Remove what runs that were killed have left behind."""
-    common.need_root(job)
-    place = state.Place(job.program, job.name)
-    with state.lock(place):
-        done = report.Report(job.program, job.name, "", began=time.time())
-        routine.sweep(place, door, done, thoroughly=True)
-    if "--json" in values:
-        common.show(formatting.as_json({"removed": done.swept, "notes": done.notes}))
-    else:
-        lines = [f"removed {each}" for each in done.swept] or ["nothing was left behind"]
-        common.show("".join(f"{line}\n" for line in lines))
-    periodic = "--periodic" in values
-    for note in done.notes:
-        print(f"{job.program}: {note}", file=sys.stdout if periodic else sys.stderr)
-    if not done.notes:
-        return 0
-    return PERIODIC_TROUBLE if periodic else EX_OSERR

@@ -1,6 +1,7 @@
 """What the commands share: root, the job made ready, where words go, the exit status."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,10 +44,11 @@ def task_of_root(job: Job, door: Door) -> Task:
     return make_ready(job, door, os.environ)
 
 
-def task_of_anyone(job: Job, door: Door) -> tuple[Task, list[str]]:
+def task_of_anyone(job: Job, door: Door, installed: bool = True) -> tuple[Task, list[str]]:
     """Return a job made ready for a dry run, which needs no rights, and notes; raises Refusal.
 
     Where only root can read the env file, the job does without, and there is a note.
+    The client must be there unless it need not be ``installed``.
     """
     notes = []
     if job.env_file is not None:
@@ -57,7 +59,22 @@ def task_of_anyone(job: Job, door: Door) -> tuple[Task, list[str]]:
             if os.geteuid() == 0 or refusal.status == EX_NOPERM:
                 raise
             notes = [f"{job.env_file} is not read, which root will do"]
-    return make_ready(job, door, os.environ), notes
+    return make_ready(job, door, os.environ, installed), notes
+
+
+def wait_of(values: Mapping[str, str], periodic: float = 0.0) -> float:
+    """Return for how many seconds another run of the job is waited for; raises Refusal.
+
+    ``periodic`` is what holds in periodic(8)'s name where nothing else is said:
+    nobody is there to start it again, and the machine has the night to itself.
+    """
+    text = values.get("--wait")
+    if text is None:
+        return periodic if "--periodic" in values else 0.0
+    match = re.fullmatch(r"([0-9]{1,9})([smh]?)", text)
+    if not match:
+        raise Refusal(f"--wait {text}: a time is wanted, as in 30s, 10m or 4h; 0 is no wait")
+    return float(int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
 
 
 def streams(values: Mapping[str, str]) -> Streams:

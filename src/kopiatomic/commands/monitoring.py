@@ -1,4 +1,4 @@
-"""What the programs show without doing anything: past runs, and what endangers backups.
+"""What the programs show without changing anything: past runs, and what endangers backups.
 
 ``options`` are those of the command line, in the order in which they were given.
 """
@@ -16,25 +16,26 @@ from kopiatomic.system.command import Door
 
 
 def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
-    """Show past runs and what is left of them."""
+    """Show past runs, and what killed ones have left behind."""
     values = dict(options)
     common.need_root(job)
     name = job.name if "-j" in values else None
-    account = status.look(door, job.program, name, time.time())
+    overview = status.observe(door, job.program, name, time.time())
     as_json, periodic = "--json" in values, "--periodic" in values
-    common.show(formatting.as_json(status.as_dict(account)) if as_json else status.as_text(account))
-    if account.trouble is None:
+    told = formatting.as_json(status.as_dict(overview)) if as_json else status.as_text(overview)
+    common.show(told)
+    if overview.trouble is None:
         return 0
-    print(f"{job.program}: {account.trouble}", file=sys.stdout if periodic else sys.stderr)
+    print(f"{job.program}: {overview.trouble}", file=sys.stdout if periodic else sys.stderr)
     return PERIODIC_TROUBLE if periodic else EX_OSERR
 
 
 def check_all(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
-    """Say what endangers the backups, of both programs; nothing if nothing does."""
+    """Print what endangers the backups of all programs; nothing if nothing does."""
     expect, max_age = check.wishes(options)
     values = dict(options)
     common.need_root(job)
-    found = check.findings(check.look(door, expect, max_age), time.time())
+    found = check.findings(check.observe(door, expect, max_age), time.time())
     as_json = "--json" in values
     common.show(formatting.as_json(check.as_dict(found)) if as_json else check.as_text(found))
     trouble = PERIODIC_TROUBLE if "--periodic" in values else 1

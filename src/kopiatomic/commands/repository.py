@@ -13,14 +13,17 @@ from kopiatomic.repository import account as accounts
 from kopiatomic.repository import drill, upkeep
 from kopiatomic.system.command import Door, quote
 
+# What upkeep and drills wait in periodic(8)'s name for the job's backup, in seconds. The weekly
+# and the monthly ones begin one or two hours after the daily backup, which may take all night.
+PERIODIC_WAIT = 6 * 3600
+
 
 def look_after(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Do the steps of upkeep that were asked for, or with -n say which."""
     if "-n" in values:
         return _dry_run(job, door, values)
-    account = upkeep.run(
-        common.task_of_root(job, door), common.streams(values), _wishes(values)
-    )
+    wishes, wait = _wishes(values), common.wait_of(values, PERIODIC_WAIT)
+    account = upkeep.run(common.task_of_root(job, door), common.streams(values), wishes, wait)
     text = upkeep.as_text(account)
     if "--json" in values:
         text = formatting.as_json(accounts.as_dict(account))
@@ -44,7 +47,7 @@ def _wishes(values: Mapping[str, str]) -> Wishes:
 
 
 def _dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
-    task, notes = common.task_of_anyone(job, door)
+    task, notes = common.task_of_anyone(job, door, installed=False)
     steps = upkeep.plan(task, _wishes(values))
     lines = ["Would run:", *(f"  {quote(step.argv)}" for step in steps), *notes]
     common.show(task.hide("".join(f"{line}\n" for line in lines)))
@@ -59,7 +62,8 @@ def restore_drill(job: Job, door: Door, values: Mapping[str, str]) -> int:
         seed=drill.new_seed() if seed is None else drill.count_of(seed, "--seed"),
         size_limit=drill.size_of(values.get("--size-limit", "1G")),
     )
-    account = drill.run(common.task_of_root(job, door), wishes)
+    wait = common.wait_of(values, PERIODIC_WAIT)
+    account = drill.run(common.task_of_root(job, door), wishes, wait)
     as_json = "--json" in values
     common.show(formatting.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
     return common.tell(job, account, values)

@@ -1,6 +1,6 @@
-"""What endangers the backups: stale jobs, bare datasets, leftovers, open secrets.
+"""What endangers the backups: old ones, datasets in none, leftovers, secrets others can read.
 
-``look`` gathers what there is to know of the machine; ``findings`` judges it and
+``observe`` gathers what there is to know of the machine; ``findings`` judges it and
 touches nothing.
 """
 
@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
+from kopiatomic.clients import programs
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
-from kopiatomic.monitoring.exposure import Thing, exposures, find_things
-from kopiatomic.monitoring.history import DAY, PROGRAMS, Past, Run, read_pasts
+from kopiatomic.monitoring.exposure import WatchedPath, exposures, find_watched
+from kopiatomic.monitoring.history import DAY, JobHistory, PastRun, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described, find_leftovers
 from kopiatomic.monitoring.status import running_since
 from kopiatomic.state import Place
@@ -23,11 +24,14 @@ from kopiatomic.system.machine import Dataset, Mount, visible_mounts
 HOUR = 3600.0
 MAX_AGE = 48.0
 
-# A job that nobody expects speaks for its datasets this long: a monthly one does.
+# A job that is not expected counts for its datasets this long, so that a monthly one does.
 STILL_COUNTS = 40 * DAY
 
 # How many names one finding tells.
 NAMED = 10
+
+_NOT_ALL_IS_CHECKED = "correct this: until then, not everything can be checked"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -41,27 +45,27 @@ class Finding:
 
 @dataclass(frozen=True)
 class Expected:
-    """A job that must have a good backup of at most ``max_age`` hours."""
+    """A job whose last successful backup must be at most ``max_age`` hours old."""
 
     place: Place
     max_age: float = MAX_AGE
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What there is to know of a machine; ``unseen`` says what could not be looked at.
+class Observations:
+    """What is known of a machine; ``unseen`` says what could not be found out.
 
-    ``expected`` are the jobs that must be fresh; None means all that ever ran,
-    with a good backup of at most ``max_age`` hours.
+    ``expected`` are the jobs that must have a recent successful backup; None means
+    all that ever ran, each with one of at most ``max_age`` hours.
     """
 
-    pasts: tuple[Past, ...] = ()
+    jobs: tuple[JobHistory, ...] = ()
     expected: tuple[Expected, ...] | None = None
     max_age: float = MAX_AGE
     datasets: tuple[Dataset, ...] = ()
     table: tuple[Mount, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
-    things: tuple[Thing, ...] = ()
+    watched: tuple[WatchedPath, ...] = ()
     unseen: tuple[str, ...] = ()
 
 
@@ -82,16 +86,16 @@ def hours(text: str) -> float:
 def expected(text: str) -> Place:
     """Return the job that --expect names; raises Refusal."""
     program, slash, job = text.partition("/")
-    if not slash or program not in PROGRAMS:
+    if not slash or program not in programs():
         raise Refusal(f"--expect {text}: write PROGRAM/JOB, such as restomic/default")
     return Place(program, state.check_job_name(job))
 
 
 def wishes(options: Iterable[tuple[str, str]]) -> tuple[list[Expected], float]:
-    """Return the expected jobs, and the age for all jobs if none is; raises Refusal.
+    """Return the expected jobs, and the age for all jobs if none is expected; raises Refusal.
 
-    A --max-age holds for the --expect after it; one that has none before it
-    takes the last of all.
+    A --max-age applies to each --expect after it; to an --expect that has none
+    before it, the last --max-age of all applies.
     """
     places: list[tuple[Place, float | None]] = []
     latest = None
@@ -107,15 +111,15 @@ def wishes(options: Iterable[tuple[str, str]]) -> tuple[list[Expected], float]:
 # Gathering
 
 
-def look(door: Door, expect: Sequence[Expected], max_age: float) -> Sight:
-    """Return what there is to know; what cannot be looked at is told in ``unseen``."""
+def observe(door: Door, expect: Sequence[Expected], max_age: float) -> Observations:
+    """Return what is known of this machine."""
     unseen = []
-    pasts: list[Past] = []
+    jobs: list[JobHistory] = []
     datasets: list[Dataset] = []
     table: list[Mount] = []
     leftovers: list[Leftover] = []
     try:
-        pasts = read_pasts()
+        jobs = read_histories()
     except Refusal as error:
         unseen.append(str(error))
     try:
@@ -123,15 +127,15 @@ def look(door: Door, expect: Sequence[Expected], max_age: float) -> Sight:
         datasets = zfs.list_datasets(door)
         leftovers = find_leftovers(door)
     except (CommandFailed, Refusal) as error:
-        unseen.append(f"cannot look at the datasets: {error}")
-    return Sight(
-        pasts=tuple(pasts),
+        unseen.append(f"cannot list the datasets and mounts: {error}")
+    return Observations(
+        jobs=tuple(jobs),
         expected=tuple(dict.fromkeys(expect)) or None,
         max_age=max_age,
         datasets=tuple(datasets),
         table=tuple(table),
         leftovers=tuple(leftovers),
-        things=tuple(find_things(pasts)),
+        watched=tuple(find_watched(jobs)),
         unseen=tuple(unseen),
     )
 
@@ -139,125 +143,136 @@ def look(door: Door, expect: Sequence[Expected], max_age: float) -> Sight:
 # Judging
 
 
-def findings(sight: Sight, now: float) -> list[Finding]:
+def findings(observed: Observations, now: float) -> list[Finding]:
     """Return what endangers the backups, the worst first; ``now`` is as time(3) has it."""
     return [
-        *(Finding("unseen", None, each, "mend this: it hides dangers") for each in sight.unseen),
-        *_stale(sight, now),
-        *_uncovered(sight, now),
-        *_left_over(sight.leftovers),
-        *_exposed(sight.things),
+        *(Finding("unseen", None, each, _NOT_ALL_IS_CHECKED) for each in observed.unseen),
+        *_stale(observed, now),
+        *_uncovered(observed, now),
+        *_left_over(observed.leftovers),
+        *_exposed(observed.watched),
     ]
 
 
-def dated_success(past: Past, now: float) -> Run | None:
-    """Return the newest good run, of a moment that is not in the future.
+def last_dated_success(history: JobHistory, now: float) -> PastRun | None:
+    """Return the last successful run whose moment is not in the future.
 
-    The newest by the order of the history, which no clock can change.
+    It is the last one in the order of the history, which no clock can change.
     """
-    for run in reversed(past.runs):
-        if run.is_good and run.when is not None and run.when <= now + TOLERANCE:
+    for run in reversed(history.runs):
+        if run.succeeded and run.when is not None and run.when <= now + TOLERANCE:
             return run
     return None
 
 
-def _stale(sight: Sight, now: float) -> list[Finding]:
-    known = {past.place: past for past in sight.pasts}
-    jobs = sight.expected
+def _stale(observed: Observations, now: float) -> list[Finding]:
+    known = {history.place: history for history in observed.jobs}
+    jobs = observed.expected
     if jobs is None:
-        jobs = tuple(Expected(place, sight.max_age) for place in known)
+        jobs = tuple(Expected(place, observed.max_age) for place in known)
     if not jobs:
         return [_nothing_ran()]
     found: list[Finding] = []
     for job in jobs:
-        past = known.get(job.place, Past(job.place))
-        found += _wrong_clock(past, now)
-        run = dated_success(past, now)
+        history = known.get(job.place, JobHistory(job.place))
+        found += _wrong_clock(history, now)
+        run = last_dated_success(history, now)
         if run is None:
-            found.append(_never(past, now, sight.expected is None))
+            found.append(_never(history, now, observed.expected is None))
         elif now - (run.when or 0.0) > job.max_age * HOUR:
-            found.append(_too_old(past, run, now, job.max_age, sight.expected is None))
+            found.append(_too_old(history, run, now, job.max_age, observed.expected is None))
     return found
 
 
 def _nothing_ran() -> Finding:
     return Finding(
-        "never", None, "no backup has ever been made here, neither by kopiatomic nor by restomic",
-        "enable a job in periodic.conf(5), or run one by hand; see restomic(8), kopiatomic(8)",
+        "never", None,
+        "no backup has been made on this machine yet, neither by kopiatomic nor by restomic",
+        "enable a job in periodic.conf(5), or make a backup by hand; "
+        "see kopiatomic(8) and restomic(8)",
     )  # fmt: skip
 
 
-def _wrong_clock(past: Past, now: float) -> list[Finding]:
-    run = past.success
+def _wrong_clock(history: JobHistory, now: float) -> list[Finding]:
+    run = history.last_success
     if run is None or run.when is None or run.when <= now + TOLERANCE:
         return []
+    label = history.place.label
     text = (
-        f"{past.label}: its newest good backup is dated {when(run.when)}, in the future, "
+        f"{label}: its last successful backup is dated {when(run.when)}, which is in the future, "
         "so its age is not known"
     )
-    return [Finding("clock", past.label, text, "look at the clock: date(1), ntpd(8)")]
+    return [Finding("clock", label, text, "check the clock: date(1), ntpd(8)")]
 
 
-def _never(past: Past, now: float, forgettable: bool) -> Finding:
-    text = f"{past.label}: " + ("no good backup yet" if past.runs else "it has never run")
-    if past.success is not None:
-        text = f"{past.label}: no good backup whose date can be trusted"
-    remedy = _what_to_do(past, forgettable)
-    return Finding("never", past.label, text + _circumstances(past, now), remedy)
+def _never(history: JobHistory, now: float, forgettable: bool) -> Finding:
+    text = "no successful backup yet" if history.runs else "it has never run"
+    if history.last_success is not None:
+        text = "no successful backup whose date can be trusted"
+    remedy = _what_to_do(history, forgettable)
+    label = history.place.label
+    return Finding("never", label, f"{label}: {text}{_circumstances(history, now)}", remedy)
 
 
-def _too_old(past: Past, run: Run, now: float, max_age: float, forgettable: bool) -> Finding:
+def _too_old(
+    history: JobHistory, run: PastRun, now: float, max_age: float, forgettable: bool
+) -> Finding:
+    label = history.place.label
     text = (
-        f"{past.label}: no good backup since {when(run.when)}, {age(now - (run.when or now))} ago; "
-        f"{max_age:g} h are allowed"
+        f"{label}: the last successful backup was made {when(run.when)}, "
+        f"{age(now - (run.when or now))} ago; at most {max_age:g} h are allowed"
     )
-    remedy = _what_to_do(past, forgettable)
-    return Finding("stale", past.label, text + _circumstances(past, now), remedy)
+    remedy = _what_to_do(history, forgettable)
+    return Finding("stale", label, text + _circumstances(history, now), remedy)
 
 
-def _circumstances(past: Past, now: float) -> str:
-    """Say what the newest run came to, if to no good, and since when one runs."""
+def _circumstances(history: JobHistory, now: float) -> str:
+    """Say how the last run ended, if not well, and since when one is running."""
     text = ""
-    if past.runs and past.runs[-1].outcome != "success":
-        last = past.runs[-1]
+    if history.runs and history.runs[-1].outcome != "success":
+        last = history.runs[-1]
         why = f": {printable(last.problems[0])}" if last.problems else ""
-        text = f"; the newest run ({when(last.start)}) {OUTCOMES[last.outcome]}{why}"
-    if past.running:
-        text += f"; it runs {running_since(past, now)}"
+        text = f"; the last run ({when(last.start)}) {OUTCOMES[last.outcome]}{why}"
+    if history.running:
+        text += f"; it is running now{running_since(history, now)}"
     return text
 
 
-def _what_to_do(past: Past, forgettable: bool) -> str:
-    """Say what to do about a stale job; ``forgettable`` if only its history makes it expected."""
-    look = f"{past.place.program} --status -j {past.place.job}"
-    if past.running:
-        return f"wait for it; if it hangs, end it and look at: {look}"
-    if past.runs and past.runs[-1].outcome != "success":
-        advice = f"mend that and run it again; more is told by: {look}"
-    elif past.runs:
-        advice = "nothing started it: is it enabled in periodic.conf(5), was the machine off?"
+def _what_to_do(history: JobHistory, forgettable: bool) -> str:
+    """Say what to do about a job; ``forgettable`` if only its history makes it expected."""
+    details = history.place.status_command
+    if history.running:
+        return f"wait for it to end; if it hangs, stop it, and see: {details}"
+    if history.runs and history.runs[-1].outcome != "success":
+        advice = f"correct that and run the job again; for details: {details}"
+    elif history.runs:
+        advice = (
+            "nothing has started it since: check whether it is enabled in periodic.conf(5), "
+            "and whether the machine was off"
+        )
     else:
         advice = (
-            "if it is new, its first run comes after this check; "
-            "if not, look why nothing started it"
+            "if it is new, its first run is still to come; "
+            "if not, find out why nothing has started it"
         )
-    if forgettable and past.runs:
-        advice += f" If there is no such job any more: {quote(['rm', past.place.history])}"
+    if forgettable and history.runs:
+        advice += f"; if this job no longer exists: {quote(['rm', history.place.history])}"
     return advice
 
 
-def _uncovered(sight: Sight, now: float) -> list[Finding]:
-    """Find the datasets with files that are in no backup, though nobody wanted that."""
-    runs = [run for run in (_speaks(past, sight, now) for past in sight.pasts) if run is not None]
+def _uncovered(observed: Observations, now: float) -> list[Finding]:
+    """Find the mounted datasets that are in no backup, although nobody has excluded them."""
+    speaking = (_speaks(history, observed, now) for history in observed.jobs)
+    runs = [run for run in speaking if run is not None]
     if not runs:
-        # No job has a good backup, which is told already.
+        # That no job has a successful backup is reported already.
         return []
-    seen = {name for run in runs for name in (*run.captured, *run.excluded)}
-    mounted = {mount.special for mount in visible_mounts(sight.table) if mount.type == "zfs"}
+    covered = {name for run in runs for name in (*run.captured, *run.excluded)}
+    mounted = {mount.special for mount in visible_mounts(observed.table) if mount.type == "zfs"}
     bare = [
         each.name
-        for each in sight.datasets
-        if each.name in mounted and each.name not in seen
+        for each in observed.datasets
+        if each.name in mounted and each.name not in covered
         and not each.jailed and each.backup != "off"
     ]  # fmt: skip
     if not bare:
@@ -265,19 +280,19 @@ def _uncovered(sight: Sight, now: float) -> list[Finding]:
     many = "1 dataset is" if len(bare) == 1 else f"{len(bare)} datasets are"
     return [
         Finding(
-            "uncovered", None, f"{many} in no job's newest good backup: {_some(bare)}",
-            "add it to a job, or if it needs no backup (nor what is below it): "
+            "uncovered", None, f"{many} in no job's last successful backup: {_some(bare)}",
+            "add it to a job; or, if neither it nor the datasets below it need a backup: "
             f"zfs set {zfs.BACKUP_PROPERTY}=off DATASET",
         )
     ]  # fmt: skip
 
 
-def _speaks(past: Past, sight: Sight, now: float) -> Run | None:
-    """Return the run that says what a job covers; None if it has none, or is long retired."""
-    run = past.success
-    if run is None or sight.expected is None:
+def _speaks(history: JobHistory, observed: Observations, now: float) -> PastRun | None:
+    """Return the run that says what a job covers; None if there is none, or it is long ago."""
+    run = history.last_success
+    if run is None or observed.expected is None:
         return run
-    if any(past.place == each.place for each in sight.expected):
+    if any(history.place == each.place for each in observed.expected):
         return run
     return run if run.when is not None and now - run.when < STILL_COUNTS else None
 
@@ -290,16 +305,15 @@ def _some(names: Sequence[str]) -> str:
 def _left_over(leftovers: Sequence[Leftover]) -> list[Finding]:
     found = []
     for place in dict.fromkeys(each.place for each in leftovers):
-        label = f"{place.program}/{place.job}"
         own = described([each for each in leftovers if each.place == place])
-        text = f"{label}: left behind by a run that died: {'; '.join(own)}"
-        remedy = f"to remove it: {place.program} --sweep -j {place.job}"
-        found.append(Finding("leftover", label, text, remedy))
+        text = f"{place.label}: left behind by a killed run: {'; '.join(own)}"
+        remedy = f"to remove it: {place.sweep_command}"
+        found.append(Finding("leftover", place.label, text, remedy))
     return found
 
 
-def _exposed(things: Sequence[Thing]) -> list[Finding]:
-    return [Finding("exposed", thing.job, *each) for thing in things for each in exposures(thing)]
+def _exposed(watched: Sequence[WatchedPath]) -> list[Finding]:
+    return [Finding("exposed", path.job, *each) for path in watched for each in exposures(path)]
 
 
 # What is printed

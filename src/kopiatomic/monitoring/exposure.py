@@ -1,41 +1,34 @@
-"""Who else can reach what backups rely on: env files, wrappers, hooks, our own state.
+"""What other users can do to what backups rely on: env files, wrappers, hooks, our own state.
 
-No text here ever holds a secret: of a file that has one, the path and the name
-of the variable are told.
+No text here ever contains a secret: of a file that has one, the path and the name
+of the secret are told.
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from kopiatomic import state
-from kopiatomic.monitoring.history import PROGRAMS, Past
+from kopiatomic.clients import programs
+from kopiatomic.clients.wrapper import script_of
+from kopiatomic.monitoring.history import JobHistory
+from kopiatomic.redact import secrets_in
 from kopiatomic.state import Place
 from kopiatomic.system.command import find, printable, quote
 from kopiatomic.system.machine import ancestors
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
-# A script is searched for secrets as far as this, in bytes.
-SCRIPT_BYTES = 1 << 20
-
-_ASSIGNMENT = re.compile(
-    r"(?<![\w$])(?:setenv\s+(?P<csh>\w+)\s+|(?P<sh>\w+)=)(?P<value>\S*)", re.ASCII
-)
-_SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN", re.I)
-_NO_SECRET_NAME = re.compile(r"(FILE|COMMAND|CMD|PATH)$", re.I)
-
 
 @dataclass(frozen=True)
-class Thing:
+class WatchedPath:
     """A file or directory that a backup relies on, as stat(2) shows it.
 
-    ``role`` is ``env file``, ``program``, ``state directory`` or ``directory``, which
-    leads to ``serves``. ``secret`` is the name of a variable whose value stands
-    in the file for all to read.
+    ``role`` is ``env file``, ``executable`` (the client, a wrapper or a hook),
+    ``state directory``, or ``directory``, which leads to ``serves``. ``job`` is the
+    job's label. ``secret`` is the name of a secret in a script that all users can read.
     """
 
     role: str
@@ -47,40 +40,40 @@ class Thing:
     secret: str | None = None
 
 
-def find_things(pasts: Iterable[Past]) -> list[Thing]:
-    """Return the files that jobs rely on, our state, and the directories that lead there."""
-    found: dict[str, Thing] = {}
-    for role, path, job in [*_state_paths(), *_job_paths(pasts)]:
+def find_watched(jobs: Iterable[JobHistory]) -> list[WatchedPath]:
+    """Return the files that jobs rely on, our state, and the directories that lead to them."""
+    found: dict[str, WatchedPath] = {}
+    for role, path, job in [*_state_paths(), *_job_paths(jobs)]:
         if path in found or not os.path.isabs(path):
             continue
-        thing = _thing(role, path, job)
-        if thing is None:
+        watched = _watched(role, path, job)
+        if watched is None:
             continue
-        found[path] = thing
+        found[path] = watched
         for directory in (each for hop in _hops(path) for each in ancestors(hop)[1:]):
-            above = _thing("directory", directory, job, serves=path)
+            above = _watched("directory", directory, job, serves=path)
             if above is not None:
                 found.setdefault(directory, above)
     return list(found.values())
 
 
 def _state_paths() -> list[tuple[str, str, str | None]]:
-    roots = [Place(program, "").root for program in PROGRAMS]
+    roots = [Place(program, "").root for program in programs()]
     return [("state directory", path, None) for path in (state.STATE_DIRECTORY, *roots)]
 
 
-def _job_paths(pasts: Iterable[Past]) -> list[tuple[str, str, str | None]]:
-    """Return each job's env file and programs, as its newest run that knows them had them."""
+def _job_paths(jobs: Iterable[JobHistory]) -> list[tuple[str, str, str | None]]:
+    """Return each job's env file, client and hooks, as its last run that knew them had them."""
     paths: list[tuple[str, str, str | None]] = []
-    for past in pasts:
-        if past.runs and past.runs[-1].env_file is not None:
-            paths.append(("env file", past.runs[-1].env_file, past.label))
-        word = next((run.program for run in reversed(past.runs) if run.program), None)
+    for history in jobs:
+        if history.runs and history.runs[-1].env_file is not None:
+            paths.append(("env file", history.runs[-1].env_file, history.place.label))
+        word = next((run.client for run in reversed(history.runs) if run.client), None)
         path = find(word) if word and "/" not in word else word
         if path:
-            paths.append(("program", path, past.label))
-        if past.runs:
-            paths += [("program", hook, past.label) for hook in past.runs[-1].hooks]
+            paths.append(("executable", path, history.place.label))
+        if history.runs:
+            paths += [("executable", hook, history.place.label) for hook in history.runs[-1].hooks]
     return paths
 
 
@@ -95,102 +88,78 @@ def _hops(path: str) -> list[str]:
     return hops if real in hops else [*hops, real]
 
 
-def _thing(role: str, path: str, job: str | None, serves: str = "") -> Thing | None:
+def _watched(role: str, path: str, job: str | None, serves: str = "") -> WatchedPath | None:
     """Return a file or directory as it is, or None if it is not there."""
     try:
         found = os.stat(path)
-        secret = _open_secret(path, found) if role == "program" else None
+        secret = _open_secret(path, found) if role == "executable" else None
     except (OSError, ValueError):
         return None
-    return Thing(role, path, found.st_uid, found.st_mode, job, serves, secret)
+    return WatchedPath(role, path, found.st_uid, found.st_mode, job, serves, secret)
 
 
 def _open_secret(path: str, found: os.stat_result) -> str | None:
-    """Return the variable whose value stands in a script that everybody can read, if any."""
+    """Return the name of the first secret in a script that all users can read, or None."""
     if not stat.S_ISREG(found.st_mode) or not found.st_mode & stat.S_IROTH:
         return None
     above = ancestors(os.path.realpath(path))[1:]
     if not all(os.stat(directory).st_mode & stat.S_IXOTH for directory in above):
         return None
-    with open(path, "rb") as file:
-        text = file.read(SCRIPT_BYTES).decode("utf-8", "replace")
-    return secret_in(text) if text.startswith("#!") else None
-
-
-def secret_in(script: str) -> str | None:
-    """Return the name of the first variable that a script gives a secret to, or None.
-
-    A value that the script gets from elsewhere (a command, another variable) is
-    none, nor is the name of a file or a command.
-    """
-    for line in script.split("\n"):
-        if line.lstrip().startswith("#"):
-            continue
-        for match in _ASSIGNMENT.finditer(line):
-            name = match["csh"] or match["sh"]
-            named = _SECRET_NAME.search(name) and not _NO_SECRET_NAME.search(name)
-            if named and _is_literal(match["value"]):
-                return name
-    return None
-
-
-def _is_literal(value: str) -> bool:
-    """Say whether a shell word, as it is written, is a value by itself."""
-    if value.startswith(("'", "$'")):
-        return value.lstrip("$") not in ("'", "''", "'';")
-    bare = value.strip("\";&|)")
-    return bool(bare) and not bare.startswith(("$", "`"))
+    return next((name for name, _ in secrets_in(script_of(path))), None)
 
 
 # What that means
 
 
-def exposures(thing: Thing) -> list[tuple[str, str]]:
-    """Say what others can do to a file or directory, each time with what to do about it."""
-    if thing.role == "directory":
-        return _exposed_directory(thing)
-    path = printable(thing.path)
-    if thing.role == "program":
-        return _exposed_program(thing, path)
-    what = f"the {thing.role} {path}"
+def exposures(watched: WatchedPath) -> list[tuple[str, str]]:
+    """Say what other users can do to a file or directory, each time with what to do about it."""
+    path = printable(watched.path)
+    if watched.role == "directory":
+        return _exposed_directory(watched, path)
+    if watched.role == "executable":
+        return _exposed_executable(watched, path)
+    what = f"the {watched.role} {path}"
     found = []
-    if thing.uid != 0:
-        found.append((f"{what} does not belong to root", _command("chown", "root", thing.path)))
-    if thing.mode & 0o077:
-        mode = "700" if stat.S_ISDIR(thing.mode) else "600"
-        found.append((f"others can get at {what}", _command("chmod", mode, thing.path)))
+    if watched.uid != 0:
+        found.append((f"{what} does not belong to root", _command("chown", "root", watched.path)))
+    if watched.mode & 0o077:
+        mode = "700" if stat.S_ISDIR(watched.mode) else "600"
+        text = f"other users can {_what_others_can(watched.mode)} {what}"
+        found.append((text, _command("chmod", mode, watched.path)))
     return found
 
 
-def _exposed_program(thing: Thing, path: str) -> list[tuple[str, str]]:
+def _what_others_can(mode: int) -> str:
+    can = [word for bits, word in ((0o044, "read"), (0o022, "write")) if mode & bits]
+    return " and ".join(can) or ("enter" if stat.S_ISDIR(mode) else "execute")
+
+
+def _exposed_executable(watched: WatchedPath, path: str) -> list[tuple[str, str]]:
     found = []
-    if thing.uid != 0:
-        found.append(
-            (f"root runs {path}, which is not root's own", _command("chown", "root", thing.path))
-        )
-    if thing.mode & _OTHERS_WRITE:
-        found.append(
-            (f"root runs {path}, which others can write", _command("chmod", "go-w", thing.path))
-        )
-    if thing.secret is not None:
-        remedy = f"{quote(['chmod', '700', thing.path])}, or put it into an env file (-e)"
-        found.append((f"others can read {path}, and the {thing.secret} in it", remedy))
+    if watched.uid != 0:
+        text = f"root runs {path}, which does not belong to root"
+        found.append((text, _command("chown", "root", watched.path)))
+    if watched.mode & _OTHERS_WRITE:
+        text = f"root runs {path}, which other users can write"
+        found.append((text, _command("chmod", "go-w", watched.path)))
+    if watched.secret is not None:
+        remedy = f"{quote(['chmod', '700', watched.path])}, or put it into an env file (-e)"
+        found.append((f"other users can read {path}, and the {watched.secret} in it", remedy))
     return found
 
 
-def _exposed_directory(thing: Thing) -> list[tuple[str, str]]:
+def _exposed_directory(watched: WatchedPath, path: str) -> list[tuple[str, str]]:
     """Judge a directory: who can write it can put something else where it leads."""
-    path, serves = printable(thing.path), printable(thing.serves)
-    text = f"{path} can be written by others, who could replace {serves}"
+    serves = printable(watched.serves)
     elsewhere = f"move {serves} to a directory that only root can write"
-    if thing.uid != 0:
-        return [(f"{path} is not root's own, so others could replace {serves}", elsewhere)]
-    if thing.mode & _OTHERS_WRITE and not thing.mode & stat.S_ISVTX:
-        return [(text, f"{quote(['chmod', 'go-w', thing.path])}, or {elsewhere}")]
+    if watched.uid != 0:
+        text = f"the directory {path} does not belong to root: its owner can replace {serves}"
+        return [(text, elsewhere)]
+    if watched.mode & _OTHERS_WRITE and not watched.mode & stat.S_ISVTX:
+        text = f"other users can write the directory {path}, and so replace {serves}"
+        return [(text, f"{quote(['chmod', 'go-w', watched.path])}, or {elsewhere}")]
     return []
 
 
 def _command(*words: str) -> str:
-    return f"look at what is in it, then: {quote(words)}"
-
-
+    return f"check what is in it, then: {quote(words)}"

@@ -1,32 +1,31 @@
 """What the histories tell of each job.
 
 A history may be damaged, or written by an older version: what is not there or
-makes no sense is taken as unknown, and nothing in it can stop the account.
+makes no sense counts as unknown, and nothing in it can stop --status or --check.
 """
 
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from kopiatomic import state
+from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.formatting import OUTCOMES
 from kopiatomic.state import Place
-
-PROGRAMS = ("kopiatomic", "restomic")
 
 DAY = 86400
 NIGHTS = 7
 
 
 @dataclass(frozen=True)
-class Run:
+class PastRun:
     """One entry of a history, as far as it could be read; moments as time(3) has them.
 
-    ``excluded`` are the datasets that -x left out; ``program`` is the first word
+    ``excluded`` are the datasets that -x left out; ``client`` is the first word
     of the client's command, ``env_file`` the path given with -e, ``hooks`` the
     programs of its hooks.
     """
@@ -40,7 +39,7 @@ class Run:
     added: int | None = None
     new_or_changed: int | None = None
     problems: tuple[str, ...] = ()
-    program: str | None = None
+    client: str | None = None
     env_file: str | None = None
     hooks: tuple[str, ...] = ()
 
@@ -57,54 +56,49 @@ class Run:
     @property
     def night(self) -> str:
         """How the run shows in a row of nights: success, incomplete or failed."""
-        if self.is_good:
+        if self.succeeded:
             return "success"
         return "failed" if self.outcome == "interrupted" else self.outcome
 
     @property
-    def is_good(self) -> bool:
-        """Whether there is a whole backup, whatever came after it."""
+    def succeeded(self) -> bool:
+        """Whether the run made a complete backup, whatever failed after it."""
         return self.outcome in state.GOOD
 
 
 @dataclass(frozen=True)
-class Past:
-    """A job with its runs, oldest first, and since when it runs if it does so now."""
+class JobHistory:
+    """A job and its runs, oldest first; ``since`` is when the run that is under way began."""
 
     place: Place
-    runs: tuple[Run, ...] = ()
+    runs: tuple[PastRun, ...] = ()
     running: bool = False
     since: float | None = None
 
     @property
-    def label(self) -> str:
-        """What to call the job where there are two programs."""
-        return f"{self.place.program}/{self.place.job}"
-
-    @property
-    def success(self) -> Run | None:
-        """The newest run with a whole backup, or None."""
-        return next((run for run in reversed(self.runs) if run.is_good), None)
+    def last_success(self) -> PastRun | None:
+        """The last run that made a complete backup, or None."""
+        return next((run for run in reversed(self.runs) if run.succeeded), None)
 
 
 # Reading them
 
 
-def read_pasts() -> list[Past]:
-    """Return every job that has a history, a note that it began, or a run under way.
+def read_histories() -> list[JobHistory]:
+    """Return every job that has a history, an unfinished run, or a run under way.
 
     Raises Refusal if the state cannot be read.
     """
-    found = {*_places(state.STATE_DIRECTORY, ".history"), *find_notes()}
-    for program in PROGRAMS:
+    found = {*_places(state.STATE_DIRECTORY, ".history"), *find_unfinished()}
+    for program in programs():
         for place in _places(Place(program, "").root, ".lock", program):
             if state.is_locked(place):
                 found.add(place)
-    return [_read_past(place) for place in sorted(found, key=lambda each: (each.program, each.job))]
+    return [_read(place) for place in sorted(found, key=lambda each: (each.program, each.job))]
 
 
-def find_notes() -> list[Place]:
-    """Return the jobs with a note that a run has begun and was not taken down."""
+def find_unfinished() -> list[Place]:
+    """Return the jobs with the marker of a run that is unfinished, or was killed."""
     return _places(state.STATE_DIRECTORY, ".unfinished")
 
 
@@ -129,7 +123,7 @@ def _places(directory: str, ending: str, program: str | None = None) -> list[Pla
 
 def place_of(program: str, job: str) -> Place | None:
     """Return the place of a job, or None if there can be no such job."""
-    if program not in PROGRAMS:
+    if program not in programs():
         return None
     try:
         return Place(program, state.check_job_name(job))
@@ -137,14 +131,14 @@ def place_of(program: str, job: str) -> Place | None:
         return None
 
 
-def _read_past(place: Place) -> Past:
+def _read(place: Place) -> JobHistory:
     try:
         entries = state.read_history(place)
     except (OSError, RecursionError) as error:
         entries = [{"problems": [f"the history {place.history} cannot be read: {error}"]}]
     runs = tuple(run_of(entry) for entry in entries)
     running = state.is_locked(place)
-    return Past(place, runs, running, _lock_time(place) if running else None)
+    return JobHistory(place, runs, running, _lock_time(place) if running else None)
 
 
 def _lock_time(place: Place) -> float | None:
@@ -155,7 +149,7 @@ def _lock_time(place: Place) -> float | None:
         return None
 
 
-def run_of(entry: dict[str, object]) -> Run:
+def run_of(entry: dict[str, object]) -> PastRun:
     """Return what an entry of a history says, as far as it makes sense."""
     client = entry.get("client")
     told: dict[str, object] = client if isinstance(client, dict) else {}
@@ -163,17 +157,17 @@ def run_of(entry: dict[str, object]) -> Run:
     known = isinstance(outcome, str) and outcome in OUTCOMES
     words = (*_texts(entry.get("command")), *_texts(told.get("command")))
     env_file = entry.get("env_file")
-    return Run(
+    return PastRun(
         outcome=str(outcome) if known else "failed",
         began=_seconds(entry.get("began")),
         moment=_seconds(entry.get("moment")),
         seconds=_number(entry.get("seconds")),
-        captured=_column(entry.get("captured"), "dataset"),
-        excluded=_column(entry.get("left_out"), "name", "excluded by "),
+        captured=_members(entry.get("captured"), "dataset"),
+        excluded=_members(entry.get("left_out"), "name", _is_excluded),
         added=_count(told.get("added")),
         new_or_changed=_count(told.get("new_or_changed")),
         problems=_texts(entry.get("problems")),
-        program=words[0] if words else None,
+        client=words[0] if words else None,
         env_file=env_file if isinstance(env_file, str) else None,
         hooks=_texts(entry.get("hooks")),
     )
@@ -210,20 +204,27 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
-def _column(value: object, key: str, reason: str = "") -> tuple[str, ...]:
-    """Return one member of each dictionary in a list, of those with a reason that fits."""
+def _members(
+    value: object, key: str, wanted: Callable[[dict[str, object]], bool] | None = None
+) -> tuple[str, ...]:
+    """Return one member of each dictionary in a list, or of those that are wanted."""
     rows = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
     return tuple(
-        str(each[key])
-        for each in rows
-        if key in each and str(each.get("reason", "")).startswith(reason)
+        str(each[key]) for each in rows if key in each and (wanted is None or wanted(each))
     )
+
+
+def _is_excluded(left_out: dict[str, object]) -> bool:
+    """Say whether -x left a dataset out; older entries say so in their reason alone."""
+    if "kind" in left_out:
+        return left_out["kind"] == "excluded"
+    return str(left_out.get("reason", "")).startswith("excluded by ")
 
 
 # What they come to
 
 
-def nights(runs: Sequence[Run], now: float) -> list[str]:
+def nights(runs: Sequence[PastRun], now: float) -> list[str]:
     """Return how the last seven nights went, the oldest first; the last one is today's.
 
     A night goes by the date on which its run began. Of several runs on a date
@@ -237,7 +238,7 @@ def nights(runs: Sequence[Run], now: float) -> list[str]:
     return [outcomes.get((day.year, day.month, day.day), "none") for day in days]
 
 
-def newest_failure(runs: Sequence[Run], now: float) -> Run | None:
+def last_failure(runs: Sequence[PastRun], now: float) -> PastRun | None:
     """Return the newest run that had a problem, if it was lately or nothing came after it."""
     for index, run in enumerate(reversed(runs)):
         if run.outcome != "success":

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is done between backups: upkeep of the repository, and the restore drill."""

@@ -29,6 +29,7 @@ class Account:
     job: str
     began: float
     ended: float = 0.0
+    waited: float = 0.0  # before it began, for another run of the job to end
     outcome: str = "success"
     status: int = 0
     steps: list[Done] = field(default_factory=list)
@@ -74,6 +75,7 @@ def as_dict(account: Account) -> dict[str, object]:
         "began": iso(account.began),
         "ended": iso(account.ended),
         "seconds": round(account.seconds, 3),
+        "waited": round(account.waited, 3),
         "steps": [
             {
                 "name": step.name,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kopiatomic import state
+from kopiatomic import formatting, state
 from kopiatomic.clients.base import Source, Tally, Task
 from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
@@ -64,18 +64,19 @@ class Drill(Account):
             tally.problems[:] = map(hide, tally.problems)
 
 
-def run(task: Task, wishes: Wishes) -> Drill:
+def run(task: Task, wishes: Wishes, wait: float = 0.0) -> Drill:
     """Restore and compare some files and return the account.
 
-    Raises Refusal before anything was started.
+    While another run has the job's lock, it is waited for ``wait`` seconds at
+    most. Raises Refusal before anything was started.
     """
     job = task.job
     base = task.client.base_command(job)
     place = Place(job.program, job.name)
-    with state.lock(place), Signals() as signals:
+    with state.lock(place, wait) as waited, Signals() as signals:
         account = Drill(
             "drill", job.program, job.name, time.time(), seed=wishes.seed, wanted=wishes.files,
-            size_limit=wishes.size_limit,
+            size_limit=wishes.size_limit, waited=waited,
         )  # fmt: skip
         reader = Reader(task.door, base, task.environment, signals)
         try:
@@ -259,6 +260,7 @@ def as_text(drill: Drill) -> str:
         headline(drill.program, drill.job, "the restore drill", drill.outcome, drill.seconds)
     ]
     lines += [f"  ! {printable(problem)}" for problem in drill.problems]
+    lines += formatting.waited(drill.waited)
     for tally in drill.tallies:
         source = tally.source
         when = clock(source.moment)

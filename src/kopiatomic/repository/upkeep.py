@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kopiatomic import state
+from kopiatomic import formatting, state
 from kopiatomic.clients.base import FORGET, Step, Task, Wishes
 from kopiatomic.errors import EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import duration, headline, table
@@ -25,20 +25,21 @@ from kopiatomic.system.command import (
 from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 
-def run(task: Task, streams: Streams, wishes: Wishes) -> Account:
+def run(task: Task, streams: Streams, wishes: Wishes, wait: float = 0.0) -> Account:
     """Do the steps that were asked for, one after the other, and return the account.
 
     The first that fails is the last: what damaged data could make worse comes
-    after the check of it. Raises Refusal before anything was started.
+    after the check of it. While another run has the job's lock, it is waited for
+    ``wait`` seconds at most. Raises Refusal before anything was started.
     """
     job = task.job
     steps = plan(task, wishes)
     place = Place(job.program, job.name)
-    with state.lock(place), Signals() as signals:
-        account = Account("upkeep", job.program, job.name, began=time.time())
+    with state.lock(place, wait) as waited, Signals() as signals:
+        account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
         account.steps = [Done(step.title) for step in steps]
         try:
-            _do_all(task, streams, signals, account, steps)
+            _do_all(task, replace(streams, hide=task.hide), signals, account, steps)
         except Interrupted as error:
             account.fail(str(error), 128 + error.signum, "interrupted")
         except CommandFailed as error:
@@ -94,6 +95,7 @@ def as_text(account: Account) -> str:
     lines = [
         headline(account.program, account.job, "upkeep", account.outcome, account.seconds),
         *(f"  ! {printable(problem)}" for problem in account.problems),
+        *formatting.waited(account.waited),
         "",
         *table([(step.name, _how(step)) for step in account.steps]),
     ]

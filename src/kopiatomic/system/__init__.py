@@ -1,1 +1,1 @@
-"""TODO."""
+"""FreeBSD as seen from here: programs, processes, datasets, mounts, system calls."""

@@ -10,6 +10,11 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kopiatomic.system.kernel import Kernel
 
 # Root's programs are looked up here, whatever PATH the caller came with.
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
@@ -57,15 +62,26 @@ class GivenUp(CommandFailed):
     """A command ran past its time limit: stuck in the kernel, it may yet do what it was told."""
 
 
+class MountRefused(CommandFailed):
+    """nmount(2) refused; ``number`` is its errno(2)."""
+
+    def __init__(self, argv: Sequence[str], reason: str, number: int) -> None:
+        super().__init__(argv, reason)
+        self.number = number
+
+
 @dataclass(frozen=True)
 class Door:
     """Starts programs; with ``trace``, tells it each command line first.
 
-    ``nmount`` spares the program of each mount (see nullfs.find_nmount).
+    ``kernel`` makes system calls that spare a program of their own. ``umask`` is the
+    caller's, which hooks get back (see process.run_hook); -1 is ours, which everything
+    else is started with.
     """
 
     trace: Callable[[str], None] | None = None
-    nmount: Callable[[Mapping[str, str]], None] | None = None
+    kernel: "Kernel | None" = None
+    umask: int = -1
 
     def run(
         self,
@@ -105,43 +121,76 @@ class Door:
         return result
 
     def mount(
-        self, argv: Sequence[str], options: Mapping[str, str], *, time_limit: float
+        self,
+        argv: Sequence[str],
+        options: Mapping[str, str],
+        flags: int = 0,
+        *,
+        time_limit: float,
     ) -> None:
         """Make a mount by nmount(2) with ``options``, or by ``argv``, which is traced.
 
-        The program is started where there is no nmount(2) and where no options
-        are given; not where the call refuses, for to the program the mount point
-        is a path, which may lead elsewhere by then. ``time_limit`` is the
-        program's; the call has none. Raises CommandFailed.
+        The program is started only where there is no such call; not where the call
+        refuses, for to the program the mount point is a path, which may lead
+        elsewhere by then. ``time_limit`` is the program's, in seconds; the call has
+        none. Raises MountRefused, with the call's error number, or CommandFailed.
         """
-        if not options or self.nmount is None:
+        if self.kernel is None:
             self.run(argv, time_limit=time_limit)
             return
         self.show(argv)
         try:
-            self.nmount(options)
+            self.kernel.mount(options, flags)
+        except OSError as error:
+            raise MountRefused(argv, reason_of(error), error.errno or 0) from error
+
+    def unmount(self, point: str, fsid: tuple[int, int] | None, force: bool = False) -> None:
+        """Take a mount away: the one with this ``fsid``, or where that is unknown, at ``point``.
+
+        Raises CommandFailed.
+        """
+        argv = ["umount", *(["-f"] if force else []), point]
+        if self.kernel is None or fsid is None:
+            self.run(argv)
+            return
+        self.show(argv)
+        try:
+            self.kernel.unmount(fsid, force)
         except OSError as error:
             raise CommandFailed(argv, reason_of(error)) from error
 
     def start(
-        self, argv: Sequence[str], *, environment: Mapping[str, str], **options: object
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        root: str | None = None,
+        **options: object,
     ) -> "subprocess.Popen[bytes]":
         """Start a program and return it; ``options`` are those of subprocess.Popen.
 
-        Raises CommandFailed if it cannot be started.
+        With ``root`` it is looked up and runs in there, by chroot(2). Raises
+        CommandFailed if it cannot be started.
         """
-        self.show(argv)
+        self.show(argv if root is None else ("chroot", root, *argv))
+        if root is not None:
+            options |= {"preexec_fn": partial(_enter_root, root)}
         try:
             return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
                 list(argv), env=dict(environment), **options
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise CommandFailed(argv, f"cannot be started: {reason_of(error)}") from error
 
     def show(self, argv: Sequence[str]) -> None:
         """Write a command line to the trace, if there is one."""
         if self.trace is not None:
             self.trace(f"+ {quote(argv, limit=40)}")
+
+
+def _enter_root(root: str) -> None:
+    os.chroot(root)
+    os.chdir("/")
 
 
 def _give_up(process: "subprocess.Popen[bytes]") -> None:

@@ -1,11 +1,10 @@
 """The machine as data: its datasets, its mounts, and which of them can be seen."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(NamedTuple):
     """A ZFS file system or volume, with the native properties that matter here."""
 
     name: str
@@ -16,17 +15,13 @@ class Dataset:
     keystatus: str  # available, unavailable, or - where nothing is encrypted
     backup: str  # org.kopiatomic:backup, or - where it is not set
 
-    @property
-    def pool(self) -> str:
-        """The pool it lives in."""
-        return self.name.split("/", 1)[0]
 
-
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One line of the mount table: what (``special``) is mounted where (``point``).
 
-    ``local`` is mount(8)'s word for a file system that waits for no other machine.
+    ``local`` is mount(8)'s word for a file system that waits for no other machine;
+    ``options`` are those that a further mount of it should have as well, such as
+    nosuid; ``fsid`` tells it from any other, whatever its path leads to by now.
     """
 
     special: str
@@ -34,6 +29,8 @@ class Mount:
     type: str
     read_only: bool = False
     local: bool = True
+    options: tuple[str, ...] = ()
+    fsid: tuple[int, int] | None = None
 
 
 def lies_in(path: str, directory: str) -> bool:

@@ -1,20 +1,29 @@
-"""The mount table, read through mount(8)."""
+"""The mount table: by getfsstat(2), or through mount(8) where there is no such call."""
 
 import json
 import sys
 from typing import Any
 
-from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.command import CommandFailed, Door, reason_of
 from kopiatomic.system.machine import Mount
+
+_KEPT = ("noexec", "nosuid", "nosymfollow")
 
 
 def table(door: Door) -> list[Mount]:
     """Return everything that is mounted, in the order in which it was mounted.
 
-    mount(8) hides nullfs mounts of snapshots unless asked with -v, and only its
-    libxo output can be told apart when a mount point holds blanks or newlines.
-    Raises CommandFailed if mount(8) fails or answers something else.
+    getfsstat(2) with MNT_NOWAIT asks no file system, so none that does not answer
+    holds us up. mount(8) hides nullfs mounts of snapshots unless asked with -v, and
+    only its libxo output can be told apart when a mount point holds blanks or
+    newlines. Raises CommandFailed if that fails or answers something else.
     """
+    if door.kernel is not None:
+        door.show(("getfsstat",))
+        try:
+            return door.kernel.mounts()
+        except OSError as error:
+            raise CommandFailed(("getfsstat",), reason_of(error)) from error
     argv = ("mount", "-v", "--libxo", "json")
     return parse(argv, door.run(argv, time_limit=60.0).stdout)
 
@@ -38,10 +47,12 @@ def _mount(found: dict[str, Any]) -> Mount | dict[str, Any]:
     """Turn what describes a mount into one, as soon as it is read: there may be very many."""
     if "fstype" not in found:
         return found
+    words = found.get("opts", ())
     return Mount(
         special=str(found["special"]),
         point=str(found["node"]),
         type=sys.intern(str(found["fstype"])),
-        read_only="read-only" in found.get("opts", ()),
-        local="local" in found.get("opts", ()),
+        read_only="read-only" in words,
+        local="local" in words,
+        options=tuple(word for word in _KEPT if word in words),
     )

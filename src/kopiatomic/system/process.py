@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from kopiatomic.system.command import Door, decode, encode
+from kopiatomic.system.command import ENVIRONMENT, CommandFailed, Door, decode, encode
 
 # Between passing a signal on and ending the program by force, in seconds.
 GRACE = 20.0
@@ -27,6 +28,10 @@ TAIL = 256 * 1024
 PIPE = 1024 * 1024
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Reads its standard input to the end, in the background, and drops it. sh(1) gives what
+# it starts there /dev/null to read from, unless that is said before.
+DRAIN = ("/bin/sh", "-c", "exec 3<&0; /bin/cat <&3 3<&- > /dev/null &")
 
 
 class Interrupted(Exception):
@@ -160,14 +165,49 @@ def run(
     environment: Mapping[str, str],
     signals: Signals,
     streams: Streams,
+    root: str | None = None,
 ) -> Ended:
-    """Run a program of the user's to its end and return how that was.
+    """Run the client to its end and return how that was.
 
-    Raises CommandFailed if it cannot be started.
+    With ``root`` it runs in there, by chroot(2), and begins in its ``/``. It keeps our
+    umask: its cache, its logs and a repository on this machine hold what is in
+    everybody's files. Raises CommandFailed if it cannot be started.
     """
+    return _run(door, argv, environment, signals, streams, root=root)
+
+
+def run_hook(
+    door: Door,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    signals: Signals,
+    streams: Streams,
+) -> Ended:
+    """Run a hook to its end, as the caller would have, and return how that was.
+
+    A hook restarts services, which go on for months with what they get from us:
+    so it has the caller's umask, signals as they were inherited (subprocess puts
+    SIGPIPE and SIGXFSZ, which python ignores, back to their default), and an
+    output that can be written to after we have gone. Raises CommandFailed if it
+    cannot be started.
+    """
+    return _run(door, argv, environment, signals, streams, is_hook=True)
+
+
+def _run(
+    door: Door,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    signals: Signals,
+    streams: Streams,
+    is_hook: bool = False,
+    root: str | None = None,
+) -> Ended:
     began = time.monotonic()
     shares_terminal = not streams.capture
     options: dict[str, object] = {"stdin": None if shares_terminal else subprocess.DEVNULL}
+    if is_hook:
+        options["umask"] = door.umask
     if streams.capture:
         options |= {
             "stdout": subprocess.PIPE,
@@ -176,14 +216,18 @@ def run(
         }
     sys.stdout.flush()
     sys.stderr.flush()
-    child = door.start(argv, environment=environment, **options)
+    child = door.start(argv, environment=environment, root=root, **options)
     signals.watch(child, shares_terminal)
     said = bytearray()
     output = _Lines(streams.output, streams.hide, said)
     messages = _Lines(streams.messages, streams.hide, said)
     try:
         if child.stdout is not None and child.stderr is not None:
-            _pump(child, {child.stdout: output, child.stderr: messages}, signals)
+            held = _pump(child, {child.stdout: output, child.stderr: messages}, signals)
+            for stream in held if is_hook else ():
+                _drain(door, stream)
+            child.stdout.close()
+            child.stderr.close()
         while not has_ended(child, 0.2):
             signals.enforce()
     finally:
@@ -236,8 +280,8 @@ def _append(tail: bytearray, data: bytes) -> None:
 
 def _pump(
     child: "subprocess.Popen[bytes]", streams: Mapping[IO[bytes], _Lines], signals: Signals
-) -> None:
-    """Carry output on until the program has ended.
+) -> list[IO[bytes]]:
+    """Carry output on until the program has ended; return the streams that others still hold.
 
     It does not wait for the end of the streams: a process that the program left
     behind may keep them open for ever, and write to them too.
@@ -256,9 +300,33 @@ def _pump(
                 del reading[stream]
             rest -= len(data) if ended else 0
         signals.enforce()
-    for stream, lines in streams.items():
+    for lines in streams.values():
         lines.feed(b"")
-        stream.close()
+    return list(reading)
+
+
+def _drain(door: Door, stream: IO[bytes]) -> None:
+    """Have what is still written to a pipe of ours read and dropped, for as long as that is.
+
+    A process that a hook left behind would be ended by SIGPIPE at its first word
+    after our end is closed. No other way lets it go on: what is open in it cannot
+    be turned to /dev/null from outside; a file would grow for as long as the
+    process lives, out of sight, without a name; a pipe that it holds both ends of
+    is full one day, and stops it. So a cat(1) stays for as long as it does, and
+    only where something was left. It is nobody's child and has nothing of ours:
+    no lock, no terminal, no directory but /.
+    """
+    # Where no process can be made, the hook has done its work all the same.
+    with suppress(CommandFailed):
+        door.start(
+            DRAIN,
+            environment=ENVIRONMENT,
+            stdin=stream,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        ).wait()
 
 
 def _write(descriptor: int | None, data: bytes) -> None:

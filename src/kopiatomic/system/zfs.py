@@ -1,12 +1,11 @@
 """zfs(8): what there is, snapshots of one moment, and only our own destroyed."""
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
-from kopiatomic.system.command import CommandFailed, Door, Result, encode, failure, fits
+from kopiatomic.system.command import CommandFailed, Door, Result, encode, failure
 from kopiatomic.system.machine import Dataset
 
 # Set by the same atomic command that makes a snapshot: this, and no name, says
@@ -22,14 +21,15 @@ NAME_LIMIT = 255
 _COLUMNS = ("name", "type", "mounted", "canmount", "jailed", "keystatus", BACKUP_PROPERTY)
 
 # Error numbers that a channel program answers with, as errno(2) has them on FreeBSD.
+ENOENT = 2
 _ERRNO = {
     1: "not permitted",
-    2: "no such dataset",
+    ENOENT: "no such dataset",
     5: "input/output error",
     6: "no such device",
     13: "permission denied",
     16: "dataset is busy",
-    17: "dataset already exists",
+    17: "it exists already, or a clone depends on it",
     22: "not a file system or volume",
     28: "out of space",
     30: "pool is read-only",
@@ -37,21 +37,37 @@ _ERRNO = {
     69: "out of quota",
 }
 
+# zfs-program(8)'s highest limits: names may take the instructions and the memory they need.
+_LIMITS = ("-t", "100000000", "-m", "104857600")
 
-@dataclass(frozen=True)
-class Left:
+
+class NotDestroyed(NamedTuple):
     """A snapshot of ours that could not be destroyed, and why."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Destroyed:
+class Destroyed(NamedTuple):
     """What came of destroying snapshots: those that stay, and those that were not there."""
 
-    left: tuple[Left, ...] = ()
+    left: tuple[NotDestroyed, ...] = ()
     missing: tuple[str, ...] = ()
+
+
+class Pool(NamedTuple):
+    """What can be the matter with a pool: it is read-only, or its health is not ONLINE."""
+
+    name: str
+    read_only: bool
+    health: str
+
+
+def pools(door: Door) -> dict[str, Pool]:
+    """Return the imported pools by name; raises CommandFailed."""
+    argv = ["zpool", "list", "-Hp", "-o", "name,readonly,health"]
+    rows = [line.split("\t") for line in lines_of(door.run(argv).stdout)]
+    return {row[0]: Pool(row[0], row[1] == "on", row[2]) for row in rows if len(row) == 3}
 
 
 def list_datasets(door: Door) -> list[Dataset]:
@@ -102,71 +118,90 @@ def pool_of(name: str) -> str:
 
 
 def snapshot_command(snapshots: Sequence[str], run: str) -> list[str]:
-    """Return the command that makes ``snapshots`` of one pool, marked as ours."""
+    """Return the command that does what snapshot() does, where nothing is in the way."""
     return ["zfs", "snapshot", "-o", f"{RUN_PROPERTY}={run}", *snapshots]
 
 
-def snapshot(door: Door, snapshots: Sequence[str], run: str) -> None:
-    """Make ``snapshots``, all of one pool, in one transaction group, or none of them.
+def snapshot(door: Door, snapshots: Sequence[str], run: str) -> dict[str, int]:
+    """Make ``snapshots``, all of one pool, in one transaction group, marked as ours.
 
-    Names that do not fit on one command line go through a channel program
-    (zfs-program(8)), which is one transaction group as well. Raises
-    CommandFailed when no snapshot was made.
+    It is one channel program (zfs-program(8)), which costs less than ``zfs snapshot``
+    where names are many, and makes those that can be made. Returns the others with
+    their error numbers, as errno(2) has them. Raises CommandFailed when none was made.
     """
-    argv = snapshot_command(snapshots, run)
-    if fits(argv):
-        door.run(argv)
-    else:
-        _snapshot_by_program(door, snapshots, run)
+    return _run_program(door, snapshots, snapshot_program(snapshots, run))
 
 
-def _snapshot_by_program(door: Door, snapshots: Sequence[str], run: str) -> None:
+def reason_for(number: int) -> str:
+    """Say what an error number of a channel program means."""
+    return _ERRNO.get(number, f"error {number}")
+
+
+def _run_program(door: Door, snapshots: Sequence[str], text: str) -> dict[str, int]:
+    """Run a channel program that returns error numbers by name; raises CommandFailed."""
     import json
 
-    # The limits are zfs-program(8)'s highest: names may take the space they need.
-    limits = ["-t", "100000000", "-m", "104857600"]
-    argv = ["zfs", "program", "-j", *limits, pool_of(snapshots[0]), "-"]
-    answer = door.run(argv, text=channel_program(snapshots, run)).stdout
+    argv = ["zfs", "program", "-j", *_LIMITS, pool_of(snapshots[0]), "-"]
+    answer = door.run(argv, text=text).stdout
     try:
-        returned = json.loads(answer, strict=False)["return"]
-    except (ValueError, KeyError, TypeError) as error:
+        # An empty table of Lua is an object or a list.
+        failed = dict(json.loads(answer, strict=False)["return"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CommandFailed(argv, "printed something that is not its result") from error
-    if isinstance(returned, dict):
-        name, number = next(iter(sorted(returned.items())))
-        reason = _ERRNO.get(number, f"error {number}")
-        raise CommandFailed(
-            argv, f"cannot create {len(returned)} snapshots, among them '{name}': {reason}"
-        )
-    if returned != len(snapshots):
-        raise CommandFailed(argv, f"made {returned!r} of {len(snapshots)} snapshots")
+    known = set(snapshots)
+    if not all(name in known and isinstance(number, int) for name, number in failed.items()):
+        raise CommandFailed(argv, "printed something that is not its result")
+    return failed
 
 
-def channel_program(snapshots: Sequence[str], run: str) -> str:
-    """Return the Lua text that snapshots all or nothing and marks each as ours.
+def snapshot_program(snapshots: Sequence[str], run: str) -> str:
+    """Return the Lua text that makes the snapshots that can be made, and marks each as ours.
 
-    Every name is checked before the first is made, because a channel program
-    does not undo what it did before a failure.
+    Each is checked before the first is made, because a channel program does not
+    undo what it did before a failure.
     """
-    names = "\n".join(f"\t{_lua_string(name)}," for name in snapshots)
     return f"""\
-local names = {{
-{names}
-}}
+{_lua_names(snapshots)}
 local property, value = {_lua_string(RUN_PROPERTY)}, {_lua_string(run)}
-local failed = {{}}
+local failed, good = {{}}, {{}}
 for _, name in ipairs(names) do
 	local e = zfs.check.snapshot(name)
-	if e ~= 0 then failed[name] = e end
+	if e == 0 then good[#good + 1] = name else failed[name] = e end
 end
-if next(failed) ~= nil then return failed end
-for _, name in ipairs(names) do
+for _, name in ipairs(good) do
 	local e = zfs.sync.snapshot(name)
+	if e == 0 then
+		e = zfs.sync.set_prop(name, property, value)
+		if e ~= 0 then zfs.sync.destroy(name) end
+	end
 	if e ~= 0 then failed[name] = e end
-	if e == 0 then zfs.sync.set_prop(name, property, value) end
 end
-if next(failed) ~= nil then return failed end
-return #names
+return failed
 """
+
+
+def destroy_program(snapshots: Sequence[str]) -> str:
+    """Return the Lua text that destroys these snapshots, each for itself.
+
+    To ``zfs.sync.destroy`` one that is not there is destroyed already, which is
+    success; but it may be there under another name, since its dataset was renamed.
+    An early ``zfs.exists`` answers nothing at all, which is not false.
+    """
+    return f"""\
+{_lua_names(snapshots)}
+local failed = {{}}
+for _, name in ipairs(names) do
+	local e = {ENOENT}
+	if zfs.exists(name) ~= false then e = zfs.sync.destroy(name) end
+	if e ~= 0 then failed[name] = e end
+end
+return failed
+"""
+
+
+def _lua_names(names: Sequence[str]) -> str:
+    lines = "\n".join(f"\t{_lua_string(name)}," for name in names)
+    return f"local names = {{\n{lines}\n}}"
 
 
 def _lua_string(text: str) -> str:
@@ -207,32 +242,18 @@ def snapshots_of(door: Door, dataset: str) -> list[tuple[str, float]]:
     """
     argv = ["zfs", "list", "-Hp", "-d", "1", "-t", "snapshot", "-o", "name,creation", dataset]
     pairs = (line.partition("\t") for line in lines_of(door.run(argv).stdout))
-    return [(_name_of(name), float(when)) for name, _, when in pairs if when.isdigit()]
-
-
-def destroy_command(snapshots: Sequence[str]) -> list[str]:
-    """Return the one command that destroys ``snapshots``: of one pool, with one name."""
-    if len(snapshots) == 1:
-        return ["zfs", "destroy", snapshots[0]]
-    datasets = [name.partition("@")[0] for name in snapshots]
-    common = os.path.commonpath(datasets)
-    return ["zfs", "destroy", "-r", f"{common}@{snapshots[0].partition('@')[2]}"]
+    return [(name.partition("@")[2], float(when)) for name, _, when in pairs if when.isdigit()]
 
 
 def destroy(door: Door, snapshots: Sequence[str]) -> Destroyed:
-    """Destroy ``snapshots``, one command for each pool.
+    """Destroy exactly these snapshots, by one channel program for each pool.
 
-    ``zfs destroy -r`` takes every snapshot of that name below a dataset, ours or
-    not; so it is asked first what it would take, and if that is more than ours,
-    or if it refuses (it destroys all or none), they go one by one.
+    They must not be mounted any more. Where there is just one, and where a channel
+    program does not work, it is done by zfs-destroy(8).
     """
     if any("@" not in name for name in snapshots):
         raise ValueError("only snapshots are ever destroyed")
-    return _all_of(
-        _destroy_together(door, list(same))
-        for names in by_pool(snapshots).values()
-        for _, same in groupby(sorted(names, key=_name_of), _name_of)
-    )
+    return _all_of(_destroy_in_pool(door, names) for names in by_pool(snapshots).values())
 
 
 def _all_of(parts: Iterable[Destroyed]) -> Destroyed:
@@ -243,54 +264,29 @@ def _all_of(parts: Iterable[Destroyed]) -> Destroyed:
     )
 
 
-def _name_of(snapshot: str) -> str:
-    return snapshot.partition("@")[2]
-
-
-def _destroy_together(door: Door, snapshots: Sequence[str]) -> Destroyed:
+def _destroy_in_pool(door: Door, snapshots: Sequence[str]) -> Destroyed:
     if len(snapshots) == 1:
         return _destroy_one(door, snapshots[0])
-    argv = destroy_command(snapshots)
-    there = _would_destroy(door, argv)
-    ours = [name for name in snapshots if there is None or name in there]
-    missing = Destroyed(missing=tuple(sorted(set(snapshots) - set(ours))))
-    if there is not None and there == set(ours):
-        result = _attempt(door, argv) if ours else None
-        if not ours or (result is not None and result.status == 0):
-            return missing
-    return _all_of([missing, *(_destroy_one(door, name) for name in ours)])
-
-
-def _would_destroy(door: Door, argv: Sequence[str]) -> set[str] | None:
-    """Return the snapshots that ``zfs destroy -r`` would take, or None if it will not say."""
-    result = _attempt(door, [*argv[:2], "-nvp", *argv[2:]])
-    if result is None:
-        return None
-    if result.status != 0:
-        return set() if is_gone(result) else None
-    lines = [line.partition("\t") for line in lines_of(result.stdout)]
-    if any(word not in ("destroy", "reclaim") for word, _, _ in lines):
-        return None
-    return {name for word, _, name in lines if word == "destroy"} or None
+    try:
+        failed = _run_program(door, snapshots, destroy_program(snapshots))
+    except CommandFailed:
+        return _all_of(_destroy_one(door, name) for name in snapshots)
+    missing = sorted(name for name, number in failed.items() if number == ENOENT)
+    # zfs-destroy(8) unmounts what a look into .zfs/snapshot has mounted; a program cannot.
+    others = [_destroy_one(door, name) for name in sorted(failed) if name not in set(missing)]
+    return _all_of([*others, Destroyed(missing=tuple(missing))])
 
 
 def _destroy_one(door: Door, name: str) -> Destroyed:
     try:
         result = door.run(["zfs", "destroy", name], check=False)
     except CommandFailed as error:
-        return Destroyed(left=(Left(name, error.reason),))
+        return Destroyed(left=(NotDestroyed(name, error.reason),))
     if result.status == 0:
         return Destroyed()
     if is_gone(result):
         return Destroyed(missing=(name,))
-    return Destroyed(left=(Left(name, failure(result)),))
-
-
-def _attempt(door: Door, argv: Sequence[str]) -> Result | None:
-    try:
-        return door.run(argv, check=False)
-    except CommandFailed:
-        return None
+    return Destroyed(left=(NotDestroyed(name, failure(result)),))
 
 
 def is_gone(result: Result) -> bool:

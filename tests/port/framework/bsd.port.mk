@@ -102,6 +102,10 @@ python_CMD?=	${PYTHON_CMD}
 _OLD_PYTHONS=	/usr/bin/env python|/usr/bin/python|/usr/local/bin/python|/bin/python
 _SHEBANG=	1s,^\#! *\(${_OLD_PYTHONS:S/|/\|/g}\)[23]\{0\,1\}\( \|$$\),\#!${python_CMD}\2,
 
+# USE_RC_SUBR: scripts for rc(8), which the real framework adds to the packing list itself
+
+SUB_FILES+=	${USE_RC_SUBR}
+
 # Targets.  Each stage leaves a cookie and is not done again.
 
 .MAIN: all
@@ -121,7 +125,7 @@ _patch: pre-patch do-patch post-patch fix-shebang
 _configure: apply-slist pre-configure do-configure post-configure
 _build: pre-build do-build post-build
 _stage: stage-dir pre-install do-install ${_DO_INSTALL_OPTIONS} post-install \
-	${_POST_INSTALL_OPTIONS} post-stage compress-man
+	${_POST_INSTALL_OPTIONS} post-stage compress-man install-rc-script
 package: stage pre-package
 test: stage pre-test do-test post-test
 clean:
@@ -144,10 +148,15 @@ apply-slist:
 	@${SED} ${SUB_LIST:S/$/!g/:S/^/ -e s!%%/:S/=/%%!/} ${FILESDIR}/${file}.in > ${WRKDIR}/${file}
 .endfor
 
+install-rc-script:
+.for script in ${USE_RC_SUBR}
+	@${INSTALL_SCRIPT} ${WRKDIR}/${script} ${STAGEDIR}${PREFIX}/etc/rc.d/${script}
+.endfor
+
 # What mtree makes of Templates/BSD.local.dist, as far as it matters here.
 stage-dir:
 	@umask 022; ${MKDIR} ${STAGEDIR}${PREFIX}
-	@umask 022; cd ${STAGEDIR}${PREFIX} && ${MKDIR} bin etc lib sbin share/man/man8
+	@umask 022; cd ${STAGEDIR}${PREFIX} && ${MKDIR} bin etc/rc.d lib sbin share/man/man8
 
 compress-man:
 	@if [ -d ${STAGEDIR}${PREFIX}/share/man ]; then \

@@ -1,0 +1,67 @@
+"""Drawing the plan: one look at the machine, and what the plan is drawn from."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from kopiatomic.backup import preflight
+from kopiatomic.backup.names import Names
+from kopiatomic.backup.plan import (
+    Plan,
+    Scene,
+    Selection,
+    arrange,
+    select,
+    stand_still,
+    without,
+)
+from kopiatomic.clients.base import Request, Task
+from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
+from kopiatomic.system import mounts, zfs
+from kopiatomic.system.command import CommandFailed, fits
+from kopiatomic.system.machine import Mount, visible_mounts
+
+
+class Drawing(NamedTuple):
+    """A plan and what it was drawn from, so that it can be drawn again with less."""
+
+    scene: Scene
+    selection: Selection
+    plan: Plan
+
+    def without(self, lost: Mapping[str, str]) -> "Drawing":
+        """Draw the plan without some datasets, each with the reason; raises Refusal."""
+        return _drawn(self.scene, without(self.selection, lost))
+
+    def standing_still(self, datasets: Iterable[str]) -> "Drawing":
+        """Draw the plan with datasets that need no snapshot, for their pools are read-only."""
+        return _drawn(self.scene, stand_still(self.selection, datasets))
+
+
+def _drawn(scene: Scene, selection: Selection) -> Drawing:
+    return Drawing(scene, selection, arrange(scene, selection))
+
+
+def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
+    """Look at the machine once and plan the run; raises Refusal.
+
+    ``table`` is the mount table, where somebody has read it already.
+    """
+    job, door, client = preflight.resolve(task.job), task.door, task.client
+    try:
+        datasets = preflight.list_datasets(door, zfs.list_datasets)
+        table = mounts.table(door) if table is None else table
+    except CommandFailed as error:
+        raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
+    needs = client.needs(job, task.program, task.environment, task.script)
+    each_point = client.one_file_system(job, task.script)
+    scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
+    drawing = _drawn(scene, select(job, datasets, scene))
+    plan = drawing.plan
+    if not fits(client.backup_command(job, Request(plan.paths, plan.skipped))):
+        raise Refusal(
+            f"the client cannot be given {len(plan.paths)} paths, its command line would be too "
+            "long; choose a dataset that is mounted above them as well, or make several jobs",
+            EX_CONFIG,
+        )
+    notes = (*plan.notes, *client.about_live(plan.skipped, plan.paths))
+    return drawing._replace(plan=plan._replace(notes=notes))

@@ -1,0 +1,135 @@
+"""The proof: what the snapshots hold is compared with what the new backup has.
+
+A client can end well without having made a backup, or with one in which a whole
+dataset is missing: --one-file-system, an exclude, a wrapper with paths of its own.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.report import Report
+from kopiatomic.clients.base import Client, Figures, Missing, Proof, Request, Task
+from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
+from kopiatomic.job import Job
+from kopiatomic.system.command import CommandFailed
+from kopiatomic.system.machine import ancestors
+from kopiatomic.system.process import Signals
+
+# How long a repository may take to answer, in seconds.
+TIME_LIMIT = 3600.0
+
+# How many datasets that are missing in a backup are told one by one.
+NAMED = 20
+
+
+class Evidence:
+    """What has to be in the backup, and what the client said that it did.
+
+    ``points`` are the captured mount points, each with whether its snapshot has entries
+    that the client keeps; ``datasets`` are theirs by mount point; ``proved`` says that
+    the client's own words are enough.
+    """
+
+    def __init__(self, points: dict[str, bool], datasets: dict[str, str]) -> None:
+        self.points, self.datasets = points, datasets
+        self.request: Request | None = None
+        self.figures = Figures()
+        self.proved = False
+
+    def hear(self, task: Task, request: Request, figures: Figures, output: bytes) -> None:
+        """Take what the client has said."""
+        self.request, self.figures = request, figures
+        self.proved = task.client.proves_itself(task.job, request, figures, output, self.points)
+
+
+class Result(NamedTuple):
+    """What came of the proof: so many of so many mount points were found."""
+
+    found: int
+    wanted: int
+
+
+def is_wanted(job: Job) -> bool:
+    """Say whether the repository is to be asked: not about a program that is no client."""
+    return job.proof and not job.plain
+
+
+def expect(plan: Plan, client: Client) -> Evidence:
+    """Look into the snapshots for what the backup must have; call it while they are mounted."""
+    holds = {hold.dataset: hold.directory for hold in plan.holds}
+    datasets = {each.point: each.dataset for each in plan.captured}
+    nested = _nested(datasets)
+    points = {
+        point: _has_entries(client, holds.get(dataset, point), nested.get(point, set()))
+        for point, dataset in datasets.items()
+    }
+    return Evidence(points, datasets)
+
+
+def _nested(points: Collection[str]) -> dict[str, set[str]]:
+    """Return of each mount point the names of its entries that lead to another one of them."""
+    found: dict[str, set[str]] = {}
+    for point in points:
+        for above in ancestors(point)[1:]:
+            if above in points:
+                name = point[len(above.rstrip("/")) + 1 :].split("/")[0]
+                found.setdefault(above, set()).add(name)
+    return found
+
+
+def _has_entries(client: Client, directory: str, nested: Collection[str]) -> bool:
+    """Say whether a directory has an entry that the client keeps; also if that is not known."""
+    try:
+        return client.has_entries(directory, nested)
+    except OSError:
+        return True
+
+
+def prove(task: Task, evidence: Evidence, report: Report, signals: Signals) -> None:
+    """Compare, and enter into the report what is missing."""
+    if evidence.proved or evidence.request is None:
+        report.proof = Result(len(evidence.points), len(evidence.points))
+        return
+    try:
+        base = task.client.base_command(task.job)
+        reader = Reader(task.door, base, task.environment, signals, TIME_LIMIT)
+        found = task.client.prove(
+            reader, task.job, evidence.request, evidence.figures, evidence.points,
+            report.began, task.script,
+        )  # fmt: skip
+    except (ClientFailed, CommandFailed, Refusal, OSError) as error:
+        message = f"whether all of it is in the backup could not be checked: {error}"
+        report.fail(f"{message}; --no-proof does without", EX_UNAVAILABLE, "trouble")
+        return
+    _conclude(task, evidence, report, found)
+
+
+def _conclude(task: Task, evidence: Evidence, report: Report, found: Proof) -> None:
+    report.proof = Result(len(found.found), len(evidence.points))
+    if not found.backups:
+        report.saved = False
+        report.fail(
+            f"{task.client.name} ended well, but there is no new backup in the repository; "
+            "look at the options of the job, and at its wrapper if it has one",
+            EX_DATAERR,
+        )
+        return
+    if found.stands_in:
+        report.notes.append(
+            f"nothing has changed, so {task.client.name} made no new backup: "
+            f"{found.stands_in[:16]} stands for it"
+        )
+    for missing in found.missing[:NAMED]:
+        report.fail(_told(task, evidence, missing), EX_DATAERR, "incomplete")
+    if len(found.missing) > NAMED:
+        more = len(found.missing) - NAMED
+        report.fail(f"{more} more datasets are not in the backup", EX_DATAERR, "incomplete")
+
+
+def _told(task: Task, evidence: Evidence, missing: Missing) -> str:
+    dataset = evidence.datasets[missing.point]
+    how = "without its files" if missing.empty else "not"
+    reason = task.client.likely_reason(task.job, task.script, missing)
+    return f"{dataset} ({missing.point}) is {how} in the backup: {reason}"

@@ -1,0 +1,1 @@
+"""Tests of the stand-ins in tests/sandbox; the product is not in them."""

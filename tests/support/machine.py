@@ -1,0 +1,205 @@
+"""A machine to test on: the sandbox host on Linux, or this very FreeBSD machine.
+
+Behaviour tests use nothing but what is here, so that the same tests run on both.
+Mount points of theirs lie below ``BASE``, pools of theirs begin with ``kt``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from support import clients
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BASE = "/kt"
+PROGRAMS = ("kopiatomic", "restomic")
+STATE, KEPT = Path("/var/db/kopiatomic"), Path("/var/db/kopiatomic.kept-by-tests")
+PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "TZ": "UTC"}
+
+
+class Machine(Protocol):
+    """What the tests ask of a machine."""
+
+    is_sandbox: bool
+
+    def run(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        """Run a command to its end."""
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """Start a command; its pid is the program's own."""
+
+    def path(self, path: str) -> Path:
+        """Return how this process reaches a file of the machine."""
+
+    def make_pool(self, name: str) -> None:
+        """Make a pool on a file, mounted below BASE."""
+
+    def close(self) -> None:
+        """Remove everything that was made."""
+
+
+def shell(machine: Machine, script: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a script by sh and expect it to succeed."""
+    result = machine.run(["/bin/sh", "-ec", script], **options)
+    assert result.returncode == 0, result.stderr + result.stdout
+    return result
+
+
+class Sandbox:
+    """The sandbox host with kopiatomic, and the real clients where they are, installed."""
+
+    is_sandbox = True
+
+    def __init__(self, directory: Path, root_dataset: str = "") -> None:
+        # Not on FreeBSD: the sandbox host is made of Linux.
+        from sandbox.host import Host
+
+        self.host = Host.create(directory, root_dataset=root_dataset)
+        self.install()
+
+    def install(self) -> None:
+        """Put the module, the executables and the clients where the port puts them."""
+        root = self.host.root
+        site = next((root / "usr/local/lib").glob("python3.*/site-packages"))
+        shutil.copytree(
+            CHECKOUT / "src/kopiatomic", site / "kopiatomic",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )  # fmt: skip
+        write_executables(root / "usr/local/bin", "/usr/local/bin/python3")
+        for name, path in (("restic", clients.restic()), ("kopia", clients.kopia())):
+            if path is not None:
+                (root / "usr/local/bin" / name).symlink_to(f"/compat/linux{path}")
+
+    def install_periodic(self) -> None:
+        """Put what is made of templates, the scripts for periodic(8) above all, in its place."""
+        renderer = [sys.executable, str(CHECKOUT / "periodic/render.py")]
+        where = ["--destdir", str(self.host.root), "--prefix", "/usr/local"]
+        subprocess.run([*renderer, *where], check=True)
+
+    def periodic(self, period: str = "daily") -> list[str]:
+        """Let a night pass; return the mails to root that it sent, oldest first."""
+        mailbox = self.path("/var/mail/root")
+        mailbox.unlink(missing_ok=True)
+        result = self.run(["periodic", period], timeout=300)
+        assert result.returncode == 0, result.stderr
+        text = mailbox.read_text() if mailbox.exists() else ""
+        return [f"From {mail}" for mail in ("\n" + text).split("\nFrom ")[1:]]
+
+    def run(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        return self.host.run(argv, env=dict(env or {}), check=check, timeout=timeout)
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        return self.host.popen(argv, **options)
+
+    def path(self, path: str) -> Path:
+        return self.host.root / path.lstrip("/")
+
+    def make_pool(self, name: str) -> None:
+        self.run(["zpool", "create", "-m", f"{BASE}/{name}", name, f"/dev/{name}"], check=True)
+
+    def close(self) -> None:
+        violations = self.host.violations()
+        self.host.shut_down()
+        assert not violations, violations
+
+
+class FreeBSD:
+    """The machine that the tests run on: FreeBSD, as root."""
+
+    is_sandbox = False
+
+    def __init__(self) -> None:
+        assert not os.path.lexists(BASE), f"{BASE} is in the way: the tests need that name"
+        self._set_state_aside()
+        self.directory = Path(tempfile.mkdtemp(prefix="kopiatomic-test-", dir="/var/tmp"))
+        self.pools: list[str] = []
+        self.programs = self.directory / "bin"
+        self.programs.mkdir()
+        for program in PROGRAMS:
+            script = self.programs / program
+            script.write_text(
+                f"#!{sys.executable} -IXutf8\nimport sys\n"
+                f"sys.path.insert(0, {str(CHECKOUT / 'src')!r})\n"
+                f"from kopiatomic.cli import {program}\nsys.exit({program}())\n"
+            )
+            script.chmod(0o755)
+
+    @staticmethod
+    def _set_state_aside() -> None:
+        """Keep the history of the machine's own jobs; it comes back in the end."""
+        if STATE.is_dir() and not KEPT.exists():
+            STATE.rename(KEPT)
+        shutil.rmtree(STATE, ignore_errors=True)
+
+    def _translated(self, argv: Sequence[str]) -> list[str]:
+        first = argv[0]
+        if os.path.basename(first) in PROGRAMS:
+            first = str(self.programs / os.path.basename(first))
+        return [first, *argv[1:]]
+
+    def run(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        environment = {**ENVIRONMENT, "LC_ALL": "C.UTF-8", **(env or {})}
+        return subprocess.run(
+            self._translated(argv), env=environment, check=check, timeout=timeout, text=True,
+            stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True,
+        )  # fmt: skip
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        environment = {**ENVIRONMENT, **(options.pop("env", None) or {})}
+        options.pop("new_group", None)
+        return subprocess.Popen(
+            self._translated(argv), env=environment, text=True, process_group=0, **options
+        )
+
+    def path(self, path: str) -> Path:
+        return Path(path)
+
+    def make_pool(self, name: str) -> None:
+        image = self.directory / f"{name}.img"
+        with open(image, "wb") as file:
+            file.truncate(256 << 20)
+        self.run(["zpool", "create", "-m", f"{BASE}/{name}", name, str(image)], check=True)
+        self.pools.append(name)
+
+    def close(self) -> None:
+        # What a test that failed has left may be mounted still.
+        for program in PROGRAMS:
+            self.run([program, "--sweep"])
+        for pool in reversed(self.pools):
+            self.run(["zpool", "destroy", "-f", pool], check=True)
+        shutil.rmtree(self.directory)
+        shutil.rmtree(STATE, ignore_errors=True)
+        if KEPT.exists():
+            KEPT.rename(STATE)
+        # Only when nothing is mounted there any more: it could be the machine's own.
+        table = self.run(["mount", "-p"], check=True).stdout
+        inside = [line for line in table.splitlines() if f"{BASE}/" in line]
+        assert not inside, f"still mounted below {BASE}: {inside}"
+        shutil.rmtree(BASE, ignore_errors=True)
+
+
+def write_executables(directory: Path, python: str) -> None:
+    """Write both programs into a directory, as the port does."""
+    text = (CHECKOUT / "files/executable.in").read_text()
+    for program in PROGRAMS:
+        script = directory / program
+        made = text.replace("/usr/local/bin/python3", python).replace("%%PROGRAM%%", program)
+        script.write_text(made.replace("%%PYTHON_SITELIBDIR%%", "/usr/local/lib/python3"))
+        script.chmod(0o755)

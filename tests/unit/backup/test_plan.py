@@ -1,0 +1,609 @@
+"""From a selection to a plan: what is captured, what the view holds, what is refused."""
+
+import time
+
+import pytest
+from support.datasets import (
+    NAMES,
+    NEEDS,
+    ROOT,
+    dataset,
+    installer,
+    left_out,
+    left_out_kinds,
+    plan_for,
+    simple,
+    unmounted,
+    view_of,
+    zfs,
+)
+
+from kopiatomic.backup.plan import Hold, Scene, arrange, mentions, select, stand_still, without
+from kopiatomic.clients.base import Needs
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
+from kopiatomic.job import Job
+from kopiatomic.system.machine import Dataset, Mount, visible_mounts
+
+
+def captured(plan):
+    return {each.dataset: each.point for each in plan.captured}
+
+
+def refused(*args, **kwargs) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        plan_for(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+class TestSelection:
+    def test_one_dataset(self):
+        plan = plan_for(simple(), "zroot/home")
+        assert captured(plan) == {"zroot/home": "/home"}
+        assert plan.snapshots == ("zroot/home@restomic-1",)
+        assert plan.paths == ("/home",)
+
+    def test_a_dataset_within_that_was_not_selected_is_named(self):
+        plan = plan_for(simple(), "zroot/home")
+        assert left_out(plan) == {"/home/ben": "not selected (dataset zroot/home/ben)"}
+        assert left_out_kinds(plan) == {"/home/ben": "not selected"}
+
+    def test_a_file_system_within_that_is_not_zfs_is_named(self):
+        datasets, mounts = simple()
+        mounts.append(Mount("tmpfs", "/home/ben/scratch", "tmpfs"))
+        plan = plan_for((datasets, mounts), "zroot/home", recursive=True)
+        assert left_out(plan) == {"/home/ben/scratch": "not on ZFS (tmpfs)"}
+        assert left_out_kinds(plan) == {"/home/ben/scratch": "not zfs"}
+        assert "/home/ben/scratch" not in view_of(plan)
+
+    def test_recursive(self):
+        plan = plan_for(simple(), "zroot", recursive=True)
+        assert captured(plan) == {"zroot/home": "/home", "zroot/home/ben": "/home/ben"}
+        assert left_out(plan) == {"zroot": "not mounted"}
+        assert plan.paths == ("/home",)
+
+    def test_recursion_stops_at_name_boundaries(self):
+        machine = [dataset("t/a"), dataset("t/ab")], [*ROOT, zfs("t/a", "/a"), zfs("t/ab", "/ab")]
+        assert captured(plan_for(machine, "t/a", recursive=True)) == {"t/a": "/a"}
+
+    def test_everything(self):
+        plan = plan_for(simple(), everything=True)
+        assert set(captured(plan)) == {"zroot/home", "zroot/home/ben", "tank"}
+        assert plan.paths == ("/data", "/home")
+
+    def test_paths_name_the_dataset_they_lie_in(self):
+        plan = plan_for(simple(), "/home/ben/letters")
+        assert captured(plan) == {"zroot/home/ben": "/home/ben"}
+        assert plan.notes == (
+            "/home/ben/letters lies in zroot/home/ben, which is backed up as a whole",
+        )
+
+    def test_a_mount_point_is_taken_from_the_mount_table(self):
+        machine = [dataset("t/a")], [*ROOT, zfs("t/a", "/else where")]
+        assert captured(plan_for(machine, "t/a")) == {"t/a": "/else where"}
+
+    def test_the_same_dataset_by_several_names_is_captured_once(self):
+        plan = plan_for(simple(), "zroot/home", "/home", "zroot/home", recursive=True)
+        assert plan.snapshots == ("zroot/home/ben@restomic-1", "zroot/home@restomic-1")[::-1]
+
+    def test_exclude_takes_what_is_below_along(self):
+        plan = plan_for(simple(), everything=True, exclude=("zroot/h*",))
+        assert set(captured(plan)) == {"tank"}
+        assert left_out(plan)["zroot/home/ben"] == "excluded by zroot/h*"
+        assert left_out_kinds(plan)["zroot/home/ben"] == "excluded"
+
+    def test_an_exclude_that_matches_nothing_is_told(self):
+        plan = plan_for(simple(), "tank", exclude=("zroot/hmoe",))
+        assert plan.notes == ("-x zroot/hmoe matches no dataset",)
+
+    def test_backup_off_counts_for_recursion_and_not_for_names(self):
+        datasets, mounts = simple()
+        datasets[2] = dataset("zroot/home/ben", backup="off")
+        plan = plan_for((datasets, mounts), "zroot/home", recursive=True)
+        assert left_out(plan)["zroot/home/ben"] == "its property org.kopiatomic:backup is off"
+        assert left_out_kinds(plan)["zroot/home/ben"] == "property"
+        assert captured(plan_for((datasets, mounts), "zroot/home/ben"))
+
+    @pytest.mark.parametrize(
+        ("odd", "kind", "reason"),
+        [
+            (unmounted("t/x"), "not mounted", "not mounted"),
+            (unmounted("t/x", canmount="off"), "canmount",
+             "not mounted: its property canmount is off"),
+            (unmounted("t/x", keystatus="unavailable"), "locked",
+             "not mounted: its encryption key is not loaded"),
+            (dataset("t/x", jailed=True), "jailed",
+             "belongs to a jail (its property jailed is on)"),
+            (unmounted("t/x", type="volume"), "volume", "a volume, which holds no files"),
+            (dataset("t/x"), "hidden", "another file system is mounted over it"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_captured(self, odd: Dataset, kind: str, reason: str):
+        machine = [dataset("t"), odd], [*ROOT, zfs("t", "/t")]
+        plan = plan_for(machine, "t", recursive=True)
+        assert left_out(plan)["t/x"] == reason
+        assert left_out_kinds(plan)["t/x"] == kind
+        refusal = refused(machine, "t/x")
+        assert str(refusal) == f"t/x cannot be backed up: {reason}"
+        assert refusal.status == EX_NOINPUT
+
+    def test_a_name_too_long_for_a_snapshot(self):
+        name = "t/" + "x" * 243
+        machine = [dataset("t"), dataset(name)], [*ROOT, zfs("t", "/t"), zfs(name, "/t/x")]
+        plan = plan_for(machine, "t", recursive=True)
+        assert "too long" in left_out(plan)[name]
+        assert left_out_kinds(plan)[name] == "too long"
+
+    def test_a_mount_point_too_long_to_be_mounted_again(self):
+        point = "/" + "ä" * 500
+        machine = [dataset("t"), dataset("t/x")], [*ROOT, zfs("t", "/t"), zfs("t/x", point)]
+        assert "too long" in left_out(plan_for(machine, "t", recursive=True))["t/x"]
+
+    def test_every_candidate_is_captured_or_left_out(self):
+        plan = plan_for(installer(), everything=True, exclude=("zroot/tmp",))
+        named = set(captured(plan)) | set(left_out(plan))
+        assert named == {each.name for each in installer()[0]}
+
+
+class TestRefusals:
+    def test_unknown_dataset(self):
+        assert str(refused(simple(), "zroot/hmoe")).startswith("no dataset is called 'zroot/hmoe'")
+
+    def test_slash_at_the_end(self):
+        assert "write 'zroot/home'" in str(refused(simple(), "zroot/home/"))
+
+    def test_snapshot(self):
+        assert "name its dataset" in str(refused(simple(), "zroot/home@monday"))
+
+    def test_path_outside_zfs(self):
+        refusal = refused(simple(), "/etc")
+        assert str(refusal).startswith("'/etc' is not on ZFS but on a ufs file system")
+        assert refusal.status == EX_NOINPUT
+
+    def test_path_in_a_snapshot(self):
+        datasets, mounts = simple()
+        mounts.append(Mount("tank@x", "/mnt", "zfs"))
+        assert "in the snapshot tank@x already" in str(refused((datasets, mounts), "/mnt"))
+
+    def test_everything_left_out(self):
+        refusal = refused(simple(), "zroot", recursive=True, exclude=("zroot/*",))
+        assert refusal.status == EX_NOINPUT
+        assert "zroot/home: excluded by zroot/*" in str(refusal)
+
+    def test_no_datasets_at_all(self):
+        assert "there is no dataset" in str(refused(([], list(ROOT)), everything=True))
+
+
+class TestView:
+    """The chosen snapshots, and of the live system what the client needs and no more."""
+
+    def test_a_live_system_around_what_is_frozen(self):
+        plan = plan_for(simple(), "zroot/home")
+        assert view_of(plan) == {"/": "live", "/dev": "device", "/home": "frozen"}
+        assert plan.unseen == ("/data",)
+        assert plan.live == plan.skipped == ()
+        assert plan.temporary is None
+
+    def test_what_is_frozen_is_a_snapshot_of_its_own_read_only(self):
+        """Not one in the live dataset, which that would keep from being unmounted."""
+        plan = plan_for(simple(), "zroot/home", recursive=True)
+        assert plan.holds == (
+            Hold("zroot/home", "zroot/home@restomic-1", "/var/run/restomic/default/hold/0"),
+            Hold("zroot/home/ben", "zroot/home/ben@restomic-1",
+                 "/var/run/restomic/default/hold/1"),
+        )  # fmt: skip
+        frozen = [mount for mount in plan.view if mount.kind == "frozen"]
+        assert [(m.source, m.dataset, m.read_only) for m in frozen] == [
+            (hold.directory, hold.dataset, True) for hold in plan.holds
+        ]
+
+    def test_parents_come_before_children(self):
+        datasets, mounts = simple()
+        names = ["/home/a b", "/home/a", "/home-x", "/home/a/c", "/home/a!"]
+        mounts += [Mount("x", name, "tmpfs") for name in names]
+        needs = NEEDS._replace(places=tuple(names))
+        plan = plan_for((datasets, mounts), "tank", needs=needs)
+        order = [mount.point for mount in plan.view]
+        assert set(names) < set(order)
+        for point in order:
+            above = [other for other in order if point.startswith(other.rstrip("/") + "/")]
+            assert all(order.index(other) < order.index(point) for other in above if other != point)
+
+    def test_live_mounts_keep_their_flags(self):
+        datasets, mounts = simple()
+        mounts.append(Mount("/dev/cd0", "/cd", "cd9660", read_only=True))
+        mounts.append(Mount("t", "/tmp", "tmpfs", options=("noexec", "nosuid"), fsid=(7, 8)))
+        plan = plan_for((datasets, mounts), "tank", needs=NEEDS._replace(places=("/cd/x",)))
+        view = {mount.point: mount for mount in plan.view}
+        assert view["/cd"].read_only
+        assert not view["/"].read_only
+        assert (view["/tmp"].options, view["/tmp"].fsid) == (("noexec", "nosuid"), (7, 8))
+        assert (view["/tmp"].source, view["/tmp"].read_only) == ("/tmp", False)
+
+    def test_what_lies_on_or_below_another_machine_is_marked(self):
+        datasets, mounts = simple()
+        mounts += [Mount("server:/x", "/net", "nfs", local=False), Mount("t", "/net/t", "tmpfs")]
+        needs = NEEDS._replace(places=("/net/t/x",))
+        plan = plan_for((datasets, mounts), "zroot/home", needs=needs)
+        assert [mount.point for mount in plan.view if mount.remote] == ["/net", "/net/t"]
+
+    def test_what_a_view_never_holds(self):
+        datasets, mounts = simple()
+        mounts += [
+            Mount("procfs", "/proc", "procfs"),
+            Mount("linsysfs", "/compat/linux/sys", "linsysfs"),
+            Mount("devfs", "/jails/a/dev", "devfs"),
+            Mount("tank@x", "/data/.zfs/snapshot/x", "zfs"),
+            Mount("/", "/var/run/kopiatomic/other/view", "nullfs"),
+        ]
+        needs = NEEDS._replace(places=tuple(mount.point for mount in mounts))
+        plan = plan_for((datasets, mounts), "zroot/home", needs=needs)
+        assert set(view_of(plan)) == {"/", "/dev", "/data", "/home"}
+        assert plan.unseen == ()
+
+    def test_what_is_mounted_inside_devfs_is_passed_over_in_silence(self):
+        datasets, mounts = installer()
+        mounts += [Mount("fdescfs", "/dev/fd", "fdescfs"), Mount("tmpfs", "/dev/shm", "tmpfs")]
+        plan = plan_for((datasets, mounts), everything=True)
+        assert not {"/dev/fd", "/dev/shm"} & {*view_of(plan), *left_out(plan), *plan.unseen}
+
+    def test_a_gap_is_bridged_by_an_empty_tree(self):
+        datasets, mounts = simple()
+        datasets.append(dataset("zroot/home/ben/d"))
+        mounts.append(zfs("zroot/home/ben/d", "/home/ben/deep/d"))
+        plan = plan_for((datasets, mounts), "zroot/home", "zroot/home/ben/d")
+        assert view_of(plan)["/home/ben"] == "gap"
+        gap = next(mount for mount in plan.view if mount.kind == "gap")
+        assert gap.directories == ("deep/d",)
+        # By the place that /home/ben has among the mounts: ZFS's own names may hold anything.
+        assert gap.source == "/var/run/restomic/default/gap/3"
+        assert plan.paths == ("/home",)
+
+    def test_no_gap_where_nothing_is_chosen_below(self):
+        assert "gap" not in view_of(plan_for(simple(), "zroot/home")).values()
+
+    def test_a_client_that_stays_on_the_file_systems_of_its_paths_is_given_each(self):
+        plan = plan_for(simple(), everything=True, each_point=True)
+        assert plan.paths == ("/data", "/home", "/home/ben")
+
+
+class TestWhatTheClientNeeds:
+    """Each live mount of the view is one that nobody can unmount meanwhile."""
+
+    def shown(self, *mounts: str, **needs: object) -> set[str]:
+        """Return which of these mounts the view has, beside those of every view."""
+        datasets, table = simple()
+        table += [Mount("t", point, "tmpfs") for point in mounts]
+        plan = plan_for((datasets, table), "zroot/home", needs=NEEDS._replace(**needs))
+        seen = {point for point, kind in view_of(plan).items() if kind == "live"} - {"/"}
+        assert not seen & {*plan.unseen}
+        assert seen | {*plan.unseen} == {*mounts, "/data"}
+        return seen
+
+    @pytest.mark.parametrize("point", ["/usr", "/usr/local", "/var", "/var/run", "/tmp",
+                                       "/var/tmp", "/root", "/etc", "/usr/local/bin"])  # fmt: skip
+    def test_what_the_system_cannot_do_without(self, point):
+        assert self.shown(point) == {point}
+
+    @pytest.mark.parametrize("point", ["/usr/src", "/usr/ports", "/var/log", "/mnt", "/jails/a",
+                                       "/usr/local2", "/var/db2"])  # fmt: skip
+    def test_what_it_can(self, point):
+        assert self.shown(point) == set()
+
+    @pytest.mark.parametrize(
+        "needs",
+        [
+            {"program": "/opt/bin/restic"}, {"temporary": "/opt"}, {"scratch": ("/opt/cache",)},
+            {"writable": ("/opt/config",)}, {"live": ("/opt",)}, {"repository": "/opt/r"},
+            {"places": ("/opt/x",)}, {"texts": ("restic -r /opt/r",)},
+        ],
+    )  # fmt: skip
+    def test_what_it_is_on(self, needs):
+        assert self.shown("/opt", "/optional", **needs) == {"/opt"}
+
+    @pytest.mark.parametrize(
+        ("needs", "inner"),
+        [
+            ({"scratch": ("/opt",)}, True), ({"writable": ("/opt",)}, True),
+            ({"live": ("/opt",)}, True), ({"repository": "/opt"}, True),
+            # One that a text names is not meant with all that may be mounted in it.
+            ({"places": ("/opt",)}, False), ({"texts": ("cd /opt",)}, False),
+            ({"program": "/opt"}, False),
+        ],
+    )  # fmt: skip
+    def test_what_is_mounted_in_it(self, needs, inner):
+        assert self.shown("/opt", "/opt/deep", **needs) == {"/opt", *(["/opt/deep"] * inner)}
+
+    def test_a_home_on_the_root_does_not_bring_in_all_there_is(self):
+        assert self.shown("/mnt", writable=("/",), scratch=("/",)) == set()
+
+    def test_what_leads_to_what_is_chosen(self):
+        datasets, mounts = simple()
+        datasets.append(dataset("zroot/x"))
+        mounts += [Mount("t", "/a", "tmpfs"), Mount("t", "/b", "tmpfs"), zfs("zroot/x", "/a/x")]
+        plan = plan_for((datasets, mounts), "zroot/x")
+        assert view_of(plan) == {"/": "live", "/dev": "device", "/a": "live", "/a/x": "frozen"}
+        assert plan.unseen == ("/b", "/data", "/home", "/home/ben")
+
+    def test_a_snapshot_that_is_mounted_somewhere_is_part_of_the_live_system(self):
+        datasets, mounts = simple()
+        mounts.append(Mount("tank@x", "/mnt", "zfs"))
+        needs = NEEDS._replace(texts=("ls /mnt/x",))
+        assert view_of(plan_for((datasets, mounts), "zroot/home", needs=needs))["/mnt"] == "live"
+        assert "/mnt" in plan_for((datasets, mounts), "zroot/home").unseen
+
+    @pytest.mark.parametrize(
+        ("text", "there"),
+        [
+            ("/a/b", True), ("/a/b/c", True), ("x=/a/b", True), ("'/a/b'", True),
+            ("--file=/a/b/c", True), ("sftp:host:/a/b;", True), ("cd /a/b\n", True),
+            ("$HOME/a/b", False), ("/x/a/b", False), ("a/b", False), ("/a/bc", False),
+            ("/a/b-c", False), ("/a/b.c", False), ("../a/b", False), ("", False),
+        ],
+    )  # fmt: skip
+    def test_a_text_mentions_a_mount_point(self, text, there):
+        assert mentions(text, "/a/b") is there
+
+    def test_a_mount_point_is_no_pattern(self):
+        assert mentions("ls /a(b)/c", "/a(b)")
+        assert not mentions("ls /aab", "/a+b")
+
+
+class TestFrozenRoot:
+    NEEDS = Needs("/usr/local/bin/restic", "/tmp", writable=("/root/.cache",))
+    TEMPORARY = "/var/run/restomic/default/tmp"
+
+    def test_only_what_the_client_writes_is_live(self):
+        plan = plan_for(installer(), everything=True, needs=self.NEEDS)
+        live = {point for point, kind in view_of(plan).items() if kind != "frozen"}
+        assert live == {"/dev", "/root/.cache", self.TEMPORARY}
+        assert plan.live == ("/dev", "/root/.cache", self.TEMPORARY)
+        assert plan.temporary == self.TEMPORARY
+        assert plan.paths == ("/",)
+
+    def test_what_stays_live_is_backed_up_as_well_but_for_what_the_client_writes(self):
+        needs = self.NEEDS._replace(scratch=("/root/.cache/restic",), live=("/srv",))
+        plan = plan_for(installer(), everything=True, needs=needs)
+        assert plan.live == ("/dev", "/root/.cache", "/srv", self.TEMPORARY)
+        assert plan.skipped == ("/dev", "/root/.cache/restic", self.TEMPORARY)
+
+    def test_a_place_for_the_client_that_is_not_there_yet_is_live_too(self):
+        needs = self.NEEDS._replace(writable=(), scratch=("/root/.cache/restic",))
+        plan = plan_for(installer(), everything=True, needs=needs)
+        assert view_of(plan)["/root/.cache/restic"] == "live"
+
+    def test_a_repository_in_what_is_frozen_is_left_out_of_its_own_backup(self):
+        needs = self.NEEDS._replace(repository="/backup/repo", live=("/backup",))
+        plan = plan_for(installer(), everything=True, needs=needs)
+        assert "/backup/repo" in plan.skipped
+        assert "/backup" not in plan.skipped
+
+    def test_what_the_client_writes_outside_of_the_backup_need_not_be_left_out(self):
+        needs = self.NEEDS._replace(scratch=("/root/.cache",))
+        assert plan_for(simple(), "zroot/home", needs=needs).skipped == ()
+
+    def test_devices_are_those_of_a_jail(self):
+        plan = plan_for(installer(), everything=True, needs=self.NEEDS)
+        assert next(m for m in plan.view if m.point == "/dev").ruleset == "4"
+
+    def test_a_left_out_dataset_does_not_slip_in(self):
+        plan = plan_for(installer(), everything=True, exclude=("zroot/var/log",), needs=self.NEEDS)
+        assert "/var/log" not in view_of(plan)
+
+    def test_live_directory(self):
+        needs = Needs("/usr/local/bin/restic", live=("/backup",), repository="/backup/repo")
+        plan = plan_for(installer(), everything=True, needs=needs)
+        assert view_of(plan)["/backup"] == "live"
+        assert "/backup" in plan.live
+
+    def test_a_live_directory_brings_the_mounts_within_it(self):
+        datasets, mounts = installer()
+        mounts.append(Mount("nfs:/x", "/backup/x", "nfs"))
+        needs = Needs("/usr/local/bin/restic", live=("/backup",))
+        plan = plan_for((datasets, mounts), everything=True, needs=needs)
+        assert view_of(plan)["/backup/x"] == "live"
+
+    def test_a_live_directory_must_not_thaw_a_dataset(self):
+        needs = Needs("/usr/local/bin/restic", live=("/usr",))
+        assert "would undo the freezing of /usr/src" in str(
+            refused(installer(), everything=True, needs=needs)
+        )
+
+    def test_the_clients_program_must_be_in_the_view(self):
+        datasets, mounts = installer()
+        datasets.append(dataset("zroot/local"))
+        mounts.append(zfs("zroot/local", "/usr/local"))
+        refusal = refused((datasets, mounts), everything=True, exclude=("zroot/local",))
+        assert str(refusal).endswith("add --live /usr/local")
+        assert refusal.status == EX_CONFIG
+
+    def test_what_the_client_cannot_do_without_is_marked(self):
+        datasets, mounts = simple()
+        mounts += [Mount("nas:/b", "/backup", "nfs", local=False), Mount("t", "/other", "tmpfs")]
+        needs = Needs("/usr/local/bin/restic", live=("/other",), repository="/backup/restic")
+        plan = plan_for((datasets, mounts), "zroot/home", needs=needs)
+        assert [mount.point for mount in plan.view if mount.needed] == ["/", "/backup", "/other"]
+
+    def test_a_frozen_repository_is_refused(self):
+        needs = Needs("/usr/local/bin/restic", repository="/home/repo")
+        refusal = refused(simple(), "zroot/home", needs=needs)
+        assert "--live /home/repo" in str(refusal)
+        assert refusal.status == EX_CONFIG
+
+    def test_programs_find_their_libraries_where_var_run_is_a_tmpfs(self):
+        """By ld-elf.so.hints; it is not for the client to write there, but its TMPDIR is."""
+        datasets, mounts = installer()
+        mounts.append(Mount("tmpfs", "/var/run", "tmpfs", options=("nosuid",)))
+        plan = plan_for((datasets, mounts), everything=True, needs=self.NEEDS)
+        view = {mount.point: mount for mount in plan.view}
+        assert (view["/var/run"].kind, view["/var/run"].read_only) == ("live", True)
+        assert view["/var/run"].options == ("nosuid",)
+        assert (view[self.TEMPORARY].kind, view[self.TEMPORARY].read_only) == ("live", False)
+        assert {"/var/run", self.TEMPORARY} <= {*plan.live} & {*plan.skipped}
+        assert left_out(plan)["/var/run"] == "not on ZFS (tmpfs)"
+
+    def test_and_where_all_of_var_is(self):
+        datasets, mounts = installer()
+        keep = [each for each in mounts if not each.point.startswith("/var")]
+        plan = plan_for((datasets, [*keep, Mount("md0", "/var", "ufs")]), everything=True,
+                        needs=self.NEEDS)  # fmt: skip
+        view = {mount.point: mount for mount in plan.view}
+        assert (view["/var"].kind, view["/var"].read_only) == ("live", True)
+        assert view[self.TEMPORARY].kind == "live"
+
+    def test_a_place_beyond_a_left_out_mount_gets_a_bridge(self):
+        datasets, mounts = installer()
+        mounts.append(Mount("tmpfs", "/opt", "tmpfs"))
+        needs = self.NEEDS._replace(writable=("/opt/deep/config",))
+        plan = plan_for((datasets, mounts), everything=True, needs=needs)
+        assert view_of(plan)["/opt"] == "gap"
+        assert view_of(plan)["/opt/deep/config"] == "live"
+
+
+class TestBootEnvironments:
+    """Beside the one that runs, all are names of another time."""
+
+    def machine(self, **old: object):
+        datasets, mounts = installer()
+        return [*datasets, dataset("zroot/ROOT/old", canmount="noauto", **old)], mounts
+
+    def test_one_that_is_not_in_use_is_told_from_what_is_just_not_mounted(self):
+        refusal = refused(self.machine(mounted=False), "zroot/ROOT/old")
+        assert "name / instead, which is always the one in use" in str(refusal)
+        assert captured(plan_for(self.machine(mounted=False), "/")) == {"zroot/ROOT/default": "/"}
+
+    def test_elsewhere_there_are_none(self):
+        machine = ([*simple()[0], unmounted("zroot/old", canmount="noauto")], simple()[1])
+        assert str(refused(machine, "zroot/old")).endswith("not mounted")
+
+    def test_one_that_bectl_has_mounted_to_look_into_it_is_not_taken_along(self):
+        datasets, mounts = self.machine()
+        point = "/tmp/be_mount.Xa1"
+        plan = plan_for((datasets, [*mounts, zfs("zroot/ROOT/old", point)]), everything=True)
+        assert "zroot/ROOT/old" not in captured(plan)
+        assert "mounted by bectl" in left_out(plan)["zroot/ROOT/old"]
+        assert [each.kind for each in plan.left_out if each.name == "zroot/ROOT/old"] == [
+            "inactive"
+        ]
+
+    def test_nor_is_what_belongs_to_it(self):
+        datasets, mounts = self.machine()
+        datasets.append(dataset("zroot/ROOT/old/usr"))
+        mounts += [zfs("zroot/ROOT/old", "/tmp/be_mount.Xa1"),
+                   zfs("zroot/ROOT/old/usr", "/tmp/be_mount.Xa1/usr")]  # fmt: skip
+        plan = plan_for((datasets, mounts), everything=True)
+        assert not {"zroot/ROOT/old", "zroot/ROOT/old/usr"} & {*captured(plan)}
+
+    def test_what_belongs_to_the_one_in_use_is(self):
+        datasets, mounts = installer()
+        datasets.append(dataset("zroot/ROOT/default/usr", canmount="noauto"))
+        mounts.append(zfs("zroot/ROOT/default/usr", "/tmp/be_mount.x"))
+        plan = plan_for((datasets, mounts), everything=True)
+        assert "zroot/ROOT/default/usr" in captured(plan)
+
+    def test_not_all_that_lies_beside_the_root_is_one(self):
+        """There are layouts in which / is a dataset among others."""
+        datasets = [dataset("zroot/root"), unmounted("zroot/spare")]
+        refusal = refused((datasets, [zfs("zroot/root", "/")]), "zroot/spare")
+        assert str(refusal).endswith("zroot/spare cannot be backed up: not mounted")
+
+    def test_another_dataset_may_be_mounted_there(self):
+        datasets, mounts = installer()
+        datasets.append(dataset("zroot/x"))
+        mounts.append(zfs("zroot/x", "/tmp/be_mount.Xa1"))
+        assert "zroot/x" in captured(plan_for((datasets, mounts), everything=True))
+
+
+class TestLess:
+    """What is lost on the way costs itself, and the plan is drawn again without it."""
+
+    def drawn(self, machine, *targets, **job):
+        scene = Scene(tuple(visible_mounts(machine[1])), NEEDS, NAMES)
+        return scene, select(Job("restomic", targets=targets, **job), machine[0], scene)
+
+    def test_the_rest_keeps_its_places(self):
+        scene, selection = self.drawn(simple(), everything=True)
+        before, after = arrange(scene, selection), arrange(
+            scene, without(selection, {"zroot/home": "it has gone since the run began"})
+        )  # fmt: skip
+        assert captured(after) == {"tank": "/data", "zroot/home/ben": "/home/ben"}
+        assert left_out(after)["zroot/home"] == "it has gone since the run began"
+        assert set(after.holds) < set(before.holds)
+        assert after.paths == ("/data", "/home/ben")
+
+    def test_in_its_place_is_a_gap_if_something_is_chosen_below_it(self):
+        datasets, mounts = installer()
+        datasets.append(dataset("zroot/home/ben"))
+        mounts.append(zfs("zroot/home/ben", "/home/ben"))
+        scene, selection = self.drawn((datasets, mounts), everything=True)
+        before = arrange(scene, selection)
+        assert view_of(before)["/home"] == "frozen"
+        after = arrange(scene, without(selection, {"zroot/home": "gone"}))
+        assert view_of(after)["/home"] == "gap"
+        assert after.paths == ("/",)
+        # It must not slip in live.
+        assert {m.point: m.directories for m in after.view}["/home"] == ("ben",)
+
+    def test_the_trees_of_gaps_do_not_move(self):
+        """They are there already when the plan is drawn again."""
+        datasets, mounts = installer()
+        datasets += [dataset("zroot/a"), dataset("zroot/a/b"), dataset("zroot/home/ben")]
+        mounts += [zfs("zroot/a", "/a"), zfs("zroot/a/b", "/a/b"), zfs("zroot/home/ben", "/home/x")]
+        scene, selection = self.drawn((datasets, mounts), everything=True, exclude=("zroot/home",))
+        selection = without(selection, {})
+        first = arrange(scene, without(selection, {"zroot/a": "gone"}))
+        sources = {m.point: m.source for m in first.view if m.kind == "gap"}
+        again = arrange(scene, without(selection, {"zroot/a": "gone", "zroot/tmp": "gone"}))
+        assert {m.point: m.source for m in again.view if m.kind == "gap"} == sources
+        assert len(set(sources.values())) == len(sources) == 1
+
+    def test_nothing_is_left(self):
+        scene, selection = self.drawn(simple(), "tank")
+        with pytest.raises(Refusal, match=r"no selected dataset .*tank: out of space"):
+            arrange(scene, without(selection, {"tank": "out of space"}))
+
+    def test_what_belongs_to_a_read_only_pool_stands_still_by_itself(self):
+        datasets, mounts = simple()
+        mounts[-1] = mounts[-1]._replace(read_only=True, fsid=(5, 6))
+        scene, selection = self.drawn((datasets, mounts), everything=True)
+        plan = arrange(scene, stand_still(selection, ["tank"]))
+        assert captured(plan) == captured(arrange(scene, selection))
+        assert "tank@restomic-1" not in plan.snapshots
+        assert [hold.dataset for hold in plan.holds] == ["zroot/home", "zroot/home/ben"]
+        (mount,) = [each for each in plan.view if each.point == "/data"]
+        assert (mount.kind, mount.source, mount.read_only) == ("frozen", "/data", True)
+        assert (mount.dataset, mount.fsid) == ("tank", (5, 6))
+
+    def test_which_of_them_was_named(self):
+        plan = plan_for(simple(), "zroot/home", recursive=True)
+        assert {each.dataset: each.named for each in plan.captured} == {
+            "zroot/home": True, "zroot/home/ben": False
+        }  # fmt: skip
+
+
+class TestVisibleMounts:
+    def test_the_later_of_two_on_one_mount_point_counts(self):
+        first, second = zfs("t/one", "/both"), zfs("t/two", "/both")
+        assert visible_mounts([*ROOT, first, second]) == [*ROOT, second]
+
+    def test_a_mount_over_a_directory_above_hides(self):
+        assert visible_mounts([*ROOT, zfs("t/a", "/a/b"), zfs("t", "/a")]) == [
+            *ROOT,
+            zfs("t", "/a"),
+        ]
+
+    def test_a_later_mount_further_down_hides_nothing(self):
+        mounts = [*ROOT, zfs("t", "/a"), zfs("t/a", "/a/b")]
+        assert visible_mounts(mounts) == mounts
+
+
+def test_ten_thousand_datasets_are_planned_within_a_second():
+    names = [f"t/{n // 100}/{n}" for n in range(10_000)]
+    machine = (
+        [dataset(name) for name in names],
+        [*ROOT, *(zfs(name, f"/{name}") for name in names)],
+    )
+    began = time.process_time()
+    plan = plan_for(machine, everything=True, exclude=("t/7/*",))
+    assert time.process_time() - began < 1.0
+    assert len(plan.captured) == 9_900

@@ -1,0 +1,121 @@
+"""What is refused before anything is touched."""
+
+import errno
+import os
+from contextlib import nullcontext
+
+import pytest
+from support.libc import Library
+
+from kopiatomic.backup import preflight
+from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
+from kopiatomic.job import Job
+from kopiatomic.system import zfs
+from kopiatomic.system.command import CommandFailed, Door
+
+JAILED = "sysctl -n security.jail.jailed"
+DOOR = Door()
+
+
+class TestJail:
+    def test_is_refused_with_where_to_go(self, fp):
+        fp.register(JAILED, stdout="1\n")
+        with pytest.raises(Refusal, match="back it up from its host") as caught:
+            preflight.not_in_a_jail(DOOR)
+        assert caught.value.status == EX_UNAVAILABLE
+
+    @pytest.mark.parametrize("jailed", [0, 1])
+    def test_the_kernel_is_asked_where_that_spares_a_program(self, fp, jailed):
+        door = Door(kernel=Library(jailed=jailed).kernel())
+        with pytest.raises(Refusal) if jailed else nullcontext():
+            preflight.not_in_a_jail(door)
+        assert not fp.calls
+
+    def test_the_kernel_does_not_know(self, library):
+        library.refusals["sysctlbyname"] = [errno.ENOENT]
+        preflight.not_in_a_jail(Door(kernel=library.kernel()))
+
+    @pytest.mark.parametrize("answer", [{"stdout": "0\n"}, {"returncode": 1}])
+    def test_no_jail_or_nobody_knows(self, fp, answer):
+        fp.register(JAILED, **answer)
+        preflight.not_in_a_jail(DOOR)
+
+
+class TestHooks:
+    def test_a_program_that_is_not_there(self):
+        with pytest.raises(Refusal, match=r"command of -s .*: /no/such does not exist") as caught:
+            preflight.hooks(Job("restomic", before="true", after_snapshot="/no/such thing"))
+        assert caught.value.status == EX_UNAVAILABLE
+
+    def test_one_that_cannot_be_run(self, tmp_path):
+        (tmp_path / "hook").write_text("#!/bin/sh\n")
+        for path in (tmp_path / "hook", tmp_path):
+            with pytest.raises(Refusal, match="is not executable"):
+                preflight.hooks(Job("restomic", after=str(path)))
+
+    def test_one_that_can(self, tmp_path):
+        (tmp_path / "hook").write_text("#!/bin/sh\n")
+        (tmp_path / "hook").chmod(0o700)
+        preflight.hooks(Job("restomic", before=f"{tmp_path}/hook now"))
+
+    @pytest.mark.parametrize(
+        "text", ["", "  ", "echo /no/such", "$HOME/no", "/no/'such'", "X=/no/such y", "(/no)"]
+    )
+    def test_what_only_the_shell_can_tell_is_left_to_it(self, text):
+        job = Job("restomic", before=text)
+        assert preflight.hook_programs(job) == {}
+        preflight.hooks(job)
+
+    def test_the_programs_by_option(self):
+        job = Job("restomic", before="/b x", after_snapshot="thaw", after="./a")
+        assert preflight.hook_programs(job) == {"-p": "/b", "-q": "./a"}
+
+
+class TestPaths:
+    def test_live_directories_are_real_and_named_once(self, tmp_path):
+        real = os.path.realpath(tmp_path)
+        (tmp_path / "link").symlink_to(real)
+        job = Job("restomic", live=(f"{tmp_path}/link", real))
+        assert preflight.live_directories(job) == (real,)
+
+    @pytest.mark.parametrize("place", ["tmp", "/no/such", "/etc/passwd"])
+    def test_what_is_no_live_directory(self, place):
+        with pytest.raises(Refusal, match="no such directory; give an absolute path") as caught:
+            preflight.live_directories(Job("restomic", live=(place,)))
+        assert caught.value.status == EX_NOINPUT
+
+    def test_targets_that_are_paths_are_made_real_and_datasets_stay(self, tmp_path, monkeypatch):
+        real = os.path.realpath(tmp_path)
+        (tmp_path / "home").mkdir()
+        (tmp_path / "link").symlink_to("home")
+        monkeypatch.chdir(tmp_path)
+        job = Job("restomic", targets=("home", "tank/link", "./home", f"{real}/link", ".", ".."))
+        assert preflight.targets(job) == (
+            "home", "tank/link", f"{real}/home", f"{real}/home", real, os.path.dirname(real)
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("target", ["/no/such", "./no-such", "../no-such"])
+    def test_a_path_that_is_not_there(self, target):
+        with pytest.raises(Refusal, match=f"the path '{target}' does not exist") as caught:
+            preflight.targets(Job("restomic", targets=("tank", target)))
+        assert caught.value.status == EX_NOINPUT
+
+
+class TestKernel:
+    def test_no_zfs_is_told_with_what_to_do(self, fp):
+        fp.register(["zfs", "list", fp.any()], returncode=1, stderr="internal error")
+        fp.register("kldstat -q -m zfs", returncode=1)
+        with pytest.raises(Refusal, match="kldload zfs") as caught:
+            preflight.list_datasets(DOOR, zfs.list_datasets)
+        assert caught.value.status == EX_UNAVAILABLE
+
+    def test_with_zfs_its_own_words_are_told(self, fp):
+        fp.register(["zfs", "list", fp.any()], returncode=1, stderr="out of memory")
+        fp.register("kldstat -q -m zfs")
+        with pytest.raises(CommandFailed, match="out of memory"):
+            preflight.list_datasets(DOOR, zfs.list_datasets)
+
+    @pytest.mark.parametrize(("status", "missing"), [(0, False), (1, True)])
+    def test_nullfs(self, fp, status, missing):
+        fp.register("kldstat -q -m nullfs", returncode=status)
+        assert preflight.nullfs_missing(DOOR) is missing

@@ -1,0 +1,169 @@
+"""What has to be in the backup, and what comes of it if it is not."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from support.datasets import NAMES, plan_for, simple
+
+from kopiatomic.backup import proof
+from kopiatomic.backup.plan import Captured, Hold, Plan
+from kopiatomic.backup.report import Report
+from kopiatomic.clients.base import Client, Figures, Missing, Proof, Request, Task
+from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
+from kopiatomic.job import Job
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.process import Signals
+
+JOB = Job("restomic", command=("/bin/sample", "backup"))
+POINTS = {"/a": True, "/b": True, "/c": False}
+ALL = Proof(backups=("1234",), found=tuple(POINTS))
+
+
+class Sample(Client):
+    """A client whose repository answers what it is told to."""
+
+    name, subcommand = "sample", ("backup",)
+
+    def __init__(self, answer: Proof | Exception = ALL, sure: bool = False) -> None:
+        self.answer, self.sure = answer, sure
+        self.asked: list[tuple[object, ...]] = []
+
+    def proves_itself(self, job, request, figures, output, points):
+        self.asked.append((request, figures, output, points))
+        return self.sure
+
+    def prove(self, reader, job, request, figures, points, since, script):
+        self.asked.append((request, figures, points, since, script))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def likely_reason(self, job, script, missing):
+        return f"why {missing.point}"
+
+    def keeps(self, mode):
+        return not stat.S_ISSOCK(mode)
+
+
+def proved(client: Client, monkeypatch, **changes: object) -> Report:
+    """Return the report of a good run after its proof."""
+    monkeypatch.setattr(proof, "Reader", lambda *_: None)
+    task = Task(JOB, client, Door(), {}, "/bin/sample", str, "script")
+    report = Report("restomic", "default", "r", 100.0)
+    report.settle()
+    evidence = proof.Evidence(dict(POINTS), {f"/{name}": f"t/{name}" for name in "abc"})
+    evidence.hear(task, Request(("/a",)), Figures(files=7), b"said")
+    for name, value in changes.items():
+        setattr(evidence, name, value)
+    proof.prove(task, evidence, report, Signals())
+    return report
+
+
+@pytest.mark.parametrize(
+    ("job", "wanted"),
+    [(Job("restomic"), True), (Job("restomic", proof=False), False),
+     (Job("restomic", plain=True), False)],
+)  # fmt: skip
+def test_whether_it_is_wanted(job, wanted):
+    assert proof.is_wanted(job) is wanted
+
+
+class TestExpecting:
+    def test_by_a_look_into_each_snapshot(self, tmp_path):
+        holds = []
+        for name in ("full", "hollow", "socket", "gone"):
+            (tmp_path / name).mkdir()
+            holds.append(Hold(f"t/{name}", f"t/{name}@s", str(tmp_path / name)))
+        (tmp_path / "full/file").write_text("x")
+        os.mknod(tmp_path / "socket/s", stat.S_IFSOCK | 0o600)
+        os.rmdir(tmp_path / "gone")
+        captured = tuple(Captured(hold.dataset, f"/{hold.dataset[2:]}") for hold in holds)
+        plan = Plan(NAMES, captured, (), tuple(holds), (), ())
+        evidence = proof.expect(plan, Sample())
+        # Of what cannot be looked at it is not known that it is empty.
+        assert evidence.points == {
+            "/full": True, "/hollow": False, "/socket": False, "/gone": True
+        }  # fmt: skip
+        assert evidence.datasets["/full"] == "t/full"
+
+    def test_of_what_stands_still_the_live_one_is_looked_at(self, tmp_path):
+        captured = (Captured("t", str(tmp_path), still=True),)
+        plan = Plan(NAMES, captured, (), (), (), ())
+        assert proof.expect(plan, Sample()).points == {str(tmp_path): False}
+
+    def test_every_captured_dataset_is_there(self):
+        plan = plan_for(simple(), everything=True)
+        evidence = proof.expect(plan, Sample())
+        assert set(evidence.points) == {each.point for each in plan.captured}
+
+
+class TestProof:
+    def test_all_is_there(self, monkeypatch):
+        client = Sample()
+        report = proved(client, monkeypatch)
+        assert (report.outcome, report.proof, report.problems) == ("success", (3, 3), [])
+        assert client.asked == [
+            (Request(("/a",)), Figures(files=7), b"said", POINTS),
+            (Request(("/a",)), Figures(files=7), POINTS, 100.0, "script"),
+        ]
+
+    def test_the_repository_is_not_asked_what_the_client_has_said(self, monkeypatch):
+        client = Sample(AssertionError("asked"), sure=True)
+        report = proved(client, monkeypatch)
+        assert (report.outcome, report.proof) == ("success", (3, 3))
+
+    def test_what_is_missing_is_named_with_the_likely_reason(self, monkeypatch):
+        missing = (Missing("/a", empty=False), Missing("/b", empty=True))
+        report = proved(Sample(Proof(("1234",), ("/c",), missing)), monkeypatch)
+        assert (report.outcome, report.status, report.proof) == ("incomplete", EX_DATAERR, (1, 3))
+        assert report.problems == [
+            "t/a (/a) is not in the backup: why /a",
+            "t/b (/b) is without its files in the backup: why /b",
+        ]
+
+    def test_of_very_many_only_some_are_named(self, monkeypatch):
+        monkeypatch.setattr(proof, "NAMED", 1)
+        missing = tuple(Missing(point, empty=False) for point in POINTS)
+        report = proved(Sample(Proof(("1234",), (), missing)), monkeypatch)
+        assert len(report.problems) == 2
+        assert report.problems[1] == "2 more datasets are not in the backup"
+        assert report.outcome == "incomplete"
+
+    def test_no_backup_at_all_is_a_failure(self, monkeypatch):
+        """As with --dry-run among the options, or a wrapper that just returns 0."""
+        report = proved(Sample(Proof(backups=())), monkeypatch)
+        assert (report.outcome, report.status) == ("failed", EX_DATAERR)
+        assert "there is no new backup in the repository" in report.problems[0]
+
+    def test_an_earlier_backup_may_stand_for_this_one(self, monkeypatch):
+        answer = ALL._replace(stands_in="0123456789abcdef0123")
+        report = proved(Sample(answer), monkeypatch)
+        assert report.outcome == "success"
+        assert report.notes == [
+            "nothing has changed, so sample made no new backup: 0123456789abcdef stands for it"
+        ]
+
+    @pytest.mark.parametrize(
+        "error",
+        [ClientFailed(1, "no key"), CommandFailed(["sample"], "no key"), Refusal("no key"),
+         OSError(5, "no key")],
+    )  # fmt: skip
+    def test_a_repository_that_does_not_answer_is_trouble(self, monkeypatch, error):
+        report = proved(Sample(error), monkeypatch)
+        assert (report.outcome, report.status) == ("trouble", EX_UNAVAILABLE)
+        assert "could not be checked: " in report.problems[0]
+        assert report.problems[0].endswith("; --no-proof does without")
+        assert report.proof is None
+
+    def test_a_wrapper_that_cannot_be_asked_is_trouble(self, monkeypatch):
+        class Mute(Sample):
+            def base_command(self, job):
+                raise Refusal("the command does not name its subcommand")
+
+        report = proved(Mute(), monkeypatch)
+        assert report.outcome == "trouble"
+        assert "does not name its subcommand" in report.problems[0]

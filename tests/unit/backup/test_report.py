@@ -1,0 +1,250 @@
+"""What a run came to: which outcome, and what people, mails and programs are told."""
+
+import json
+
+import pytest
+from support.datasets import dataset, plan_for, simple, zfs
+
+from kopiatomic.backup import report
+from kopiatomic.backup.report import Report
+
+NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
+
+pytestmark = pytest.mark.usefixtures("utc")
+
+
+def done(**changes) -> Report:
+    """Return the report of a good run."""
+    made = Report("restomic", "default", "restomic:default:1", NOW - 62)
+    made.ended = NOW
+    made.plan = plan_for(simple(), "tank")
+    made.captured_at = {"tank": NOW - 60}
+    made.client, made.client_status, made.client_seconds = ["/bin/restic-x", "backup"], 0, 50.0
+    made.settle()
+    for name, value in changes.items():
+        assert hasattr(made, name)
+        setattr(made, name, value)
+    return made
+
+
+def fresh(*failures: tuple[int, str]) -> Report:
+    """Return the report of a run with failures, whose statuses and outcomes these are."""
+    made = Report("restomic", "default", "r", NOW)
+    for number, (status, outcome) in enumerate(failures):
+        made.fail(f"problem {number}", status, outcome)
+    return made
+
+
+class TestOutcome:
+    RANKS = ("trouble", "incomplete", "failed")
+
+    @pytest.mark.parametrize("first", RANKS)
+    @pytest.mark.parametrize("second", RANKS)
+    def test_the_worst_problem_decides_and_of_two_alike_the_first(self, first, second):
+        made = fresh((1, first), (2, second))
+        worst = max(first, second, key=self.RANKS.index)
+        assert (made.outcome, made.status) == (worst, 1 if worst == first else 2)
+        assert made.problems == ["problem 0", "problem 1"]
+
+    def test_an_interruption_is_as_bad_as_a_failure(self):
+        assert fresh((143, "interrupted"), (1, "failed")).outcome == "interrupted"
+        assert fresh((1, "failed"), (143, "interrupted")).outcome == "failed"
+        assert fresh((1, "incomplete"), (143, "interrupted")).status == 143
+
+    @pytest.mark.parametrize("outcome", ["failed", "interrupted", "trouble"])
+    def test_trouble_beside_a_backup_does_not_make_it_a_failed_one(self, outcome):
+        made = fresh()
+        made.settle()
+        made.fail("busy", 71, outcome)
+        assert (made.outcome, made.status) == ("trouble", 71)
+
+    def test_nor_does_trouble_that_came_before_it(self):
+        made = fresh((69, "failed"))
+        made.settle()
+        assert (made.outcome, made.status) == ("trouble", 69)
+
+    def test_a_backup_that_lacks_something_is_no_good_one(self):
+        made = fresh((73, "incomplete"))
+        made.settle()
+        assert (made.outcome, made.status) == ("incomplete", 73)
+        made.fail("busy", 71)
+        assert (made.outcome, made.status) == ("incomplete", 73)
+
+    def test_nor_one_that_is_found_to_lack_something_afterwards(self):
+        made = fresh()
+        made.settle()
+        made.fail("busy", 71)
+        made.fail("t/x is not in the backup", 65, "incomplete")
+        assert (made.outcome, made.status) == ("incomplete", 65)
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_nor_one_beside_which_something_else_went_wrong(self, order):
+        """A lost dataset and a hook that fails, in either order, before there is a backup."""
+        made = fresh(*[(73, "incomplete"), (69, "failed")][::order])
+        made.settle()
+        assert made.outcome == "incomplete"
+        assert made.status == 69
+
+    def test_no_backup_after_all(self):
+        """The client has ended well, and the repository has nothing."""
+        made = fresh()
+        made.settle()
+        made.saved = False
+        made.fail("there is no new backup", 65)
+        assert (made.outcome, made.status) == ("failed", 65)
+
+    def test_the_moment_is_that_of_the_last_pool(self):
+        assert done(captured_at={"b": 2.0, "a": 3.0}).moment == 3.0
+        assert done(captured_at={}).moment is None
+
+    def test_what_is_so_every_night_is_not_noteworthy(self):
+        assert not done().noteworthy
+        assert done(notes=["n"]).noteworthy
+        assert done(swept=["s"]).noteworthy
+        assert done(complaints="no cache").noteworthy
+        assert done(plan=plan_for(simple(), "zroot/home")).noteworthy
+
+
+class TestText:
+    def test_of_a_good_run(self):
+        assert report.as_text(done()).splitlines() == [
+            "restomic: the backup succeeded, 1 min 2 s",
+            "",
+            "Captured at one moment, 2026-11-23 07:59:00 UTC:",
+            "  tank  /data",
+            "",
+            "restic-x ran 50 s",
+        ]
+
+    def test_problems_come_right_after_the_headline(self):
+        made = done()
+        made.fail("cannot destroy t@x: \x1b[2Jbusy", 71)
+        first, second, *_ = report.as_text(made).splitlines()
+        assert "NOT ALL IS WELL" in first
+        assert second == "  ! cannot destroy t@x: \\x1b[2Jbusy"
+
+    def test_how_far_pools_lie_apart(self):
+        text = report.as_text(done(captured_at={"zroot": NOW - 59.5, "tank": NOW - 60}))
+        assert "one moment for each pool; tank and zroot lie 0.5 s apart:" in text
+
+    def test_nothing_was_captured_where_no_snapshot_was_made(self):
+        made = fresh()
+        made.plan = done().plan
+        made.fail("no space", 73)
+        text = report.as_text(made)
+        assert "Captured" not in text
+        assert "/data" not in text
+
+    def test_what_is_left_out_and_why(self):
+        machine = ([*simple()[0], dataset("zroot/home/x", backup="off")], simple()[1])
+        text = report.as_text(done(plan=plan_for(machine, "zroot/home", recursive=True)))
+        assert "\nLeft out:\n  zroot/home/x  " in text
+
+    def test_the_clients_status_and_figures(self):
+        figures = done().figures._replace(files=2, size=2048, new_or_changed=1, added=10)
+        text = report.as_text(done(client_status=3, figures=figures))
+        (line,) = (line for line in text.splitlines() if line.startswith("restic-x ran"))
+        assert "exit status 3" in line
+        assert line.endswith(": 2 files, 2 KiB, 1 new or changed, 10 B added")
+
+    @pytest.mark.parametrize(
+        ("count", "told"),
+        [(0, None), (1, "saved as id0"), (3, "saved as id0, id1, id2"), (9, "as 9 backups")],
+    )
+    def test_backups_by_name_as_long_as_they_are_few(self, count, told):
+        figures = done().figures._replace(snapshots=tuple(f"id{n}" for n in range(count)))
+        text = report.as_text(done(figures=figures))
+        assert told in text if told else "saved as" not in text
+
+    def test_how_many_datasets_were_found_in_the_backup(self):
+        assert "\n  11 of 12 datasets found in the backup\n" in report.as_text(done(proof=(11, 12)))
+        assert "found in the backup" not in report.as_text(done())
+
+    def test_what_the_client_said_on_standard_error(self):
+        lines = [f"line {number}\x1b" for number in range(15)]
+        text = report.as_text(done(complaints="\n".join(lines)))
+        told = text[text.index("What restic-x said on standard error:") :].splitlines()[1:]
+        assert told[:2] == ["  line 0\\x1b", "  line 1\\x1b"]
+        assert told[12:] == ["  ... and 3 more lines"]
+
+
+def test_a_wait_is_told():
+    line = "  waited 1 h 2 min for another run of the job to end"
+    told = Report("restomic", "default", "run", 0.0)
+    assert "waited" not in report.as_text(told)
+    assert not told.noteworthy
+    told.waited = 3723.4567
+    assert report.as_text(told).splitlines()[1] == line
+    assert line in report.as_mail(told)
+    assert report.as_dict(told)["waited"] == 3723.457
+    assert told.noteworthy
+
+
+class TestMail:
+    def test_of_a_good_run_does_not_repeat_what_the_client_said(self):
+        assert report.as_mail(done(said="100 %\n")) == report.as_text(done())
+
+    def test_of_a_bad_one_does(self):
+        made = done(said="Fatal: wrong password\n")
+        made.fail("restic-x failed", 1)
+        mail = report.as_mail(made)
+        assert mail.endswith("\nWhat restic-x said:\n  Fatal: wrong password\n")
+
+
+def test_secrets_are_taken_out_of_all_that_came_from_outside():
+    text = "with hunter2"
+    made = done(
+        said=text, client=[text], problems=[text], notes=[text], swept=[text], command=(text,),
+        complaints=text,
+    )  # fmt: skip
+    made.conceal(lambda text: text.replace("hunter2", "[hidden]"))
+    assert "hunter2" not in report.as_mail(made) + json.dumps(report.as_dict(made))
+    assert "[hidden]" in report.as_text(made)
+
+
+def test_data():
+    data = json.loads(json.dumps(report.as_dict(done())))
+    assert (data["program"], data["job"], data["outcome"]) == ("restomic", "default", "success")
+    assert data["captured"] == [{"dataset": "tank", "mountpoint": "/data"}]
+    assert data["moment"] == data["captured_at"]["tank"] == "2026-11-23T07:59:00+0000"
+    assert (data["seconds"], data["status"], data["client"]["status"]) == (62, 0, 0)
+    assert (data["found_in_backup"], data["complaints"]) == (None, [])
+    data = report.as_dict(done(proof=(1, 2), complaints="a\nb"))
+    assert (data["found_in_backup"], data["complaints"]) == ([1, 2], ["a", "b"])
+
+
+class TestPlan:
+    CLIENT = ("/bin/restic-x", "backup", "/data")
+
+    def test_says_the_commands_in_their_order_and_that_it_would(self):
+        plan = plan_for(simple(), "tank")
+        lines = report.plan_as_text(plan, self.CLIENT).splitlines()
+        assert lines[:2] == ["Would capture:", "  tank  /data"]
+        commands = lines[lines.index("Would run:") + 1 : -1]
+        assert commands[0].startswith("  zfs snapshot -o org.kopiatomic:run=")
+        assert commands[0].endswith(f" {plan.snapshots[0]}")
+        (hold,) = plan.holds
+        assert commands[1] == f"  mount -t zfs -o ro,nosuid tank@restomic-1 {hold.directory}"
+        points = [line.split()[-1].removeprefix(plan.names.view) for line in commands[2:-1]]
+        assert points == [mount.point.rstrip("/") for mount in plan.view]
+        assert commands[-1] == f"  chroot {plan.names.view} /bin/restic-x backup /data"
+
+    def test_more_than_a_command_line_holds(self):
+        names = [f"tank/{number:04}{'x' * 190}" for number in range(3000)]
+        machine = (
+            [*simple()[0], *map(dataset, names)],
+            [*simple()[1], *(zfs(name, f"/{name}") for name in names)],
+        )
+        plan = plan_for(machine, "tank", recursive=True)
+        text = report.plan_as_text(plan, self.CLIENT)
+        assert "a channel program for 3001 snapshots" in text
+        assert "zfs snapshot" not in text
+
+    def test_data(self):
+        plan = plan_for(simple(), "tank")
+        data = json.loads(json.dumps(report.plan_as_dict(plan, self.CLIENT)))
+        assert data["captured"] == [{"dataset": "tank", "mountpoint": "/data"}]
+        assert data["client"] == list(self.CLIENT)
+        assert len(data["view"]) == len(plan.view)
+        assert data["paths"] == ["/data"]
+        assert data["not_in_view"] == ["/home", "/home/ben"]

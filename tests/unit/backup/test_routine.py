@@ -1,0 +1,689 @@
+"""The routine's steps, in their order, with nothing behind them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.libc import LOCAL, RDONLY, Library, mounted
+
+from kopiatomic import state
+from kopiatomic.backup import preflight, proof, routine, view
+from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.report import Report, as_dict
+from kopiatomic.clients import make_ready
+from kopiatomic.clients.base import Client, Task
+from kopiatomic.clients.restic import Restic
+from kopiatomic.errors import Refusal
+from kopiatomic.job import Job
+from kopiatomic.system import process
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result
+from kopiatomic.system.process import Ended, Interrupted, Streams
+
+MOUNTED = [
+    ("/dev/vtbd0", "/", "ufs"), ("devfs", "/dev", "devfs"),
+    ("kta/a", "/a", "zfs"), ("kta/b", "/b", "zfs"), ("ktb", "/c", "zfs"),
+]  # fmt: skip
+DATASETS = ("kta/a", "kta/b", "ktb")
+
+
+def listing(*names: str) -> str:
+    """Return zfs(8)'s list of mounted file systems."""
+    return "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
+
+
+class World:
+    """A machine that consists of answers: what it is asked is noted, and what it says is said.
+
+    ``answers`` are to be used up by the beginnings of command lines: a status, with output
+    where that is 0 and a message where it is not, or what is to be raised.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.said: list[str] = []
+        self.programs: list[str] = []
+        self.answers: dict[str, list[object]] = {}
+        self.datasets = list(DATASETS)
+        self.does: dict[str, object] = {}
+        self.client = Ended(0, 0.1)
+        self.environments: dict[str, dict[str, str]] = {}
+        self.roots: dict[str, str | None] = {}
+        library.does = self.mount
+        self.last = ""
+        for number, (special, point, kind) in enumerate(MOUNTED):
+            self.enter(special, point, kind, (number, 41))
+
+    def enter(self, special, point, kind, fsid, flags=LOCAL) -> None:
+        """Enter a mount into the table."""
+        words = (os.fsencode(special), os.fsencode(point), kind.encode())
+        self.library.table.append(mounted(*words, fsid, flags))
+
+    def mount(self, options: dict[str, str]) -> None:
+        source = options.get("target") or options["from"]
+        point = options["fspath"] if options["fspath"] != "." else self.last
+        what = f"mount {options['fstype']} {source}"
+        self.said.append(shortened(what, self.top))
+        self.enter(source, point, options["fstype"], (len(self.library.given), 77))
+
+    @property
+    def top(self) -> str:
+        return os.path.realpath(state.RUN_ROOT)
+
+    # The door
+
+    def run(self, argv, *, text=None, check=True, **_) -> Result:
+        words = [argv[0], argv[1]] if len(argv) > 1 else [argv[0]]
+        verb = " ".join(words)
+        if verb == "zfs program":
+            verb = "destroy" if "zfs.check" not in text else "snapshot"
+            verb = f"zfs program {verb} {argv[-2]}"
+            self.texts.append(text)
+        self.said.append(verb)
+        self.programs.append(verb)
+        act = self.does.pop(verb, None)
+        if act is not None:
+            act()
+        status, out = 0, ""
+        if verb == "zfs list":
+            out = listing(*self.datasets)
+        elif verb.startswith("zfs program"):
+            out = '{"return":{}}'
+        planned = next((a for a in self.answers if verb.startswith(a) and self.answers[a]), None)
+        if planned is not None:
+            answer = self.answers[planned].pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            status, out = answer
+        result = Result(tuple(argv), status, out if status == 0 else "", "" if not status else out)
+        if check and status:
+            raise CommandFailed(argv, f"{out} (exit status {status})")
+        return result
+
+    def run_user(self, door, argv, environment, signals, streams, root=None) -> Ended:
+        hook = argv[:2] == ["/bin/sh", "-c"]
+        name = argv[2] if hook else "client"
+        self.said.append(name)
+        self.environments[name] = dict(environment)
+        self.roots[name] = root
+        act = self.does.pop(name, None)
+        if act is not None:
+            act()
+        if not hook:
+            self.words = list(argv)
+            return self.client
+        return Ended(0, 0.1)
+
+
+def shortened(text: str, top: str) -> str:
+    """Return a text without what differs in each run."""
+    return text.partition("@")[0].replace(f"{top}/restomic/default/", "")
+
+
+@pytest.fixture
+def world(library, places, monkeypatch) -> World:
+    """The machine; its door calls the kernel, and nothing is real."""
+    made = World(library)
+    made.texts = []
+    monkeypatch.setattr(Client, "program", lambda self, job: "/usr/local/bin/restic")
+    monkeypatch.setattr(Restic, "parent", lambda *_: None)
+    monkeypatch.setattr(Door, "run", lambda self, argv, **options: made.run(argv, **options))
+    monkeypatch.setattr(process, "run", made.run_user)
+    monkeypatch.setattr(process, "run_hook", made.run_user)
+    monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
+
+    @contextmanager
+    def standing_in(target):
+        made.last = target
+
+        def enter() -> int:
+            descriptor = os.open("/", os.O_RDONLY)
+            # After a mount it is on another file system than before.
+            library.shown[descriptor] = library.table[-1]
+            return descriptor
+
+        yield ".", enter
+
+    monkeypatch.setattr(view, "standing_in", standing_in)
+    monkeypatch.setattr(view, "_is_meant", lambda *_: True)
+    return made
+
+
+JOB = Job("restomic", targets=("kta/a", "ktb"), proof=False)
+ALL = replace(JOB, targets=(), everything=True)
+HOOKS = {"before": "freeze", "after_snapshot": "thaw", "after": "tell"}
+
+
+def ready(job: Job, library: Library, **inherited: str) -> Task:
+    """Return a job made ready for somebody whose home is /root."""
+    return make_ready(job, Door(kernel=library.kernel()), {"HOME": "/root", **inherited})
+
+
+def run(job: Job, world: World, **inherited: str) -> Report:
+    """Run a job and return the report."""
+    return routine.run(ready(job, world.library, **inherited), Streams())
+
+
+def captured(report: Report) -> list[str]:
+    assert report.plan is not None
+    return [each.dataset for each in report.plan.captured]
+
+
+class TestOrder:
+    def test_of_a_good_run(self, world):
+        report = run(replace(JOB, **HOOKS), world)
+        assert report.problems == []
+        assert world.said == [
+            "zfs list",
+            "freeze",
+            "zfs list",
+            "zfs program snapshot kta",
+            "zfs program snapshot ktb",
+            "thaw",
+            "mount zfs kta/a",
+            "mount zfs ktb",
+            "mount nullfs /",
+            "mount nullfs hold/0",
+            "mount nullfs hold/1",
+            "mount devfs devfs",
+            "client",
+            "zfs destroy",
+            "zfs destroy",
+            "tell",
+        ]
+        assert world.roots == {
+            "freeze": None, "thaw": None, "tell": None,
+            "client": f"{world.top}/restomic/default/view",
+        }  # fmt: skip
+        assert world.words[-2:] == ["/a", "/c"]
+
+    def test_programs_are_few(self, world):
+        """A list, one for the snapshots of a pool and one for their end; and the client."""
+        report = run(replace(ALL, exclude=("ktb",)), world)
+        assert report.status == 0
+        assert world.programs == ["zfs list", "zfs program snapshot kta", "zfs program destroy kta"]
+
+    def test_what_was_mounted_is_unmounted_the_latest_first_and_nothing_else(self, world):
+        before = len(world.library.table)
+        run(ALL, world)
+        numbers = [fsid[0] for fsid, _ in world.library.unmounted]
+        assert numbers == sorted(numbers, reverse=True)
+        assert len(numbers) == 3 + 3 + 2
+        assert len(world.library.table) == before
+        assert not any(flags for _, flags in world.library.unmounted)
+
+    def test_only_snapshots_that_were_made_are_destroyed(self, world):
+        run(replace(ALL, exclude=("ktb",)), world)
+        made, gone = world.texts
+        names = [line for line in made.split("\n") if "@restomic-" in line]
+        assert len(names) == 2
+        assert names == [line for line in gone.split("\n") if "@" in line]
+
+    def test_a_jail_is_refused(self, world):
+        world.library.jailed = 1
+        with pytest.raises(Refusal, match="this is a jail"):
+            run(ALL, world)
+        assert world.said == []
+
+    def test_nothing_pins_what_the_job_has_nothing_to_do_with(self, world):
+        """A nullfs on a live dataset keeps it from being unmounted by anybody."""
+        run(replace(JOB, targets=("kta/a",)), world)
+        sources = [options.get("target", "") for options, _ in world.library.given]
+        assert not {"/a", "/b", "/c"} & set(sources)
+        assert not [source for source in sources if ".zfs" in source]
+
+    def test_the_report_names_the_programs_of_the_hooks(self, world, tmp_path, monkeypatch):
+        """For --check, which looks at who can write them."""
+        hook = tmp_path / "freeze"
+        hook.write_text("#!/bin/sh\n")
+        hook.chmod(0o700)
+        job = replace(JOB, before=f"{hook} now", after_snapshot="echo thaw")
+        assert as_dict(run(job, world))["hooks"] == [str(hook)]
+        monkeypatch.chdir(tmp_path)
+        assert as_dict(run(replace(job, before="./freeze"), world))["hooks"] == [str(hook)]
+
+    def test_the_client_gets_a_place_for_what_is_temporary(self, world):
+        run(replace(JOB, targets=("kta/a",)), world, TMPDIR="/a/tmp")
+        place = f"{world.top}/restomic/default/tmp"
+        assert world.environments["client"]["TMPDIR"] == place
+
+
+class TestWhatHooksDo:
+    """The plan is drawn early, so that typos are found, and again after -p."""
+
+    def test_without_one_the_early_plan_is_final(self, world):
+        with pytest.raises(Refusal, match="no dataset is called"):
+            run(replace(JOB, targets=("kta/typo",)), world)
+        assert world.said == ["zfs list"]
+
+    def test_what_it_mends_is_no_longer_refused(self, world):
+        world.datasets.remove("ktb")
+        world.does["freeze"] = lambda: world.datasets.append("ktb")
+        report = run(replace(JOB, targets=("ktb",), **HOOKS), world)
+        assert report.status == 0
+        assert captured(report) == ["ktb"]
+
+    def test_and_where_it_does_not_the_second_refusal_is_the_runs_end(self, world):
+        report = run(replace(JOB, targets=("kta/typo",), **HOOKS), world)
+        assert (report.outcome, report.status) == ("failed", 66)
+        assert "no dataset is called 'kta/typo'" in report.problems[0]
+        assert world.said == ["zfs list", "freeze", "zfs list", "thaw", "tell"]
+        assert report.plan is None
+        assert as_dict(report)["captured"] == []
+
+    def test_a_disk_that_it_mounts_is_in_the_view(self, world, tmp_path):
+        job = replace(
+            JOB, targets=("kta/a",), options=("-r", "/backup/restic"), **HOOKS
+        )
+        world.does["freeze"] = lambda: world.enter("/dev/da0", "/backup", "ufs", (60, 41))
+        report = run(job, world)
+        assert report.status == 0
+        assert "mount nullfs /backup" in world.said
+
+    def test_what_has_gone_by_then_is_not_taken_along(self, world):
+        world.does["freeze"] = lambda: world.datasets.remove("kta/b")
+        report = run(replace(ALL, **HOOKS), world)
+        assert report.status == 0
+        assert captured(report) == ["kta/a", "ktb"]
+
+    @pytest.mark.parametrize("ends", [
+        "zfs program snapshot", "client", "freeze", "thaw", "no view", "interrupted", "the plan",
+    ])  # fmt: skip
+    def test_what_undoes_it_runs_in_every_case_in_which_it_ran(self, world, monkeypatch, ends):
+        def interrupt() -> None:
+            raise Interrupted(15)
+
+        def fail() -> None:
+            raise CommandFailed(["sh"], "no")
+
+        if ends == "no view":
+            world.library.refusals["nmount"] = [errno.EIO] * 9
+        elif ends == "interrupted":
+            world.does["client"] = interrupt
+        elif ends == "the plan":
+            world.does["freeze"] = world.datasets.clear
+        elif ends == "zfs program snapshot":
+            world.answers[ends] = [(1, "no")] * 2
+        else:
+            world.does[ends] = fail
+        report = run(replace(JOB, **HOOKS), world)
+        assert report.status
+        assert world.said.count("freeze") == world.said.count("tell") == 1
+        assert world.said[-1] == "tell"
+        assert world.environments["tell"]["KOPIATOMIC_OUTCOME"] == report.outcome
+        # The services that -p stopped go on whatever became of the rest.
+        assert "thaw" in world.said
+
+    def test_nothing_runs_after_a_plan_that_is_refused_at_once(self, world):
+        with pytest.raises(Refusal):
+            run(replace(JOB, targets=("kta/typo",), after="tell"), world)
+        assert "tell" not in world.said
+
+
+class TestWhatIsLost:
+    """It costs itself, and not the others; and the run says so."""
+
+    def refuse(self, world, **numbers: int) -> None:
+        """Let datasets of kta not be snapshotted."""
+        given: list[str] = []
+
+        def answer() -> None:
+            names = [line.strip('\t",') for line in world.texts[-1].split("\n") if "@" in line]
+            failed = {n: numbers[n[4]] for n in names if n[4] in numbers and n.startswith("kta/")}
+            given.append("x")
+            world.answers["zfs program snapshot kta"] = [(0, json.dumps({"return": failed}))]
+
+        world.does["zfs program snapshot kta"] = answer
+
+    def test_no_room_for_one(self, world):
+        self.refuse(world, a=28)
+        report = run(ALL, world)
+        assert (report.outcome, report.status) == ("incomplete", 73)
+        assert report.problems == ["no snapshot of kta/a: out of space"]
+        assert captured(report) == ["kta/b", "ktb"]
+        left = {each.name: each.reason for each in report.plan.left_out}
+        assert left["kta/a"] == "out of space"
+        assert world.words[-2:] == ["/b", "/c"]
+        # It is not ours to destroy: it was not made.
+        assert [verb for verb in world.said if "destroy" in verb] == ["zfs destroy"] * 2
+
+    def test_one_that_has_gone_is_left_out_and_named(self, world):
+        self.refuse(world, a=2)
+        report = run(ALL, world)
+        assert (report.outcome, report.problems) == ("success", [])
+        left = {each.name: each.reason for each in report.plan.left_out}
+        assert left["kta/a"] == "it has gone since the run began"
+
+    def test_but_one_that_was_named_is_missed(self, world):
+        self.refuse(world, a=2)
+        report = run(replace(ALL, targets=("kta/a",)), world)
+        assert report.outcome == "incomplete"
+        assert report.problems == ["no snapshot of kta/a: no such dataset"]
+
+    def test_and_so_is_one_that_is_lost_beside_a_hook_that_fails(self, world):
+        """A run with less than was asked for is no good one, whatever else goes wrong."""
+        self.refuse(world, a=28)
+
+        def fail() -> None:
+            raise CommandFailed(["sh"], "no")
+
+        world.does["thaw"] = fail
+        report = run(replace(ALL, **HOOKS), world)
+        assert report.outcome == "incomplete"
+        assert "client" in world.said
+
+    def test_nothing_is_left(self, world):
+        self.refuse(world, a=2)
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert (report.outcome, report.status) == ("failed", 73)
+        assert "no selected dataset can be backed up" in report.problems[-1]
+        assert "client" not in world.said
+
+    def test_a_snapshot_that_cannot_be_mounted(self, world):
+        world.library.refusals["nmount"] = [errno.EACCES]
+        report = run(ALL, world)
+        assert report.outcome == "incomplete"
+        assert report.problems == ["cannot mount the snapshot of kta/a: Permission denied"]
+        assert captured(report) == ["kta/b", "ktb"]
+        assert "mount nullfs hold/0" not in world.said
+        # Its snapshot goes all the same.
+        assert "kta/a@" in next(text for text in world.texts if "check" not in text)
+
+    def test_one_that_has_gone_before_it_could_be_mounted(self, world):
+        world.library.refusals["nmount"] = [errno.ENOENT]
+        report = run(ALL, world)
+        assert report.status == 0
+        assert captured(report) == ["kta/b", "ktb"]
+
+    def test_one_whose_mount_point_was_led_elsewhere(self, world, monkeypatch):
+        """The view is made anew without it, and the snapshots stay where they are mounted."""
+        real, tried = view._make, []
+
+        def make(door, mount, names):
+            tried.append(mount.point)
+            if mount.point == "/b":
+                raise CommandFailed(["mount_nullfs", "/b"], view.LINK)
+            real(door, mount, names)
+
+        monkeypatch.setattr(view, "_make", make)
+        report = run(ALL, world)
+        assert (report.outcome, report.status) == ("incomplete", 73)
+        assert report.problems == [f"cannot show at its mount point kta/b: {view.LINK}"]
+        assert captured(report) == ["kta/a", "ktb"]
+        assert tried == ["/", "/a", "/b", "/", "/a", "/c", "/dev"]
+        assert world.said.count("mount zfs kta/a") == 1
+        assert world.words[-2:] == ["/a", "/c"]
+        assert len(world.library.table) == len(MOUNTED)
+
+    def test_a_view_that_cannot_be_taken_down_to_be_made_anew(self, world, monkeypatch):
+        def make(door, mount, names):
+            raise CommandFailed(["mount_nullfs", mount.point], view.LINK)
+
+        monkeypatch.setattr(view, "_make", make)
+        monkeypatch.setattr(routine.view, "take_down", lambda *_: busy())
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert report.outcome == "failed"
+
+
+def busy() -> view.TakenDown:
+    """Return what taking down came to where the mount table could not be read."""
+    made = view.TakenDown()
+    made.unknown = "getfsstat: Bad address"
+    return made
+
+
+class TestPools:
+    def pools(self, world, read_only: str) -> None:
+        rows = "".join(f"{pool}\t{'on' if pool == read_only else 'off'}\tONLINE\n"
+                       for pool in ("kta", "ktb"))  # fmt: skip
+        world.answers["zpool list"] = [(0, rows)]
+
+    def test_one_that_is_read_only_stands_still_by_itself(self, world):
+        world.library.table[4].flags |= RDONLY
+        world.answers["zfs program snapshot ktb"] = [(1, "pool is read-only")]
+        self.pools(world, "ktb")
+        report = run(ALL, world)
+        assert (report.outcome, report.problems) == ("success", [])
+        assert captured(report) == ["kta/a", "kta/b", "ktb"]
+        assert report.notes == [
+            "the pool ktb is read-only and so stands still: it is backed up without a snapshot"
+        ]
+        assert "mount nullfs /c" in world.said
+        assert set(report.captured_at) == {"kta", "ktb"}
+
+    def test_any_other_costs_its_own_datasets(self, world):
+        world.answers["zfs program snapshot ktb"] = [(1, "pool I/O is suspended")]
+        self.pools(world, "")
+        report = run(ALL, world)
+        assert (report.outcome, report.status) == ("incomplete", 73)
+        assert report.problems == ["no snapshot of ktb: pool I/O is suspended (exit status 1)"]
+        assert captured(report) == ["kta/a", "kta/b"]
+        assert set(report.captured_at) == {"kta"}
+
+    def test_its_snapshots_may_have_been_made_all_the_same(self, world):
+        """And by now they may have other names: so they are looked for by their mark."""
+        world.answers["zfs program snapshot ktb"] = [(-9, "")]
+        world.answers["zfs destroy"] = [(1, "cannot open 'ktb': dataset does not exist")]
+        self.pools(world, "")
+        moved: list[str] = []
+
+        def answer() -> None:
+            mark = re.search(r"restomic:default:[0-9a-f]+", world.texts[0])[0]
+            world.answers["zfs get"] = [(0, f"ktb2@s\t{mark}\n")]
+            moved.append(mark)
+
+        world.does["zfs get"] = answer
+        report = run(ALL, world)
+        assert moved
+        assert world.said[-3:] == ["zfs destroy", "zfs get", "zfs destroy"]
+        assert any("its snapshot was ktb2@s in the end" in note for note in report.notes)
+
+    def test_where_nobody_knows_what_is_the_matter(self, world):
+        world.answers["zfs program snapshot ktb"] = [(1, "no")]
+        world.answers["zpool list"] = [(1, "out of memory")]
+        assert run(ALL, world).problems == ["no snapshot of ktb: no (exit status 1)"]
+
+    def test_all_of_them(self, world):
+        world.answers["zfs program snapshot"] = [(1, "no")] * 2
+        self.pools(world, "")
+        report = run(replace(ALL, **HOOKS), world)
+        assert (report.outcome, report.status) == ("failed", 73)
+        assert [each for each in world.said if each in HOOKS.values()] == ["freeze", "thaw", "tell"]
+        assert not [each for each in world.said if each.startswith(("mount", "client"))]
+
+    def test_one_that_does_not_answer_may_yet_make_its_snapshots(self, world):
+        """The next run looks for them."""
+        world.answers["zfs program snapshot ktb"] = [GivenUp(["zfs"], "did not end within 900 s")]
+        self.pools(world, "")
+        report = run(ALL, world)
+        assert report.outcome == "incomplete"
+        assert state.is_unfinished(state.Place("restomic", "default"))
+        assert world.said.count("zfs destroy") == 1
+
+
+class TestTheView:
+    def test_a_mount_that_fails_takes_down_what_was_made(self, world):
+        real = world.library.nmount
+
+        def nmount(vector, count, flags):
+            if len(world.library.given) == 3:
+                world.library.refusals["nmount"] = [errno.EPERM]
+            return real(vector, count, flags)
+
+        world.library.nmount = nmount
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert report.status == 71
+        assert "cannot build the view" in report.problems[0]
+        assert "client" not in world.said
+        assert len(world.library.table) == len(MOUNTED)
+        assert world.said[-1] == "zfs destroy"
+
+    def test_without_nullfs_it_is_told_what_to_load(self, world, monkeypatch):
+        def refuse(*_):
+            raise CommandFailed(["mount_nullfs"], "Operation not supported by device")
+
+        monkeypatch.setattr(view, "build", refuse)
+        world.answers["kldstat"] = [(1, "")]
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert (report.outcome, report.status) == ("failed", 71)
+        assert report.problems[0].endswith("; there is no nullfs in this kernel: kldload nullfs")
+
+    def test_what_the_client_needs_must_be_in_it(self, world):
+        """A repository that cannot be shown is no new one, and nothing is written beside it."""
+        world.enter("nas:/b", "/backup", "nfs", (60, 41), 0)
+        world.answers["realpath"] = [(1, "realpath: Operation timed out")]
+        job = replace(JOB, targets=("kta/a",), options=("-r", "/backup/restic"))
+        report = run(job, world)
+        assert report.status == 71
+        assert "timed out" in report.problems[0]
+        assert "client" not in world.said
+
+    def test_and_what_it_does_not_is_not(self, world):
+        world.enter("nas:/b", "/backup", "nfs", (60, 41), 0)
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert report.status == 0
+        assert report.plan.unseen == ("/b", "/backup", "/c")
+        assert not [each for each in world.said if "/backup" in each]
+
+
+class TestTheClient:
+    @pytest.mark.parametrize(("plain", "told"), [(False, True), (True, False)])
+    def test_statuses_are_explained_of_the_real_one_only(self, world, plain, told):
+        """Any other program may mean something else by 11 than that a repository is locked."""
+        world.client = Ended(11, 0.1)
+        report = run(replace(JOB, command=("restic", "backup"), plain=plain), world)
+        assert report.status == 11
+        assert ("is locked" in report.problems[0]) is told
+
+    def test_a_backup_without_some_files_is_incomplete_whatever_else_happens(self, world):
+        world.client = Ended(3, 0.1)
+        world.answers["zfs destroy"] = [(1, "dataset is busy")] * 9
+        report = run(replace(JOB, command=("restic", "backup")), world)
+        assert (report.outcome, report.status) == ("incomplete", 3)
+        assert len(report.problems) == 3
+
+    def test_a_path_that_is_not_in_the_view_is_told_with_what_helps(self, world):
+        world.enter("tank/x", "/mnt/x", "zfs", (60, 41))
+        said = b"Fatal: unable to open /mnt/x/file: no such file or directory"
+        world.client = Ended(10, 0.1, messages=said)
+        report = run(replace(JOB, command=("restic", "backup")), world)
+        assert "/mnt/x, which it names, is not in the view" in report.problems[0]
+        assert report.problems[0].endswith("if it needs that: --live /mnt/x")
+        assert "init" not in report.problems[0]
+
+    @pytest.mark.parametrize(
+        ("text", "point"),
+        [("open /m n/f", "/m n"), ("open /m", None), ("open /mnt/xy", None), ("", None),
+         ("open '/mnt/x'", "/mnt/x"), ("sftp:h:/srv/mnt/x", None)],
+    )  # fmt: skip
+    def test_which_of_the_unseen_a_text_names(self, text, point):
+        plan = Plan(None, (), (), (), (), (), unseen=("/m n", "/mnt/x"))
+        hint = routine.unseen_hint(plan, text)
+        assert (hint is None) if point is None else hint.startswith(f"{point}, which it names")
+
+    def test_any_program_is_told_of_what_is_not_in_the_view(self, world):
+        world.client = Ended(1, 0.1, output=b"no /b/x")
+        report = run(replace(JOB, command=("mine",), plain=True), world)
+        assert report.problems == [
+            "mine: exit status 1; /b, which it names, is not in the view, where only what the "
+            "client is known to need is live; if it needs that: --live /b"
+        ]
+
+
+class TestTheProof:
+    """When all has been taken down, the repository is asked; the client's word is not enough."""
+
+    def run(self, world, monkeypatch, job: Job, ended: Ended | None = None) -> list[str]:
+        asked: list[str] = []
+
+        def prove(task, evidence, report, signals):
+            asked.extend(evidence.points)
+            world.said.append("prove")
+
+        monkeypatch.setattr(proof, "prove", prove)
+        world.client = ended or Ended(0, 0.1)
+        run(job, world)
+        return asked
+
+    def test_of_every_captured_dataset_when_the_view_has_gone(self, world, monkeypatch):
+        job = replace(ALL, proof=True, after="tell")
+        assert self.run(world, monkeypatch, job) == ["/a", "/b", "/c"]
+        assert world.said[-3:] == ["zfs destroy", "prove", "tell"]
+
+    @pytest.mark.parametrize(
+        ("changes", "ended"),
+        [
+            ({"proof": False}, Ended(0, 0.1)), ({"plain": True}, Ended(0, 0.1)),
+            ({}, Ended(1, 0.1)), ({}, Ended(-9, 0.1)),
+        ],
+    )  # fmt: skip
+    def test_not_where_there_is_nothing_to_prove(self, world, monkeypatch, changes, ended):
+        job = replace(ALL, **{"proof": True, "command": ("restic", "backup"), **changes})
+        assert self.run(world, monkeypatch, job, ended) == []
+
+    def test_of_an_incomplete_backup_as_well(self, world, monkeypatch):
+        job = replace(ALL, proof=True, command=("restic", "backup"))
+        assert self.run(world, monkeypatch, job, Ended(3, 0.1)) == ["/a", "/b", "/c"]
+
+    def test_of_what_was_captured_in_the_end(self, world, monkeypatch):
+        world.library.refusals["nmount"] = [errno.EACCES]
+        assert self.run(world, monkeypatch, replace(ALL, proof=True)) == ["/b", "/c"]
+
+
+class TestTakingDown:
+    def test_a_mount_table_that_cannot_be_read(self, world):
+        """What may be mounted still is told, and the next run knows that there is something."""
+        world.does["client"] = lambda: world.library.refusals.update(getfsstat=[errno.EFAULT] * 3)
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert (report.outcome, report.status) == ("trouble", 71)
+        assert "the view may still be mounted: getfsstat" in report.problems[0]
+        assert report.problems[0].endswith("or: restomic --sweep -j default")
+        assert world.library.unmounted == []
+        assert state.is_unfinished(state.Place("restomic", "default"))
+        # As often as patience lasts.
+        assert world.library.refusals["getfsstat"] == []
+        assert len(view.PATIENCE) == 3
+
+    def test_a_mount_that_stays(self, world):
+        world.does["client"] = lambda: world.library.refusals.update(unmount=[errno.EBUSY] * 99)
+        world.answers["fstat"] = [(0, "")] * 9
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert report.status == 71
+        directory = f"{world.top}/restomic/default"
+        assert f"{directory}/view cannot be unmounted" in "".join(report.problems)
+        assert f"or: umount -f {directory}/view" in "".join(report.problems)
+
+    def test_a_snapshot_that_has_gone_elsewhere_is_looked_for_by_its_mark(self, world):
+        """Where that cannot be seen, the note that the run has begun stays for the next one."""
+        world.answers["zfs destroy"] = [(1, "cannot open 'kta/a': dataset does not exist")]
+        world.answers["zfs get"] = [(1, "cannot iterate filesystems")]
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert report.status == 71
+        assert report.problems[0].startswith("the snapshot kta/a@restomic-")
+        assert report.problems[0].endswith("or: restomic --sweep -j default")
+        assert state.is_unfinished(state.Place("restomic", "default"))
+        assert world.said[-2:] == ["zfs destroy", "zfs get"]
+
+    def test_one_that_is_busy_for_a_moment_only(self, world):
+        world.answers["zfs destroy"] = [(1, "dataset is busy")]
+        report = run(replace(JOB, targets=("kta/a",)), world)
+        assert report.problems == []
+        assert world.said[-2:] == ["zfs destroy", "zfs destroy"]
+
+    def test_the_directories_go(self, world, places):
+        run(ALL, world)
+        left = os.listdir(Path(state.RUN_ROOT, "restomic"))
+        assert left == ["default.lock"]
+
+
+def test_a_job_in_a_jail_without_the_call(fp):
+    """Without ctypes, a program is asked."""
+    fp.register("sysctl -n security.jail.jailed", stdout="1\n")
+    with pytest.raises(Refusal):
+        preflight.not_in_a_jail(Door())

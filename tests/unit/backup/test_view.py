@@ -1,0 +1,705 @@
+"""Making the view and taking it down: mounts that are not what they say, and what stays."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support import libc
+from support.libc import Library, mounted
+
+from kopiatomic.backup import view
+from kopiatomic.backup.names import Names
+from kopiatomic.backup.plan import Hold, Plan, ViewMount
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.machine import Mount
+
+NAMES = Names("run", "snapshot", "/nowhere")
+VIEW = NAMES.view
+
+FROZEN = ViewMount("frozen", "/hold/0", "/a", "tank/a", read_only=True)
+NET = ViewMount("live", "/net", "/net", remote=True)
+LOOK = "mount -v --libxo json"
+
+
+def plan_of(*mounts: ViewMount, names: Names = NAMES, **changes: object) -> Plan:
+    """Return a plan that consists of these mounts."""
+    return Plan(names, (), (), (), mounts, ())._replace(**changes)
+
+
+def table(*points: str) -> str:
+    """Return a mount table, of mount(8), with nullfs mounts on these points."""
+    found = [{"special": "/net", "node": point, "fstype": "nullfs"} for point in points]
+    return json.dumps({"mount": {"mounted": found}})
+
+
+class World:
+    """Mounts that are made by system call, in memory: what they show is what their source names.
+
+    As the kernel does, they follow the name that the source has at the moment.
+    """
+
+    def __init__(self, library: Library, empty: Path) -> None:
+        self.library = library
+        self.empty = str(empty)
+        self.shown: dict[str, str] = {}
+        self.last = ""
+        self.unmade = False  # whether a mount is reported and not made
+        library.does = self.mount
+
+    def mount(self, options: dict[str, str]) -> None:
+        if not self.unmade:
+            source = options.get("target") or self.empty
+            self.shown[self.last] = os.path.realpath(source)
+            number = len(self.library.given)
+            where = os.fsencode(self.last)
+            entry = mounted(os.fsencode(source), where, b"nullfs", (900 + number, 41))
+            self.library.table.append(entry)
+
+    @contextmanager
+    def standing_in(self, target: str) -> Iterator[tuple[str, Callable[[], int]]]:
+        self.last = target
+
+        def enter() -> int:
+            shown = self.shown.get(target)
+            # Some sources are made up: then it is the numbers alone that matter.
+            there = shown if shown and os.path.exists(shown) else self.empty
+            descriptor = os.open(there, os.O_RDONLY)
+            if shown:
+                self.library.shown[descriptor] = self.library.table[-1]
+            return descriptor
+
+        yield ".", enter
+
+    def make(self, mount: ViewMount) -> list[str]:
+        """Make one mount and return the command lines that were traced."""
+        traced: list[str] = []
+        view._make(Door(traced.append, self.library.kernel()), mount, NAMES)
+        return traced
+
+
+@pytest.fixture
+def world(library, tmp_path, monkeypatch) -> World:
+    """Every mount point is there."""
+    (tmp_path / "empty").mkdir()
+    made = World(library, tmp_path / "empty")
+    monkeypatch.setattr(view, "standing_in", made.standing_in)
+    return made
+
+
+class TestMakingAMount:
+    def test_no_program_is_started(self, world, library, fp):
+        assert world.make(FROZEN) == [f"+ mount_nullfs -o ro /hold/0 {VIEW}/a"]
+        assert library.given == [
+            ({"fstype": "nullfs", "fspath": ".", "target": "/hold/0", "ro": ""}, libc.IGNORE)
+        ]
+        assert not fp.calls
+
+    def test_it_keeps_the_flags_of_what_is_live(self, world, library):
+        live = ViewMount("live", "/x", "/x", options=("nosuid", "nosymfollow"))
+        told = f"+ mount_nullfs -o nosuid,nosymfollow /x {VIEW}/x"
+        assert world.make(live) == [told]
+        assert library.given[0][0] == {
+            "fstype": "nullfs", "fspath": ".", "target": "/x", "nosuid": "", "nosymfollow": ""
+        }  # fmt: skip
+
+    def test_devfs_too_so_that_mountd_hears_of_nothing(self, world, library, fp):
+        world.make(ViewMount("device", "devfs", "/dev", ruleset="4"))
+        world.make(ViewMount("device", "devfs", "/dev"))
+        devfs = {"fstype": "devfs", "fspath": ".", "from": "devfs"}
+        assert library.given == [({**devfs, "ruleset": "4"}, libc.IGNORE), (devfs, libc.IGNORE)]
+        assert not fp.calls
+
+    def test_where_it_is_refused_no_program_is_asked_to_follow_a_path(self, world, library, fp):
+        library.refusals["nmount"] = [errno.EPERM]
+        with pytest.raises(CommandFailed, match=r"^mount_nullfs .*: Operation not permitted"):
+            world.make(FROZEN)
+        assert not fp.calls
+
+    def test_one_that_is_reported_and_not_there(self, world):
+        world.unmade = True
+        with pytest.raises(CommandFailed, match="nothing is mounted"):
+            world.make(FROZEN)
+
+    def test_without_the_call(self, world, fp):
+        fp.register(["mount_nullfs", "-o", "ro", "/hold/0", f"{VIEW}/a"])
+        with pytest.raises(CommandFailed, match="nothing is mounted"):
+            view._make(Door(), FROZEN, NAMES)
+        assert len(fp.calls) == 1
+
+
+class TestAnotherMachine:
+    """A server that does not answer must not keep this process waiting, nor a look at it."""
+
+    @pytest.fixture(autouse=True)
+    def _no_look(self, monkeypatch):
+        monkeypatch.setattr(view, "standing_in", lambda path: pytest.fail("looked"))
+
+    def make(self, library, *points: bytes) -> None:
+        library.table = [mounted(b"/net", point, b"nullfs") for point in points]
+        view._make(Door(kernel=library.kernel()), NET, NAMES)
+
+    def test_is_left_to_a_program(self, library, fp):
+        fp.register(["realpath", f"{VIEW}/net"], stdout=f"{VIEW}/net\n")
+        fp.register(["mount_nullfs", "/net", f"{VIEW}/net"])
+        self.make(library, b"/", f"{VIEW}/net".encode())
+        assert not library.given
+        assert len(fp.calls) == 2
+
+    def test_and_the_mount_table_is_asked_whether_it_is_there(self, library, fp):
+        fp.register(["realpath", f"{VIEW}/net"], stdout=f"{VIEW}/net\n")
+        fp.register(["mount_nullfs", "/net", f"{VIEW}/net"])
+        with pytest.raises(CommandFailed, match="perhaps elsewhere"):
+            self.make(library, b"/", b"/etc")
+
+    def test_nor_does_it_follow_a_link_there(self, library, fp):
+        fp.register(["realpath", f"{VIEW}/net"], stdout="/root/.ssh\n")
+        with pytest.raises(CommandFailed, match="symbolic link"):
+            self.make(library)
+        assert len(fp.calls) == 1
+
+
+class TestTheWayIntoTheView:
+    """Whoever owns a directory above a mount point can put something else in its place."""
+
+    @pytest.fixture
+    def names(self, tmp_path) -> Names:
+        (tmp_path / "view/a/b").mkdir(parents=True)
+        (tmp_path / "elsewhere/b").mkdir(parents=True)
+        return Names("run", "snapshot", os.path.realpath(tmp_path))
+
+    def test_a_symbolic_link_is_not_followed(self, library, names, tmp_path):
+        (tmp_path / "view/a").rename(tmp_path / "view/old")
+        (tmp_path / "view/a").symlink_to(tmp_path / "elsewhere")
+        for point in ("/a", "/a/b"):
+            with pytest.raises(CommandFailed, match="symbolic link"):
+                view._make(Door(kernel=library.kernel()), FROZEN._replace(point=point), names)
+        assert not library.given
+
+    def test_what_leads_there_may_change_meanwhile(self, library, names, tmp_path):
+        """The directory that was looked at is the one that is mounted on."""
+        on = []
+
+        def swap(options):
+            (tmp_path / "view/a").rename(tmp_path / "view/old")
+            (tmp_path / "view/a").symlink_to(tmp_path / "elsewhere")
+            on.append((os.getcwd(), options["fspath"]))
+
+        library.does = swap
+        before = os.getcwd()
+        with pytest.raises(CommandFailed, match="nothing is mounted"):
+            view._make(Door(kernel=library.kernel()), FROZEN._replace(point="/a/b"), names)
+        assert on == [(f"{names.view}/old/b", ".")]
+        assert os.getcwd() == before
+
+    def test_a_file_can_be_a_mount_point_too(self, library, names, tmp_path):
+        (tmp_path / "view/conf").write_text("")
+        on = []
+
+        def over(options):
+            on.append((os.getcwd(), options["fspath"]))
+            (tmp_path / "view/conf").rename(tmp_path / "view/covered")
+            (tmp_path / "view/conf").write_text("mounted")
+
+        library.does = over
+        view._make(Door(kernel=library.kernel()), ViewMount("live", "/conf", "/conf"), names)
+        assert on == [(names.view, "conf")]
+
+
+class TestTheWayToTheSource:
+    """Of what lies live, a name leads where its owner wants it to: what was mounted is looked at.
+
+    Both stories were tried on FreeBSD: a directory above that is swapped, and one that a
+    program makes and removes files in all the time.
+    """
+
+    LIVE = (21, 41)
+
+    @pytest.fixture
+    def place(self, world, library, tmp_path) -> Path:
+        """A file system of somebody's, mounted on home/data."""
+        top = Path(os.path.realpath(tmp_path))
+        (top / "home/data").mkdir(parents=True)
+        (top / "away/data").mkdir(parents=True)
+        library.put(top / "home/data", mounted(b"p/d", b"/x", b"zfs", self.LIVE))
+        return top
+
+    def mount_of(self, place: Path, kind: str = "live") -> ViewMount:
+        point = f"{place}/home/data"
+        return ViewMount(kind, point, point, "p/d", fsid=self.LIVE)
+
+    def swap(self, place: Path) -> None:
+        (place / "home").rename(place / "home2")
+        (place / "home").symlink_to("away")
+
+    def test_as_it_should_be(self, world, place, library):
+        world.make(self.mount_of(place))
+        assert library.unmounted == []
+
+    @pytest.mark.parametrize("kind", ["live", "frozen"])
+    def test_led_elsewhere(self, world, place, library, kind):
+        """What was mounted then is taken away at once, by its number."""
+        self.swap(place)
+        with pytest.raises(CommandFailed, match="somebody led its path elsewhere meanwhile"):
+            world.make(self.mount_of(place, kind))
+        assert library.unmounted == [((901, 41), 0)]
+
+    def test_for_a_moment_only(self, world, place, library):
+        """When it is looked at, all is as it was before."""
+
+        def swap(options):
+            self.swap(place)
+            world.mount(options)
+            (place / "home").unlink()
+            (place / "home2").rename(place / "home")
+
+        library.does = swap
+        with pytest.raises(CommandFailed, match="led its path elsewhere"):
+            world.make(self.mount_of(place))
+        assert library.unmounted == [((901, 41), 0)]
+
+    def test_to_where_another_file_system_is(self, world, place, library):
+        """It has the same inode number, as each root of a ZFS has."""
+        library.put(place / "home/data", mounted(b"p/o", b"/x", b"zfs", (22, 41)))
+        with pytest.raises(CommandFailed, match="led its path elsewhere"):
+            world.make(self.mount_of(place))
+        assert library.unmounted == [((901, 41), 0)]
+
+    def test_a_busy_directory_above_is_no_attack(self, world, place, library):
+        def busy(options):
+            (place / "home/a").touch()
+            (place / "home/a").unlink()
+            world.mount(options)
+            (place / "home/b").touch()
+
+        library.does = busy
+        world.make(self.mount_of(place))
+        assert len(library.given) == 1
+        assert library.unmounted == []
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        (FROZEN, ["mount_nullfs", "-o", "ro", "/hold/0", f"{VIEW}/a"]),
+        (ViewMount("live", "/", "/"), ["mount_nullfs", "/", VIEW]),
+        (ViewMount("live", "/x", "/x", read_only=True, options=("nosuid", "noexec")),
+         ["mount_nullfs", "-o", "ro,nosuid,noexec", "/x", f"{VIEW}/x"]),
+        (ViewMount("device", "devfs", "/dev"), ["mount", "-t", "devfs", "devfs", f"{VIEW}/dev"]),
+        (ViewMount("device", "devfs", "/dev", ruleset="4"),
+         ["mount", "-t", "devfs", "-o", "ruleset=4", "devfs", f"{VIEW}/dev"]),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_mount(mount, words):
+    assert view.mount_command(mount, NAMES) == words
+
+
+class TestHolding:
+    """Snapshots are mounted at places of ours, where nothing of the live datasets is."""
+
+    @pytest.fixture
+    def plan(self, tmp_path) -> Plan:
+        names = Names("run", "s", str(tmp_path))
+        holds = tuple(
+            Hold(f"t/{name}", f"t/{name}@s", f"{names.holds}/{number}")
+            for number, name in enumerate("abc")
+        )
+        return Plan(names, (), (), holds, (), ())
+
+    def test_each_by_the_call_read_only_and_not_to_be_seen(self, plan, library, fp):
+        traced = []
+        assert view.hold_all(Door(traced.append, library.kernel()), plan) == {}
+        assert library.given == [
+            ({"fstype": "zfs", "fspath": hold.directory, "from": hold.snapshot, "ro": "",
+              "nosuid": ""}, libc.IGNORE)
+            for hold in plan.holds
+        ]  # fmt: skip
+        first = plan.holds[0]
+        assert traced[0] == f"+ mount -t zfs -o ro,nosuid t/a@s {first.directory}"
+        assert os.stat(plan.names.holds).st_mode & 0o777 == 0o700
+        assert os.stat(first.directory).st_mode & 0o777 == 0o700
+        assert not fp.calls
+
+    def test_by_a_program_where_there_is_no_call(self, plan, fp):
+        for hold in plan.holds:
+            fp.register(["mount", "-t", "zfs", "-o", "ro,nosuid", hold.snapshot, hold.directory])
+        assert view.hold_all(Door(), plan) == {}
+
+    @pytest.mark.parametrize(
+        ("number", "gone"), [(errno.ENOENT, True), (errno.EACCES, False), (errno.EIO, False)]
+    )
+    def test_one_that_cannot_be_costs_itself(self, plan, library, number, gone):
+        library.refusals["nmount"] = [number]
+        lost = view.hold_all(Door(kernel=library.kernel()), plan)
+        assert lost == {"t/a": view.Lost(os.strerror(number), gone)}
+        assert len(library.given) == 3
+
+    def test_one_that_somebody_has_looked_into(self, plan, library):
+        """ZFS has mounted it by itself, in .zfs/snapshot, and no snapshot is mounted twice."""
+        library.table = [
+            mounted(b"t/a", b"/t/a", b"zfs", (1, 1)),
+            mounted(b"t/a@s", b"/t/a/.zfs/snapshot/s", b"zfs", (1, 2)),
+            mounted(b"t/a@other", b"/t/a/.zfs/snapshot/other", b"zfs", (1, 3)),
+        ]
+        library.refusals["nmount"] = [errno.EBUSY]
+        assert view.hold_all(Door(kernel=library.kernel()), plan) == {}
+        assert library.unmounted == [((1, 2), 0)]
+        assert [given["from"] for given, _ in library.given] == ["t/a@s", "t/a@s", "t/b@s", "t/c@s"]
+
+    def test_one_that_stays_busy(self, plan, library):
+        library.table = [mounted(b"t/a@s", b"/t/a/.zfs/snapshot/s", b"zfs", (1, 2))]
+        library.busy = {(1, 2)}
+        library.refusals["nmount"] = [errno.EBUSY]
+        lost = view.hold_all(Door(kernel=library.kernel()), plan)
+        assert lost == {"t/a": view.Lost(os.strerror(errno.EBUSY), gone=False)}
+
+    def test_places_that_cannot_be_made(self, plan, library):
+        os.mkdir(plan.names.holds)
+        with pytest.raises(CommandFailed, match=r"^mkdir .*/hold: File exists"):
+            view.hold_all(Door(kernel=library.kernel()), plan)
+        assert not library.given
+
+
+class TestBuilding:
+    """What cannot be shown is passed over only where the client does without it."""
+
+    def build(self, monkeypatch, mount: ViewMount) -> list[str]:
+        def refuse(door, each, names):
+            raise CommandFailed(view.mount_command(each, names), "no memory")
+
+        monkeypatch.setattr(view, "_make", refuse)
+        said: list[str] = []
+        plan = plan_of(
+            mount, live=("/thawed", "/cache", "/our/tmp"), skipped=("/cache", "/our/tmp"),
+            temporary="/our/tmp",
+        )  # fmt: skip
+        view.build(Door(), plan, said.append)
+        return said
+
+    def test_the_client_does_without_a_cache_too(self, monkeypatch):
+        """It may be that it could not be made: the file system is full, or read-only."""
+        said = self.build(monkeypatch, ViewMount("live", "/cache", "/cache"))
+        assert said == ["/cache is not in the view: no memory"]
+
+    def test_a_live_mount_is_told(self, monkeypatch):
+        said = self.build(monkeypatch, ViewMount("live", "/x", "/x"))
+        assert said == ["/x is not in the view: no memory"]
+
+    @pytest.mark.parametrize(
+        "mount",
+        [
+            ViewMount("live", "/", "/"), ViewMount("live", "/x", "/x", needed=True),
+            ViewMount("live", "/thawed", "/thawed"), ViewMount("device", "devfs", "/dev"),
+            ViewMount("live", "/our/tmp", "/our/tmp"),
+            ViewMount("gap", "/gap/0", "/x"),
+        ],
+    )  # fmt: skip
+    def test_any_other_is_a_failure(self, monkeypatch, mount):
+        with pytest.raises(CommandFailed) as caught:
+            self.build(monkeypatch, mount)
+        assert not isinstance(caught.value, view.Misled)
+
+    def test_of_what_is_frozen_it_is_told_which(self, monkeypatch):
+        with pytest.raises(view.Misled) as caught:
+            self.build(monkeypatch, FROZEN)
+        assert (caught.value.dataset, caught.value.reason) == ("tank/a", "no memory")
+
+
+class TestPreparing:
+    def prepare(self, tmp_path, *directories: str, again: bool = False) -> ViewMount:
+        names = Names("run", "snapshot", f"{tmp_path}/job")
+        point = str(tmp_path / "live")
+        gap = ViewMount("gap", f"{names.gaps}/0", point, directories=directories)
+        plan = plan_of(gap, names=names, temporary=names.temporary)
+        for _ in range(1 + again):
+            view.prepare(plan, lambda path: os.makedirs(path, 0o700, exist_ok=True))
+        return gap
+
+    def test_what_stands_in_for_a_directory_looks_like_it(self, tmp_path):
+        live = tmp_path / "live"
+        (live / "in").mkdir(parents=True)
+        (live / "in/file").write_text("x")
+        os.chmod(live, 0o1777)
+        gap = self.prepare(tmp_path, "in", again=True)  # for a plan that is drawn anew
+        names = Names("", "", f"{tmp_path}/job")
+        assert os.stat(gap.source).st_mode & 0o7777 == 0o1777
+        assert os.listdir(gap.source) == ["in"]
+        assert os.listdir(f"{gap.source}/in") == []
+        assert os.stat(names.view).st_mode & 0o777 == 0o700
+        assert view.remove_directories(names) == []
+        assert (live / "in/file").exists()
+
+    def test_each_has_the_times_of_its_own_when_all_is_made(self, tmp_path):
+        live = tmp_path / "live"
+        (live / "a/b/c").mkdir(parents=True)
+        (live / "a/d").mkdir()
+        paths = ("", "a", "a/b", "a/b/c", "a/d")
+        for number, path in enumerate(paths):
+            os.utime(live / path, ns=(number * 10, number * 10 + 7))
+        gap = self.prepare(tmp_path, "a/b/c", "a/d")
+        found = [os.stat(f"{gap.source}/{path}") for path in paths]
+        assert [each.st_mtime_ns for each in found] == [7, 17, 27, 37, 47]
+
+
+class TestThePlacesOfTheClient:
+    def test_are_made_closed_to_others(self, tmp_path):
+        place = tmp_path / "cache/restic"
+        assert view.make_places(plan_of(skipped=(str(place), str(tmp_path)))) == []
+        assert os.stat(place).st_mode & 0o777 == 0o700
+
+    def test_what_is_there_stays_as_it_is(self, tmp_path):
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "link").symlink_to("nowhere")
+        os.chmod(tmp_path, 0o755)
+        skipped = tuple(str(tmp_path / name) for name in ("file", "link", ""))
+        assert view.make_places(plan_of(skipped=skipped)) == []
+        assert (tmp_path / "file").read_text() == "x"
+        assert not os.path.lexists(tmp_path / "nowhere")
+        assert os.stat(tmp_path).st_mode & 0o777 == 0o755
+
+    def test_one_that_cannot_be_made_is_told(self, tmp_path):
+        (tmp_path / "file").write_text("x")
+        (note,) = view.make_places(plan_of(skipped=(f"{tmp_path}/file/cache",)))
+        assert note == f"{tmp_path}/file/cache cannot be made: Not a directory"
+
+
+def below(*points: str) -> list[Mount]:
+    """Return what the mount table has there."""
+    return [Mount("/", point, "nullfs", fsid=(n, 41)) for n, point in enumerate(points, 100)]
+
+
+class TestTakingDown:
+    """Mounts go in reverse, by the numbers of the mount table alone, and by force in the end."""
+
+    BELOW = (VIEW, f"{VIEW}/a", f"{VIEW}/dev")
+
+    @pytest.fixture(autouse=True)
+    def _no_patience(self, monkeypatch):
+        monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(view, "GRACE", 0.0)
+
+    @pytest.fixture
+    def here(self, library) -> list[Mount]:
+        """The view as it is mounted, among other mounts."""
+        made = below(*self.BELOW)
+        library.table = [
+            mounted(b"/dev/vtbd0", b"/", b"ufs", (1, 1)),
+            mounted(b"x", b"/nowhere2/view", b"nullfs", (2, 2)),
+            *(mounted(b"/", os.fsencode(m.point), b"nullfs", m.fsid) for m in made),
+        ]
+        return made
+
+    @pytest.fixture
+    def door(self, library) -> Door:
+        return Door(kernel=library.kernel())
+
+    def test_the_latest_first_and_nothing_else(self, door, library, here, fp):
+        done = view.take_down(door, "/nowhere")
+        assert library.unmounted == [((102, 41), 0), ((101, 41), 0), ((100, 41), 0)]
+        assert (done.left, done.stopped, done.reason, done.unknown) == ([], [], "", "")
+        assert len(library.table) == 2
+        assert not fp.calls
+
+    def test_nothing_is_mounted(self, door, library):
+        library.table = [mounted(b"x", b"/nowhere2/view", b"nullfs", (2, 2))]
+        assert view.take_down(door, "/nowhere").left == []
+        assert library.unmounted == []
+
+    def test_what_was_read_already_is_not_read_again(self, door, library, here, monkeypatch):
+        monkeypatch.setattr(library, "getfsstat", lambda *_: pytest.fail("read again"))
+        assert view.take_down(door, "/nowhere", here).left == []
+
+    def test_by_programs_where_there_are_no_calls(self, fp):
+        fp.register(LOOK, stdout=table("/", "/nowhere2/view", *self.BELOW))
+        for point in reversed(self.BELOW):
+            fp.register(["umount", point])
+        assert view.take_down(Door(), "/nowhere").left == []
+        assert [call[-1] for call in fp.calls][1:] == [*reversed(self.BELOW)]
+
+    def test_what_has_gone_meanwhile_is_no_reason_for_force(self, door, library, here, fp):
+        """Somebody has unmounted it by hand: then its path leads to what is below it."""
+        library.table.pop()
+        done = view.take_down(door, "/nowhere", here)
+        assert (done.left, done.stopped) == ([], [])
+        assert not [flags for _, flags in library.unmounted if flags]
+        assert not fp.calls
+
+    def test_what_keeps_it_busy_is_ended_and_named(self, door, library, here, fp):
+        fp.pass_command([sys.executable, fp.any()])
+        code = "import time; print(flush=True); time.sleep(60)"
+        user = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        user.stdout.readline()
+        library.busy = {(101, 41)}
+        fp.register(
+            ["fstat", "-n"],
+            stdout="USER     CMD          PID   FD DEV        INUM       MODE SZ|DV R/W\n"
+            f"root     my cat     {user.pid:>5}   wd 0x65  2 40755       2  r\n"
+            f"root     python     {os.getpid():>5} text 0x65  3 100755       2  r\n"
+            f"root     init           1 root 0x65  2 40755       2  r\n"
+            f"root     kernel         0 root 0x65  2 40755       2  r\n",
+            # It lets go.
+            callback=lambda _: library.busy.clear(),
+        )
+        done = view.take_down(door, "/nowhere", here)
+        assert (done.stopped, done.left) == ([f"my cat ({user.pid})"], [])
+        assert user.wait() == -signal.SIGTERM
+        user.stdout.close()
+
+    def test_what_stays_busy_goes_by_force(self, door, library, here, fp):
+        library.busy = {(100, 41)}
+        fp.register(["fstat", "-n"], occurrences=2)
+        assert view.take_down(door, "/nowhere", here).left == []
+        assert library.unmounted[-1] == ((100, 41), libc.FORCE)
+
+    def test_what_not_even_force_removes_is_told_with_the_reason(self, fp):
+        for _ in range(4):
+            fp.register(["umount", fp.any()], returncode=1, stderr="umount: Device busy")
+            fp.register(LOOK, stdout=table(VIEW))
+        done = view.take_down(Door(), "/nowhere", below(VIEW))
+        assert [each.point for each in done.left] == [VIEW]
+        assert "Device busy" in done.reason
+        assert view.unmount_by_hand(done.left[0]) == f"umount -f {VIEW}"
+
+    def test_where_the_mount_table_cannot_be_read_nothing_is_unmounted(self, door, library, here):
+        library.refusals["getfsstat"] = [errno.EFAULT] * len(view.PATIENCE)
+        done = view.take_down(door, "/nowhere")
+        assert "getfsstat: Bad address" in done.unknown
+        assert library.unmounted == []
+        assert library.refusals["getfsstat"] == []
+
+
+class TestTheUsersOfMounts:
+    """Root kills them: so it matters whose files they have open, and not what they are called."""
+
+    OURS = Mount("/a", "/v/a", "nullfs", fsid=(0x2904FFE7, 0x29))
+    HEAD = "USER     CMD          PID   FD DEV        INUM       MODE SZ|DV R/W"
+
+    def users(self, fp, *lines: str, mounts=(OURS,)) -> dict[int, str]:
+        fp.register(["fstat", "-n"], stdout="\n".join((self.HEAD, *lines)) + "\n")
+        return view._users(Door(), mounts)
+
+    def test_by_the_device_as_it_was_seen_on_freebsd(self, fp):
+        assert self.users(
+            fp,
+            "root     tail        1676   wd 0x2904ffe3     34      40755     29  r",
+            "root     tail        1676    3 0x2904ffe7      2     100644      2  r",
+            "root     sleep       1666    0 0x2904ffe3    135     100644      0  r",
+            "root     sh          1700 text 0x2904ffe7      9     100555  17388  r",
+        ) == {1676: "tail", 1700: "sh"}
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            # As much as can be belongs to the name: what comes last is fstat's own.
+            "ben x 1666 wd 0x2904ffe7 2 40755 2 r   1999   wd 0x29000000  34  40755  29  r",
+            "ben x 1 3 0x2904ffe7 2 4 2 r   1999    3* internet stream tcp fffff80003a2b000",
+            "ben x 1666 3 0x2904ffe7 2 4 2 r   1999    4* pipe fffff800 <-> fffff801   0 rw",
+            "ben x 1666 3 0x2904ffe7 2 4   1999    0* pseudo-terminal master   pts/0 rw",
+            "ben      cat         1999    3 -         -          bad    -",
+            "ben      cat         1999    3 0x2904ffe70    2     100644      2  r",
+            "1666",
+            "",
+        ],
+    )
+    def test_no_name_makes_another_process_one_of_them(self, fp, line):
+        assert self.users(fp, line) == {}
+
+    def test_and_none_hides_its_own(self, fp):
+        name = "x 1666 3 0x2904fff0"
+        line = f"ben      {name}  1999    3 0x2904ffe7      2     100644      2  r"
+        assert self.users(fp, line) == {1999: name}
+
+    def test_a_name_with_newlines(self, fp):
+        lines = ("ben      x", "u c 1666  1999   wd 0x2904ffe7      2      40755      2  r")
+        assert set(self.users(fp, *lines)) == {1999}
+
+    def test_of_a_snapshot_the_device_is_all_of_its_number(self, fp):
+        held = Mount("t/a@s", "/hold/0", "zfs", fsid=(-0x21, -0x2))
+        assert view.device_of(held) == 0xFFFFFFFEFFFFFFDF
+        assert self.users(
+            fp,
+            "root     find        1999   wd 0xfffffffeffffffdf     34      40755     29  r",
+            "root     find        2000   wd 0xffffffdf     34      40755     29  r",
+            mounts=(held,),
+        ) == {1999: "find"}
+
+    def test_of_a_nullfs_it_is_the_first_half(self):
+        assert view.device_of(self.OURS) == 0x2904FFE7
+        assert view.device_of(Mount("", "", "nullfs", fsid=(-1, 5))) == 0xFFFFFFFF
+
+    def test_of_mounts_without_numbers_nobody_is_known(self, fp):
+        """fstat(1) would tell them by path only, and that leads to whatever is there now."""
+        assert view._users(Door(), [Mount("/a", "/v/a", "nullfs")]) == {}
+        assert not fp.calls
+
+    def test_fstat_fails(self, fp):
+        fp.register(["fstat", "-n"], returncode=1, stderr="fstat: no memory")
+        assert view._users(Door(), [self.OURS]) == {}
+
+
+class TestRemovingDirectories:
+    """Nothing goes but what is empty, and plain files of our own TMPDIR."""
+
+    @pytest.fixture
+    def names(self, tmp_path) -> Names:
+        made = Names("run", "snapshot", f"{tmp_path}/job")
+        for path in (made.directory, made.view, made.temporary, made.gaps, made.holds):
+            os.mkdir(path)
+        return made
+
+    def test_empty_ones_go(self, names):
+        os.makedirs(f"{names.gaps}/0/a/b")
+        os.mkdir(f"{names.holds}/0")
+        assert view.remove_directories(names) == []
+        assert not os.path.lexists(names.directory)
+
+    @pytest.mark.parametrize(
+        "where", ["view/file", "gap/0/a/file", "file", "hold/0/file", "hold/file"]
+    )
+    def test_a_file_stays_and_where_it_is_is_told(self, names, where):
+        path = os.path.join(names.directory, where)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write("precious")
+        assert view.remove_directories(names) == [names.directory]
+        with open(path) as file:
+            assert file.read() == "precious"
+
+    def test_of_a_temporary_directory_plain_files_go_and_the_rest_stays(self, names, tmp_path):
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious/file").write_text("x")
+        open(f"{names.temporary}/left", "w").close()
+        os.makedirs(f"{names.temporary}/inside")
+        open(f"{names.temporary}/inside/file", "w").close()
+        os.symlink(tmp_path / "precious", f"{names.temporary}/link")
+        assert view.remove_directories(names) == [names.directory]
+        assert sorted(os.listdir(names.temporary)) == ["inside", "link"]
+        assert os.listdir(f"{names.temporary}/inside") == ["file"]
+        assert (tmp_path / "precious/file").exists()
+
+    @pytest.mark.parametrize("where", ["gap/0", "gap", "tmp", "hold", "hold/0", "gap/1/in"])
+    def test_a_symbolic_link_leads_nowhere(self, names, tmp_path, where):
+        """What is empty elsewhere stays, and so do plain files there."""
+        for path in ("precious/0", "precious/in/deep"):
+            (tmp_path / path).mkdir(parents=True)
+        (tmp_path / "precious/file").write_text("x")
+        link = os.path.join(names.directory, where)
+        if os.path.isdir(link):
+            os.rmdir(link)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        os.symlink(tmp_path / "precious", link)
+        assert view.remove_directories(names) == [names.directory]
+        assert os.path.islink(link)
+        assert sorted(os.listdir(tmp_path / "precious")) == ["0", "file", "in"]
+        assert os.listdir(tmp_path / "precious/in") == ["deep"]
+
+    def test_there_are_none(self, tmp_path):
+        assert view.remove_directories(Names("run", "snapshot", f"{tmp_path}/no")) == []

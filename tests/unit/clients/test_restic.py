@@ -1,0 +1,434 @@
+"""What restic is told, and how its answers are read."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+from support.datasets import installer, plan_for, simple
+
+from kopiatomic.clients.base import (
+    CHECK,
+    FORGET,
+    MAINTENANCE,
+    PRUNE,
+    ByHand,
+    Figures,
+    Request,
+    Source,
+    Wishes,
+)
+from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.restic import Restic, check_forget, choose_parent, host_of
+from kopiatomic.errors import Refusal
+from kopiatomic.job import Job
+from kopiatomic.system.command import Door
+from unit.clients.answers import Answers
+
+MOMENT = 1795410241.9  # 2026-11-23 05:04:01 UTC
+HOST = os.uname().nodename
+JOB = Job("restomic")
+
+
+def job(command="restic-x backup", options="", **more):
+    return Job("restomic", command=tuple(command.split()), options=tuple(options.split()), **more)
+
+
+def asked(plan, parent=None):
+    """Return how a plan's backup is asked for."""
+    return Request(plan.paths, plan.live, MOMENT, parent)
+
+
+class TestBackupCommand:
+    @pytest.fixture
+    def _in_new_york(self, monkeypatch):
+        monkeypatch.setenv("TZ", "EST5")
+        time.tzset()
+        yield
+        monkeypatch.undo()
+        time.tzset()
+
+    @pytest.mark.usefixtures("_in_new_york")
+    def test_in_full(self):
+        job = Job("restomic", command=("restic-x", "backup"), options=("--exclude", "/home/ben/x"))
+        plan = plan_for(simple(), everything=True)
+        assert Restic().backup_command(job, asked(plan, "abc")) == [
+            "restic-x", "backup", "--time", "2026-11-23 00:04:01", "--parent", "abc",
+            "--exclude", "/home/ben/x", "/data", "/home",
+        ]  # fmt: skip
+
+    def test_what_is_not_frozen_stays_out(self):
+        command = Restic().backup_command(JOB, asked(plan_for(installer(), everything=True)))
+        assert command[command.index("--exclude") + 1] == "/dev/*"
+
+    def test_a_place_is_excluded_by_its_name_and_nothing_else_is(self):
+        words = Restic().arguments(JOB, Request((), ("/a*[b]?\\c/",), MOMENT))
+        assert words[2:] == ["--exclude", r"/a\*\[b\]\?\\c/*"]
+
+    def test_before_the_moment_is_known(self):
+        assert Restic().arguments(JOB, Request(())) == ["--time", "TIME-OF-SNAPSHOT"]
+
+    def test_the_users_own_time_wins(self):
+        own = Job("restomic", options=("--time=2020-01-01 00:00:00",))
+        command = Restic().backup_command(own, asked(plan_for(simple(), "tank")))
+        assert "--time" not in command
+
+    def test_speaks_to_the_user_and_to_us(self):
+        assert not Restic().speaks_to_us_alone(["restic", "backup", "--json"])
+
+
+class TestVariables:
+    def env(self, **environment):
+        return Restic().environment(Job("restomic", environment=environment), {})
+
+    def test_the_feature_is_added_to_the_users(self):
+        assert self.env()["RESTIC_FEATURES"] == "device-id-for-hardlinks=true"
+        environment = self.env(RESTIC_FEATURES="s3-restore=true")
+        assert environment["RESTIC_FEATURES"] == "s3-restore=true,device-id-for-hardlinks=true"
+
+    def test_the_users_word_on_that_feature_stays(self):
+        own = {"RESTIC_FEATURES": "device-id-for-hardlinks=false"}
+        assert self.env(**own)["RESTIC_FEATURES"] == own["RESTIC_FEATURES"]
+
+
+class TestRepository:
+    @pytest.mark.parametrize(
+        ("command", "options", "environment", "path"),
+        [
+            ("", "", {"RESTIC_REPOSITORY": "/backup"}, "/backup"),
+            ("", "", {"RESTIC_REPOSITORY": "local:/backup"}, "/backup"),
+            ("", "", {"RESTIC_REPOSITORY": "sftp:host:/backup"}, None),
+            ("", "-r /b", {"RESTIC_REPOSITORY": "/a"}, "/b"),
+            ("restic --repo=/b backup", "", {}, "/b"),
+            ("restic-wrapper backup", "", {"RESTIC_REPOSITORY": "/a"}, None),
+            ("", "", {}, None),
+        ],
+    )
+    def test_where_it_is(self, command, options, environment, path):
+        assert Restic().repository(job(command, options), environment) == path
+
+    def test_directories_of_its_own(self):
+        variables = {"RESTIC_CACHE_DIR": "/no/c", "KOPIA_CACHE_DIRECTORY": "/k", "HOME": "/h"}
+        assert Restic().scratch(JOB, variables, "") == (["/no/c"], [])
+        assert Restic().scratch(JOB, {"HOME": "/h"}, "") == (["/h/.cache/restic"], [])
+        assert Restic().scratch(job(options="--no-cache"), variables, "") == ([], [])
+
+
+SAID = b"""using parent snapshot 1290b76e
+
+Files:           1 new,     2 changed,  7781 unmodified
+Dirs:            0 new,    19 changed,   952 unmodified
+Added to the repository: 370.349 KiB (61.627 KiB stored)
+
+processed 7784 files, 265.116 MiB in 0:03
+snapshot f1b4b257 saved
+"""
+
+
+class TestFigures:
+    def test_lines(self):
+        figures = Restic().figures(SAID, b"")
+        assert figures == Figures(7784, 3, 19, 277994275, 379237, ("f1b4b257",))
+
+    def test_json(self):
+        line = (
+            b'{"message_type":"summary","files_new":1,"files_changed":2,"files_unmodified":3,'
+            b'"dirs_new":0,"dirs_changed":4,"data_added":5,"total_files_processed":6,'
+            b'"total_bytes_processed":7,"snapshot_id":"abc"}\n'
+        )
+        said = b'{"message_type":"status"}\n' + line
+        assert Restic().figures(said, b"") == Figures(6, 3, 4, 7, 5, ("abc",))
+
+    @pytest.mark.parametrize("text", [b"", b"{" * 10000, b"\n{" * 10000, b"\xff\xfe{}", b"{}\n[]"])
+    def test_nonsense_gives_no_figures(self, text):
+        assert Restic().figures(text, b"") == Figures()
+
+
+LOCKED = """repo already locked, waiting up to 0s for the lock
+unable to create lock in backend: repository is already locked by PID 26 on bob.test by root (UID 0, GID 0)
+lock was created at 2026-11-23 22:22:34 (812.085163ms ago)
+storage ID bf2ff28c
+the `unlock` command can be used to remove stale locks
+"""  # noqa: E501
+OWNER = "locked by PID 26 on bob.test by root (UID 0, GID 0) for "
+
+
+class TestLocks:
+    def test_the_owner_and_the_command_are_told(self):
+        by_hand = ByHand("restic-x -r /r")
+        said = Restic().hint(11, LOCKED, by_hand)
+        assert f"{OWNER}812ms; if that restic still runs" in said
+        assert "if it is dead: restic-x -r /r unlock, on bob.test at once" in said
+
+    def test_in_json_too(self):
+        text = json.dumps({"message_type": "exit_error", "code": 11, "message": LOCKED})
+        assert OWNER in Restic().hint(11, text)
+
+    def test_a_lock_for_itself(self):
+        assert OWNER in Restic().hint(11, LOCKED.replace("locked by", "locked exclusively by"))
+
+    @pytest.mark.parametrize(
+        ("age", "told", "dead"),
+        [
+            ("3.2s", "3s", False), ("29m59.9s", "29m59s", False), ("30m0s", "30m0s", True),
+            ("26h3m4.5s", "26h3m4s", True), ("1h0m0s", "1h0m0s", True), ("45ms", "45ms", False),
+        ],
+    )  # fmt: skip
+    def test_its_age_decides_whether_it_is_dead(self, age, told, dead):
+        said = Restic().hint(11, LOCKED.replace("812.085163ms", age))
+        assert f"{OWNER}{told}; " in said
+        assert ("that restic is dead" in said, "at once" in said) == (dead, not dead)
+        assert "restic unlock" in said
+
+    def test_the_env_file_is_named(self):
+        by_hand = ByHand("restic", "/root/my env")
+        said = Restic().hint(11, LOCKED, by_hand)
+        assert "dead: restic unlock (with the variables of '/root/my env'), on bob.test" in said
+
+    def test_restic_has_not_told_the_owner(self):
+        said = Restic().hint(11, "")
+        assert said.startswith("the repository is locked; if that restic still runs")
+        assert "restic unlock, on its machine at once" in said
+
+    def test_one_that_cannot_be_read(self):
+        said = Restic().hint(1, "Fatal: invalid lock file: x", ByHand("restic-x"))
+        assert said.endswith("on any machine: restic-x unlock --remove-all")
+
+    def test_a_file_of_that_name_is_none(self):
+        said = Restic().hint(3, "error: open /home/ben/invalid lock file: permission denied")
+        assert said.startswith("some files could not be read")
+
+
+class TestStatuses:
+    def test_a_view_that_cannot_be_written(self):
+        assert "--live" in Restic().hint(1, "open /x: read-only file system")
+
+    @pytest.mark.parametrize(
+        ("status", "told"),
+        [
+            (3, "the backup is incomplete"),
+            (10, "if it is to be made: restic-x init"),
+            (12, "password is wrong"),
+        ],
+    )
+    def test_of_a_backup(self, status, told):
+        assert told in str(Restic().hint(status, "", ByHand("restic-x")))
+
+    def test_one_that_no_longer_knows_the_feature(self):
+        said = 'Fatal: unknown feature flag "device-id-for-hardlinks"'
+        assert "use --plain" in str(Restic().hint(1, said))
+
+    def test_which_mean_incomplete(self):
+        assert [each for each in range(256) if Restic().is_incomplete(each)] == [3]
+
+    @pytest.mark.parametrize(
+        ("status", "told"), [(1, "None"), (3, "None"), (12, "password is wrong"), (10, "init")]
+    )
+    def test_outside_of_a_backup(self, status, told):
+        text = "open /x: read-only file system"
+        assert told in str(Restic().hint_between(job(), status, text))
+
+    def test_a_lock_is_told_with_the_jobs_own_command(self):
+        assert "restic-x unlock" in str(Restic().hint_between(job(), 11, LOCKED))
+
+
+class TestParent:
+    SNAPSHOTS = (
+        {"id": "1", "time": "2026-01-01", "hostname": "h", "paths": ["/home"]},
+        {"id": "2", "time": "2026-01-02", "hostname": "h", "paths": ["/home"]},
+        {"id": "3", "time": "2026-01-03", "hostname": "h", "paths": ["/etc"]},
+        {"id": "4", "time": "2026-01-04", "hostname": "other", "paths": ["/home", "/data"]},
+    )
+
+    def test_the_newest_that_shares_most(self):
+        assert choose_parent(self.SNAPSHOTS, ["/data", "/home"], "h") == "2"
+
+    def test_restic_finds_one_that_holds_all_by_itself(self):
+        assert choose_parent(self.SNAPSHOTS, ["/home"], "h") is None
+
+    def test_none_shares_anything(self):
+        assert choose_parent(self.SNAPSHOTS, ["/srv"], "h") is None
+
+    def test_one_above_or_below_counts(self):
+        assert choose_parent(self.SNAPSHOTS, ["/home/ben", "/srv"], "h") == "2"
+
+    def test_the_repository_may_be_named_after_the_subcommand(self, fp):
+        asked = ["restic", "-r", "/r", "--no-cache", "--no-lock", "snapshots", "--json"]
+        fp.register(asked, stdout=json.dumps(self.SNAPSHOTS))
+        job = Job(
+            "restomic", command=("restic", "backup", "-r", "/r", "--tag", "t"),
+            options=("--host", "h", "--no-cache"),
+        )  # fmt: skip
+        assert Restic().parent(Door(), job, ["/data", "/home"], ["/home"], {}) == "2"
+
+    def test_the_host_may_be_given_by_a_variable(self, fp):
+        """As restic takes it for the backup's."""
+        fp.register(["restic", fp.any()], stdout=json.dumps(self.SNAPSHOTS))
+        environment = {"RESTIC_HOST": "h"}
+        assert Restic().parent(Door(), JOB, ["/data", "/home"], ["/home"], environment) == "2"
+
+    @pytest.mark.parametrize(
+        "job",
+        [
+            Job("restomic", plain=True),
+            Job("restomic", options=("--force",)),
+            Job("restomic", command=("wrapper",)),
+        ],
+    )
+    def test_nothing_is_asked(self, fp, job):
+        assert Restic().parent(Door(), job, ["/a"], None, {}) is None
+        assert not fp.calls
+
+    def test_nothing_is_asked_while_the_paths_stay_the_same(self, fp):
+        assert Restic().parent(Door(), JOB, ["/a"], ["/b", "/a"], {}) is None
+        assert not fp.calls
+
+    def test_asks_through_the_wrapper_with_the_repositorys_options(self, fp):
+        fp.register(
+            "restic-x -r /repo --no-lock snapshots --json",
+            stdout=f'[{{"id":"9","time":"t","hostname":"{HOST}","paths":["/home"]}}]',
+        )
+        options = ("--exclude", "x", "-r", "/repo")
+        job = Job("restomic", command=("restic-x", "backup"), options=options)
+        assert Restic().parent(Door(), job, ["/home", "/data"], ["/home"], {}) == "9"
+
+    @pytest.mark.parametrize(
+        "answer", [{"returncode": 1}, {"stdout": "garbage"}, {"stdout": "[1]"}, {"stdout": "[{}]"}]
+    )
+    def test_a_repository_that_does_not_answer_is_the_backups_to_report(self, fp, answer):
+        fp.register(["restic", fp.any()], **answer)
+        assert Restic().parent(Door(), JOB, ["/a"], None, {}) is None
+        assert fp.calls
+
+
+def commands(wishes, environment=None, **words):
+    return [" ".join(each.argv) for each in Restic().steps(job(**words), wishes, environment or {})]
+
+
+class TestSteps:
+    def test_the_check_comes_before_forget(self):
+        assert commands(Wishes(verify=5.0, forget=("--keep-daily", "7"), prune=True)) == [
+            "restic-x check --read-data-subset=5%",
+            f"restic-x forget --host {HOST} --keep-daily 7 --prune",
+        ]
+
+    def test_each_only_when_asked_for(self):
+        assert commands(Wishes(verify=0)) == ["restic-x check"]
+        assert commands(Wishes(prune=True)) == ["restic-x prune"]
+        assert commands(Wishes(verify=2.5)) == ["restic-x check --read-data-subset=2.5%"]
+
+    def test_their_kinds_and_titles(self):
+        keep = ("--keep-last", "1")
+        found = [
+            step[:2]
+            for wishes in (Wishes(0, forget=keep), Wishes(5, forget=keep, prune=True),
+                           Wishes(prune=True))
+            for step in Restic().steps(JOB, wishes, {})
+        ]  # fmt: skip
+        assert found == [
+            (CHECK, "check"), (FORGET, "forget"), (CHECK, "check with 5 % of the data"),
+            (FORGET, "forget and prune"), (PRUNE, "prune"),
+        ]  # fmt: skip
+
+    def test_the_host_is_the_backups(self):
+        wishes = Wishes(forget=("--keep-last=1",))
+        assert commands(wishes, {"RESTIC_HOST": "e"}) == ["restic-x forget --host e --keep-last=1"]
+        assert commands(wishes, {"RESTIC_HOST": "e"}, options="--host o") == [
+            "restic-x forget --host o --keep-last=1"
+        ]
+        own = Wishes(forget=("--keep-last=1", "--host", "all"))
+        assert commands(own) == ["restic-x forget --keep-last=1 --host all"]
+
+    def test_restics_short_h_of_forget_is_not_the_host(self):
+        assert commands(Wishes(forget=("-H", "24"))) == [f"restic-x forget --host {HOST} -H 24"]
+
+    @pytest.mark.parametrize(
+        ("wishes", "says"),
+        [
+            (Wishes(), "say what is to be done: --verify, --forget or --prune"),
+            (Wishes(maintenance=True), "--maintenance is kopia's"),
+            (Wishes(verify=5.0, maintenance=True), "--maintenance is kopia's"),
+        ],
+    )
+    def test_what_cannot_be(self, wishes, says):
+        with pytest.raises(Refusal, match=says):
+            commands(wishes, command="")
+
+    def test_what_could_not_be_removed(self):
+        said = "unable to remove snapshot/802eb from the repository"
+        assert "leave --forget and --prune to one that may" in Restic().step_problem(FORGET, said)
+        assert Restic().step_problem(FORGET, "2 snapshots have been removed") is None
+        assert Restic().step_problem(CHECK, said) is None
+
+    @pytest.mark.parametrize(
+        ("kind", "status", "told"),
+        [
+            (CHECK, 1, "prune nothing"), (CHECK, 12, "password is wrong"), (CHECK, 5, "None"),
+            (PRUNE, 1, "None"), (FORGET, 3, "None"), (MAINTENANCE, 1, "None"),
+        ],
+    )  # fmt: skip
+    def test_a_failed_check_may_mean_damage(self, kind, status, told):
+        assert told in str(Restic().step_hint(job(), kind, status, ""))
+
+
+class TestForget:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "", "--tag x", "--host h", "--prune", "--group-by host", "--tag --keep-last",
+            "--host --keep-daily --prune",
+        ],
+    )  # fmt: skip
+    def test_needs_keep_flags(self, words):
+        with pytest.raises(Refusal, match="without a --keep flag every backup could go"):
+            check_forget(words.split())
+
+    @pytest.mark.parametrize("words", ["--keep-last 3 abcd1234", "latest --keep-last=3", "-l3 x"])
+    def test_takes_no_names_of_snapshots(self, words):
+        with pytest.raises(Refusal, match="belongs to no option"):
+            check_forget(words.split())
+
+    def test_takes_nothing_that_removes_all(self):
+        with pytest.raises(Refusal, match="no backup at all"):
+            check_forget(["--keep-last", "1", "--unsafe-allow-remove-all"])
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "--keep-daily 7", "--keep-within=1y", "-d 7 -w 5", "-d7", "-H 24 --tag a --path /x",
+            "--keep-last -1 --group-by host --max-unused 5%", "--keep-tag t -c -n",
+        ],
+    )  # fmt: skip
+    def test_takes_policies(self, words):
+        check_forget(words.split())
+
+
+class TestSources:
+    ASKED = ("snapshots", "--json", "--latest", "1", "--host")
+
+    def test_the_newest_of_the_jobs_host(self):
+        listed = [
+            {"id": "ab", "paths": ["/a", "/b"], "time": "1970-01-01T00:00:01.5Z"},
+            {"id": "cd", "paths": ["/c"], "time": "nonsense"},
+        ]
+        client = Answers({(*self.ASKED, "web"): json.dumps(listed).encode()})
+        assert Restic().sources(client, JOB, {"RESTIC_HOST": "web"}) == [
+            Source("ab", "/a, /b", 1.5, paths=("/a", "/b")), Source("cd", "/c", 0.0, paths=("/c",)),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("answer", [b"", b"{}", b'[{"id": "1"}]', b"[1]"])
+    def test_a_list_that_is_none(self, answer):
+        client = Answers({(*self.ASKED, HOST): answer})
+        with pytest.raises(ClientFailed, match="not understood"):
+            Restic().sources(client, JOB, {})
+
+    def test_whose_backups_they_are(self):
+        assert host_of(job(options="--host o"), {"RESTIC_HOST": "e"}) == "o"
+        assert host_of(job(options="-H o"), {"RESTIC_HOST": "e"}) == "o"
+        assert host_of(job(), {"RESTIC_HOST": "e"}) == "e"
+        assert host_of(job(), {}) == HOST
+
+
+# What a listing begins with.

@@ -1,0 +1,46 @@
+"""What --status and --check print, and how they end."""
+
+import json
+import os
+
+import pytest
+
+from kopiatomic import cli
+from kopiatomic.errors import EX_NOPERM
+from kopiatomic.monitoring import check, status
+from kopiatomic.monitoring.check import Observations
+from unit.monitoring.runs import NOW
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 71), (["--periodic"], 3)])
+def test_a_status_that_could_not_see_all(capfd, monkeypatch, options, code):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    overview = status.Overview("restomic", None, "box", NOW, (), trouble="no zfs")
+    monkeypatch.setattr(status, "observe", lambda *_: overview)
+    assert cli.main("restomic", ["--status", *options]) == code
+    out, err = capfd.readouterr()
+    assert "has made no backup" in out
+    assert "restomic: no zfs" in (out if options else err)
+
+
+@pytest.mark.parametrize("option", ["--status", "--check"])
+def test_root_only(capsys, monkeypatch, option):
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    assert cli.main("restomic", [option]) == EX_NOPERM
+    assert "must be run by root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("found", "options", "status_"),
+    [([], [], 0), (["x"], [], 1), (["x"], ["--periodic"], 3), ([], ["--periodic"], 0)],
+)
+def test_exit_status(capfd, monkeypatch, found, options, status_):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(check, "observe", lambda *_: Observations())
+    findings = [check.Finding("stale", None, each, "do it") for each in found]
+    monkeypatch.setattr(check, "findings", lambda *_: findings)
+    assert cli.main("kopiatomic", ["--check", *options]) == status_
+    assert capfd.readouterr().out == ("x\n    do it\n" if found else "")
+    assert cli.main("kopiatomic", ["--check", "--json", *options]) == status_
+    told = [{"kind": "stale", "job": None, "text": f"{each}; do it"} for each in found]
+    assert json.loads(capfd.readouterr().out) == {"findings": told}

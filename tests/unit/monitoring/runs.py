@@ -1,0 +1,35 @@
+"""Runs as histories have them, and what is asked of the machine beside these."""
+
+import json
+import time
+
+from kopiatomic.monitoring import history
+from kopiatomic.monitoring.history import PastRun
+from kopiatomic.state import Place
+
+PLACE = Place("restomic", "default")
+MOUNT = ["mount", "-v", "--libxo", "json"]
+MARKED = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
+NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
+HOUR, DAY = 3600.0, 86400.0
+
+
+def ago(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(NOW - seconds))
+
+
+def entry(seconds: float, outcome: str = "success", /, **changes):
+    return {
+        "outcome": outcome, "began": ago(seconds + 2), "moment": ago(seconds), "seconds": 62,
+        "captured": [{"dataset": f"t/{n}", "mountpoint": f"/{n}"} for n in "ab"],
+        "client": {"added": 4096, "new_or_changed": 7}, **changes,
+    }  # fmt: skip
+
+
+def run(seconds: float, outcome: str = "success", /, **changes) -> PastRun:
+    return history.run_of(entry(seconds, outcome, **changes))
+
+
+def mount_table(*points: str) -> str:
+    mounted = [{"special": "/", "node": point, "fstype": "nullfs"} for point in points]
+    return json.dumps({"mount": {"mounted": mounted}})

@@ -1,0 +1,258 @@
+"""What endangers the backups, and that nothing else is told."""
+
+import json
+import stat
+
+import pytest
+from support.datasets import dataset, simple, unmounted, zfs
+
+from kopiatomic import state
+from kopiatomic.errors import Refusal
+from kopiatomic.monitoring import check
+from kopiatomic.monitoring.check import MAX_AGE, Expected, Observations
+from kopiatomic.monitoring.exposure import WatchedPath
+from kopiatomic.monitoring.history import JobHistory, PastRun
+from kopiatomic.monitoring.leftovers import Leftover
+from kopiatomic.state import Place
+from kopiatomic.system.command import Door
+from kopiatomic.system.machine import Mount
+from unit.monitoring.runs import DAY, HOUR, MARKED, NOW, PLACE
+
+OTHER = Place("kopiatomic", "offsite")
+
+
+def run(age: float, outcome: str = "success", **changes) -> PastRun:
+    return PastRun(outcome, began=NOW - age, moment=NOW - age, **changes)
+
+
+def find(*jobs: JobHistory, **changes) -> list[check.Finding]:
+    return check.findings(Observations(jobs, **changes), NOW)
+
+
+def past(*runs: PastRun, place: Place = PLACE, **changes) -> JobHistory:
+    return JobHistory(place, runs, **changes)
+
+
+def kinds(found) -> list[str]:
+    return [each.kind for each in found]
+
+
+class TestStale:
+    def test_a_fresh_job_is_silent(self):
+        assert find(past(run(47 * HOUR))) == []
+
+    def test_an_old_one_is_told_with_its_age_and_limit(self):
+        (found,) = find(past(run(76 * HOUR)))
+        assert (found.kind, found.job) == ("stale", "restomic/default")
+        assert "3 d 4 h ago; at most 48 h are allowed" in found.text
+        assert "periodic.conf(5)" in found.remedy
+        assert f"rm {PLACE.history}" in found.remedy
+
+    def test_the_limit_can_be_set(self):
+        assert find(past(run(76 * HOUR)), max_age=80.0) == []
+        assert kinds(find(past(run(3 * HOUR)), max_age=2.5)) == ["stale"]
+
+    @pytest.mark.parametrize("outcome", ["failed", "incomplete", "interrupted"])
+    def test_any_other_outcome_is_no_backup(self, outcome):
+        (found,) = find(past(run(60 * HOUR), run(HOUR, outcome, problems=("no\nspace",))))
+        assert found.kind == "stale"
+        assert ": no\\x0aspace" in found.text
+        assert "restomic --status -j default" in found.remedy
+
+    def test_trouble_after_a_backup_makes_it_no_worse(self):
+        assert find(past(run(60 * HOUR), run(HOUR, "trouble", problems=("busy",)))) == []
+
+    def test_a_failure_after_a_fresh_backup_is_left_to_the_daily_mail(self):
+        assert find(past(run(20 * HOUR), run(HOUR, "failed"))) == []
+
+    def test_never_succeeded(self):
+        (found,) = find(past(run(HOUR, "failed", problems=("why",))))
+        assert (found.kind, found.job) == ("never", "restomic/default")
+        assert "FAILED: why" in found.text
+
+    def test_a_run_under_way_is_told(self):
+        (found,) = find(past(run(60 * HOUR), running=True, since=NOW - 50 * HOUR))
+        assert "it is running now, since" in found.text
+        assert "(50 h 0 min)" in found.text
+
+    def test_an_expected_job_that_is_not_known(self):
+        found = find(past(run(HOUR)), expected=(Expected(PLACE), Expected(OTHER)))
+        assert [(each.kind, each.job) for each in found] == [("never", "kopiatomic/offsite")]
+        assert "never run" in found[0].text
+
+    def test_one_that_is_not_expected_may_be_old(self):
+        old = past(run(99 * DAY), place=OTHER)
+        assert find(past(run(HOUR)), old, expected=(Expected(PLACE),)) == []
+        assert kinds(find(past(run(HOUR)), old)) == ["stale"]
+
+    def test_each_expected_job_has_its_own_limit(self):
+        old = [past(run(60 * HOUR)), past(run(60 * HOUR), place=OTHER)]
+        (found,) = find(*old, expected=(Expected(PLACE, 24.0), Expected(OTHER, 192.0)))
+        assert found.job == "restomic/default"
+        assert "at most 24 h are allowed" in found.text
+
+    def test_no_job_at_all(self):
+        (found,) = find()
+        assert (found.kind, found.job) == ("never", None)
+
+
+class TestClock:
+    def test_a_backup_from_the_future_is_not_fresh(self):
+        found = find(past(run(60 * HOUR), run(-400 * DAY)))
+        assert kinds(found) == ["clock", "stale"]
+
+    def test_if_there_is_no_other_its_date_is_not_trusted(self):
+        found = find(past(run(-DAY)))
+        assert kinds(found) == ["clock", "never"]
+        assert "date can be trusted" in found[1].text
+
+    def test_one_that_a_good_backup_came_after_is_no_matter(self):
+        assert find(past(run(-400 * DAY), run(HOUR))) == []
+
+    def test_the_order_of_the_history_counts(self):
+        """A wrong date of an older run must not make up for the newest one's age."""
+        assert kinds(find(past(run(HOUR), run(60 * HOUR)))) == ["stale"]
+
+    def test_a_little_ahead_is_usual(self):
+        assert find(past(run(-60))) == []
+
+    def test_a_success_without_a_date(self):
+        assert kinds(find(past(PastRun("success")))) == ["never"]
+
+
+class TestUncovered:
+    def see(self, *runs: PastRun, machine=None, **changes):
+        datasets, table = machine or simple()
+        return find(past(*runs), datasets=tuple(datasets), table=tuple(table), **changes)
+
+    def test_all_captured(self):
+        names = ("zroot/home", "zroot/home/ben", "tank")
+        assert self.see(run(HOUR, captured=names)) == []
+
+    def test_one_that_nobody_captured(self):
+        (found,) = self.see(run(HOUR, captured=("zroot/home", "tank")))
+        assert found.kind == "uncovered"
+        assert found.text.endswith("last successful backup: zroot/home/ben")
+        assert found.text.startswith("1 dataset is ")
+        assert "zfs set org.kopiatomic:backup=off DATASET" in found.remedy
+
+    def test_excluded_on_purpose(self):
+        done = run(HOUR, captured=("zroot/home", "tank"), excluded=("zroot/home/ben",))
+        assert self.see(done) == []
+
+    def test_the_newest_good_run_counts(self):
+        whole = run(20 * HOUR, captured=("zroot/home", "zroot/home/ben", "tank"))
+        less = run(HOUR, captured=("zroot/home", "tank"))
+        assert self.see(less, whole) == []
+        assert kinds(self.see(whole, less)) == ["uncovered"]
+        assert self.see(whole, run(HOUR, "incomplete")) == []
+
+    def test_off_jailed_and_unmounted_ones_are_not_named(self):
+        datasets = [
+            dataset("t/off", backup="off"), dataset("t/jail", jailed=True), unmounted("t/no"),
+            dataset("t/hidden"), dataset("t/live"),
+        ]  # fmt: skip
+        table = [
+            zfs("t/off", "/off"), zfs("t/jail", "/jail"), zfs("t/hidden", "/top/hidden"),
+            Mount("x", "/top", "ufs"), zfs("t/live@snap", "/live/.zfs/snapshot/snap"),
+            Mount("/t/no", "/var/run/restomic/default/view", "nullfs"),
+        ]  # fmt: skip
+        assert self.see(run(HOUR, captured=("x",)), machine=(datasets, table)) == []
+        table.append(zfs("t/live", "/live"))
+        (found,) = self.see(run(HOUR, captured=("x",)), machine=(datasets, table))
+        assert found.text.endswith(": t/live")
+
+    def test_ten_are_named_and_the_rest_counted(self):
+        names = [f"t/d{number:02}" for number in range(13)]
+        machine = ([*map(dataset, names)], [zfs(name, f"/{name}") for name in names])
+        (found,) = self.see(run(HOUR), machine=machine)
+        assert found.text.startswith("13 datasets are")
+        assert found.text.endswith("t/d09 and 3 more")
+
+    def test_without_any_good_backup_only_that_is_told(self):
+        assert kinds(self.see(run(HOUR, "failed"))) == ["never"]
+
+    def test_a_job_that_is_not_expected_covers_until_it_is_retired(self):
+        datasets, table = simple()
+        rest = past(run(HOUR, captured=("zroot/home", "tank")))
+        for age, told in ((31 * DAY, []), (99 * DAY, ["uncovered"])):
+            monthly = past(run(age, captured=("zroot/home/ben",)), place=OTHER)
+            found = find(
+                rest, monthly, expected=(Expected(PLACE),),
+                datasets=tuple(datasets), table=tuple(table),
+            )  # fmt: skip
+            assert kinds(found) == told
+
+
+def test_leftovers_name_the_sweep():
+    left = (Leftover(OTHER, "snapshot", "t@x"), Leftover(OTHER, "note", "/n"))
+    (found,) = find(past(run(HOUR)), leftovers=left)
+    assert (found.kind, found.job) == ("leftover", "kopiatomic/offsite")
+    assert found.text.endswith("killed run: snapshot t@x")
+    assert "kopiatomic --sweep -j offsite" in found.remedy
+
+
+def test_what_cannot_be_seen_is_told_first():
+    found = find(past(run(99 * HOUR)), unseen=("no zfs",))
+    assert kinds(found) == ["unseen", "stale"]
+
+
+def test_what_others_can_reach_is_told_of_the_job_that_relies_on_it():
+    open_to_all = WatchedPath("env file", "/e", 0, stat.S_IFREG | 0o644, "restomic/default")
+    (found,) = find(past(run(HOUR)), watched=(open_to_all,))
+    assert (found.kind, found.job) == ("exposed", "restomic/default")
+    assert "/e" in found.text
+    assert "chmod 600 /e" in found.remedy
+    closed = WatchedPath("env file", "/e", 0, stat.S_IFREG | 0o600, "restomic/default")
+    assert find(past(run(HOUR)), watched=(closed,)) == []
+
+
+class TestLook:
+    def test_what_it_asks(self, places, fp):
+        table = {"mount": {"mounted": [{"special": "t", "node": "/t", "fstype": "zfs"}]}}
+        fp.register(["mount", fp.any()], stdout=json.dumps(table), occurrences=2)
+        fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t-\n")
+        fp.register(MARKED, stdout="")
+        state.remember(PLACE, {"outcome": "success", "moment": "2026-11-23T00:00:00+0000"})
+        observed = check.observe(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
+        assert observed.unseen == ()
+        assert observed.expected == (Expected(PLACE),)
+        told = check.findings(observed, NOW)
+        assert [each.text for each in told if each.kind != "exposed"] == [
+            "1 dataset is in no job's last successful backup: t"
+        ]
+
+    def test_without_zfs_the_rest_is_judged(self, places, fp):
+        fp.register(["mount", fp.any()], returncode=1, stderr="out of luck")
+        observed = check.observe(Door(), [], MAX_AGE)
+        assert "out of luck" in observed.unseen[0]
+        assert kinds(check.findings(observed, NOW))[:2] == ["unseen", "never"]
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "inf", ""])
+    def test_bad_ages(self, text):
+        with pytest.raises(Refusal, match="number of hours"):
+            check.hours(text)
+
+    @pytest.mark.parametrize("text", ["default", "restic/default", "restomic", "restomic/", "/x"])
+    def test_bad_jobs(self, text):
+        with pytest.raises(Refusal):
+            check.expected(text)
+
+    def test_a_job(self):
+        assert check.expected("kopiatomic/offsite") == OTHER
+
+    @pytest.mark.parametrize(
+        ("words", "ages", "all_others"),
+        [
+            ("", [], 48), ("M36", [], 36), ("E", [48], 48), ("M36 E E", [36, 36], 36),
+            ("M36 E M200 E M30", [36, 200], 30), ("E M36", [36], 36),
+        ],
+    )  # fmt: skip
+    def test_an_age_holds_for_the_jobs_after_it(self, words, ages, all_others):
+        options = [
+            ("--max-age", word[1:]) if word[0] == "M" else ("--expect", "kopiatomic/offsite")
+            for word in words.split()
+        ]
+        assert check.wishes(options) == ([Expected(OTHER, age) for age in ages], all_others)

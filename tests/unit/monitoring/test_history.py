@@ -1,0 +1,123 @@
+"""What is read out of histories, however damaged."""
+
+import json
+import os
+import time
+
+import pytest
+from support.datasets import plan_for, simple
+
+from kopiatomic import state
+from kopiatomic.backup.report import Report, as_dict
+from kopiatomic.monitoring import history, status
+from kopiatomic.state import Place
+from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, entry, run
+
+pytestmark = pytest.mark.usefixtures("utc")
+
+
+class TestReading:
+    def test_what_a_run_writes_is_read_back(self):
+        done = Report("restomic", "default", "r", NOW - 60)
+        done.ended = NOW
+        done.captured_at = {"t": NOW - 50}
+        done.fail("out of luck", 1)
+        read = history.run_of(json.loads(json.dumps(as_dict(done))))
+        assert (read.began, read.moment, read.seconds) == (NOW - 60, NOW - 50, 60)
+        assert (read.outcome, read.problems) == ("failed", ("out of luck",))
+
+    def test_every_member(self):
+        read = run(
+            HOUR, problems=["p"], env_file="/e", command=["/w", "backup"],
+            left_out=[
+                {"name": "t/x", "kind": "excluded", "reason": "in other words"},
+                {"name": "t/y", "kind": "not mounted", "reason": "excluded by its state"},
+            ],
+        )  # fmt: skip
+        assert read.captured == ("t/a", "t/b")
+        assert read.excluded == ("t/x",)
+        assert (read.added, read.new_or_changed, read.seconds) == (4096, 7, 62)
+        assert (read.client, read.env_file) == ("/w", "/e")
+
+    def test_what_a_plan_leaves_out_by_x_is_read_back(self):
+        done = Report("restomic", "default", "r", NOW)
+        done.plan = plan_for(simple(), "zroot/home", recursive=True, exclude=("*/ben",))
+        read = history.run_of(json.loads(json.dumps(as_dict(done))))
+        assert read.excluded == ("zroot/home/ben",)
+
+    def test_an_older_history_tells_what_was_excluded_in_words(self):
+        left_out = [
+            {"name": "t/x", "reason": "excluded by t/*"},
+            {"name": "t/y", "reason": "not mounted"},
+        ]
+        assert run(HOUR, left_out=left_out).excluded == ("t/x",)
+
+    def test_without_c_the_client_is_the_program(self):
+        read = run(HOUR, command=[], client={"command": ["restic", "backup"]})
+        assert read.client == "restic"
+
+    def test_an_entry_without_an_outcome_is_no_success(self):
+        assert history.run_of({}).outcome == "failed"
+        assert history.run_of({"outcome": "trouble"}).succeeded
+        assert history.run_of({"outcome": ["success"]}).outcome == "failed"
+
+
+class TestJobs:
+    def test_are_found_by_their_files(self, places):
+        state.remember(PLACE, entry(HOUR))
+        state.remember(Place("kopiatomic", "off.site"), entry(HOUR))
+        state.begin(Place("restomic", "killed"), "restomic:killed:1")
+        for name in ("restomic.-x.history", "other.default.history", "restomic.default.upkeep",
+                     "restomic.history", "restomic.a b.history"):  # fmt: skip
+            (places / "db" / name).write_text("{}")
+        labels = [past.place.label for past in history.read_histories()]
+        assert labels == ["kopiatomic/off.site", "restomic/default", "restomic/killed"]
+
+    def test_none(self, places):
+        assert history.read_histories() == []
+
+    def test_a_first_run_under_way_is_one(self, places):
+        with state.lock(PLACE):
+            (past,) = history.read_histories()
+        assert past.running
+        assert time.time() - past.since < 60
+        assert history.read_histories() == []
+
+    def test_a_lock_file_of_a_process_that_died_is_no_run(self, places):
+        state.private_directory(PLACE.root)
+        with open(PLACE.lock, "w") as file:
+            file.write("1 1\n")
+        assert history.read_histories() == []
+
+    def test_an_unreadable_history_is_told(self, places):
+        state.private_directory(state.STATE_DIRECTORY)
+        os.mkdir(PLACE.history)
+        (past,) = history.read_histories()
+        assert "cannot be read" in past.runs[0].problems[0]
+
+
+class TestNights:
+    def test_the_oldest_first_and_the_last_run_of_a_date_counts(self):
+        runs = [
+            run(9 * DAY), run(6 * DAY), run(4 * DAY, "incomplete"), run(3 * DAY, "interrupted"),
+            run(2 * DAY, "failed"), run(2 * DAY - HOUR), run(DAY), run(DAY - HOUR, "failed"),
+            run(5 * HOUR),
+        ]  # fmt: skip
+        marks = "".join(status.MARKS[night] for night in history.nights(runs, NOW))
+        assert marks == "+.~x+x+"
+
+    def test_a_date_in_the_future_is_no_night(self):
+        assert history.nights([run(-3 * DAY)], NOW) == ["none"] * 7
+
+
+class TestLastFailure:
+    def test_of_late(self):
+        failed = run(2 * DAY, "failed")
+        assert history.last_failure([failed, run(HOUR)], NOW) == failed
+
+    def test_long_mended(self):
+        assert history.last_failure([run(9 * DAY, "failed"), run(HOUR)], NOW) is None
+
+    def test_long_ago_and_nothing_since(self):
+        failed = run(99 * DAY, "failed")
+        assert history.last_failure([run(100 * DAY), failed], NOW) == failed

@@ -1,0 +1,149 @@
+"""What is told of the jobs, whatever their histories hold."""
+
+import json
+
+import pytest
+
+from kopiatomic import state
+from kopiatomic.monitoring import history, status
+from kopiatomic.monitoring.history import JobHistory
+from kopiatomic.monitoring.leftovers import Leftover
+from kopiatomic.monitoring.status import Overview
+from kopiatomic.state import Place
+from kopiatomic.system.command import Door
+from unit.monitoring.runs import (
+    DAY,
+    HOUR,
+    MARKED,
+    MOUNT,
+    NOW,
+    PLACE,
+    entry,
+    mount_table,
+    run,
+)  # fmt: skip
+
+DOOR = Door()
+
+
+pytestmark = pytest.mark.usefixtures("utc")
+
+
+def overview(*jobs: JobHistory, **changes) -> Overview:
+    return Overview("restomic", None, "box", NOW, jobs, **changes)
+
+
+class TestWhateverAHistoryHolds:
+    @pytest.mark.parametrize(
+        "value", [None, True, -1, 10**400, "x", [], {}, [1], [None], [{}], {"a": 1}, float("inf")]
+    )
+    def test_any_value_anywhere(self, value):
+        names = [*entry(0), "problems", "left_out", "env_file", "command", "hooks"]
+        for name in names:
+            for odd in (entry(HOUR, **{name: value}), {name: value}):
+                past = JobHistory(PLACE, (history.run_of(odd),))
+                status.as_text(overview(past))
+                json.dumps(status.as_dict(overview(past)))
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "yesterday", "2026-13-01", "9999-12-31T23:59:59-1200", "0001-01-01T00:00:00+1400"],
+    )
+    def test_any_moment(self, text):
+        past = JobHistory(PLACE, (run(HOUR, began=text, moment=text),))
+        status.as_text(overview(past))
+        json.dumps(status.as_dict(overview(past)))
+
+
+class TestText:
+    def test_a_good_job(self):
+        text = status.as_text(overview(JobHistory(PLACE, (run(DAY), run(7 * HOUR)))))
+        assert text.splitlines() == [
+            "restomic on box, 2026-11-23 08:00:00 UTC",
+            "",
+            "job      last successful backup  age  datasets  added       took  nights",
+            "default  2026-11-23 01:00        7 h         2  4 KiB  1 min 2 s  .....++",
+            "",
+            status.LEGEND,
+        ]
+
+    def test_kopia_counts_files(self):
+        past = JobHistory(PLACE, (run(HOUR, client={"new_or_changed": 12}),))
+        assert " 12 files " in status.as_text(overview(past))
+
+    def test_a_failure_does_not_hide_the_good_backup_before_it(self):
+        failed = run(7 * HOUR, "failed", problems=["no space\nleft"])
+        text = status.as_text(overview(JobHistory(PLACE, (run(31 * HOUR), failed))))
+        assert "default  2026-11-22 01:00        1 d 7 h" in text
+        assert ".....+x" in text
+        assert "Last failures:\n  default, 2026-11-23 01:00: no space\\x0aleft\n" in text
+
+    def test_never(self):
+        incomplete = run(HOUR, "incomplete", problems=["p"])
+        text = status.as_text(overview(JobHistory(PLACE, (incomplete,))))
+        assert "default  never " in text
+        assert "......~" in text
+        assert "  default, 2026-11-23 07:00, incomplete: p" in text
+
+    def test_a_running_job_says_since_when(self):
+        text = status.as_text(overview(JobHistory(PLACE, (), True, NOW - 2 * HOUR)))
+        assert "Running now:\n  default, since 2026-11-23 06:00 (2 h 0 min)\n" in text
+
+    def test_leftovers_with_the_command_that_removes_them(self):
+        left = tuple(Leftover(PLACE, "snapshot", f"t/{n}@x") for n in "ab")
+        left += (Leftover(PLACE, "mount", "/var/run/restomic/default/view"),)
+        left += (Leftover(PLACE, "note", "/note"),)
+        text = status.as_text(overview(JobHistory(PLACE, (run(HOUR),)), leftovers=left))
+        assert text.endswith(
+            "Left behind by killed runs:\n"
+            "  2 snapshots, such as t/a@x\n"
+            "  mount /var/run/restomic/default/view\n"
+            "    to remove it: restomic --sweep -j default\n"
+        )
+
+    def test_no_history_says_how_to_begin(self):
+        assert "    restomic -n -a\n" in status.as_text(overview())
+
+    def test_a_job_that_is_not_there(self):
+        text = status.as_text(Overview("restomic", "x", "box", NOW, ()))
+        assert "Job x has not run" in text
+
+    def test_is_ascii_within_80_columns(self):
+        runs = (run(51 * HOUR, seconds=8000, client={"added": 999 << 20}), run(HOUR, "failed"))
+        places = [Place("restomic", name) for name in ("default", "home", "offsite")]
+        text = status.as_text(overview(*(JobHistory(place, runs) for place in places)))
+        assert text.isascii()
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def test_json():
+    data = status.as_dict(overview(JobHistory(PLACE, (run(7 * HOUR),)), trouble="t"))
+    (job,) = json.loads(json.dumps(data))["jobs"]
+    assert job["newest_success"]["age_seconds"] == 7 * 3600
+    assert job["newest_success"]["added"] == 4096
+    assert job["nights"] == ["none"] * 6 + ["success"]
+    assert job["newest_failure"] is None
+    assert data["trouble"] == "t"
+
+
+class TestLook:
+    def test_one_program_or_one_job_of_it(self, places, fp):
+        for program, job in (("restomic", "a"), ("restomic", "b"), ("kopiatomic", "a")):
+            state.remember(Place(program, job), entry(HOUR))
+        marked = "t@a\trestomic:a:1\nt@b\trestomic:b:1\nt@k\tkopiatomic:a:1\n"
+        for _ in range(4):
+            fp.register(MOUNT, stdout=mount_table("/"))
+            fp.register(MARKED, stdout=marked)
+        everything = status.observe(DOOR, "restomic", None, NOW)
+        assert [past.place.job for past in everything.jobs] == ["a", "b"]
+        assert [each.name for each in everything.leftovers] == ["t@a", "t@b"]
+        one = status.observe(DOOR, "restomic", "b", NOW)
+        assert [past.place.job for past in one.jobs] == ["b"]
+        assert [each.name for each in one.leftovers] == ["t@b"]
+
+    def test_without_zfs_the_history_is_told_all_the_same(self, places, fp):
+        state.remember(PLACE, entry(HOUR))
+        fp.register(MOUNT, returncode=1, stderr="no")
+        seen = status.observe(DOOR, "restomic", None, NOW)
+        assert len(seen.jobs) == 1
+        assert seen.trouble.startswith("cannot find out what killed runs have left behind: mount")

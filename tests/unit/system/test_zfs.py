@@ -1,0 +1,257 @@
+"""What is asked of zfs(8), and how its answers are read."""
+
+import pytest
+from pytest_subprocess import FakeProcess
+
+from kopiatomic.system import zfs
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, fits
+from kopiatomic.system.machine import Dataset
+
+DOOR = Door()
+LIST = (
+    "zfs list -Hp -t filesystem,volume "
+    "-o name,type,mounted,canmount,jailed,keystatus,org.kopiatomic:backup"
+)
+
+# Answers to any channel program: the wildcard stands for the words that follow.
+PROGRAM = ("zfs", "program", FakeProcess.any())
+
+
+def issued(fp):
+    return [list(call) for call in fp.calls]
+
+
+class TestList:
+    def test_reads_every_column(self, fp):
+        fp.register(
+            LIST,
+            stdout="zroot\tfilesystem\tno\ton\toff\t-\t-\n"
+            "zroot/a b\tfilesystem\tyes\tnoauto\ton\tunavailable\toff\n"
+            "zroot/vol\tvolume\t-\t-\t-\t-\t-\n",
+        )
+        assert zfs.list_datasets(DOOR) == [
+            Dataset("zroot", "filesystem", False, "on", False, "-", "-"),
+            Dataset("zroot/a b", "filesystem", True, "noauto", True, "unavailable", "off"),
+            Dataset("zroot/vol", "volume", False, "-", False, "-", "-"),
+        ]
+
+    @pytest.mark.parametrize(
+        "answer",
+        ["garbage\n", "a\tb\tc\n", "t\tfilesystem\tyes\ton\toff\t-\t-\n" * 2, "\x00\xff\t\n"],
+    )
+    def test_refuses_what_is_no_list(self, fp, answer):
+        fp.register(LIST, stdout=answer)
+        with pytest.raises(CommandFailed, match="not understood"):
+            zfs.list_datasets(DOOR)
+
+    def test_tells_why_it_failed(self, fp):
+        fp.register(LIST, returncode=1, stderr="internal error: out of memory\n")
+        with pytest.raises(CommandFailed, match=r"out of memory \(exit status 1\)$"):
+            zfs.list_datasets(DOOR)
+
+
+class TestSnapshot:
+    NAMES = ("t/a@s", "t/b c@s")
+
+    def test_one_channel_program_for_all_of_a_pool(self, fp):
+        fp.register(PROGRAM, stdout='{"return":{}}\n')
+        assert zfs.snapshot(DOOR, self.NAMES, "R") == {}
+        assert issued(fp) == [
+            ["zfs", "program", "-j", "-t", "100000000", "-m", "104857600", "t", "-"]
+        ]
+
+    def test_it_is_given_the_text_and_no_name_as_an_argument(self):
+        """However many names there are: a command line has an end, standard input has none."""
+        given = []
+
+        class Told(Door):
+            def run(self, argv, *, text=None, **_):
+                given.append((argv, text))
+                return Result(tuple(argv), 0, '{"return":[]}', "")
+
+        names = [f"tank/{'x' * 190}/{number}@restomic-1" for number in range(3000)]
+        assert zfs.snapshot(Told(), names, "R") == {}
+        ((argv, text),) = given
+        assert text == zfs.snapshot_program(names, "R")
+        assert fits(argv)
+        assert not fits(names)
+
+    def test_those_that_cannot_be_made_are_told_with_their_numbers(self, fp):
+        fp.register(PROGRAM, stdout='{"return":{"t/b c@s":28}}')
+        assert zfs.snapshot(DOOR, self.NAMES, "R") == {"t/b c@s": 28}
+
+    def test_failure_names_the_reason(self, fp):
+        fp.register(
+            PROGRAM, returncode=1, stderr="Channel program execution failed: pool is read-only\n"
+        )
+        with pytest.raises(CommandFailed) as caught:
+            zfs.snapshot(DOOR, self.NAMES, "R")
+        assert caught.value.reason == (
+            "Channel program execution failed: pool is read-only (exit status 1)"
+        )
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "", "[]", '{"return":2}', "null", '{"x":1}', '{"return":{"t/other@s":2}}',
+            '{"return":{"t/a@s":"2"}}', '{"return":"abc"}', '{"return":[[1]]}', "\0{",
+            '{"return":' + "[" * 99999,
+            '{"return":null}', '{"return":[[["t/a@s"],2]]}',
+        ],
+    )  # fmt: skip
+    def test_a_channel_program_with_an_odd_answer_is_a_failure(self, fp, answer):
+        fp.register(PROGRAM, stdout=answer)
+        with pytest.raises(CommandFailed, match="printed something that is not its result"):
+            zfs.snapshot(DOOR, self.NAMES, "R")
+
+    def test_the_programs_text_checks_all_before_it_makes_any(self):
+        text = zfs.snapshot_program(["t/a@s", 't/"\\\n@s', "t/é%d@s"], "R")
+        assert '"t/a@s"' in text
+        assert r'"t/\034\092\010@s"' in text
+        assert r'"t/\195\169\037d@s"' in text
+        assert '"org.kopiatomic:run", "R"' in text
+        assert text.index("zfs.check.snapshot") < text.index("zfs.sync.snapshot")
+
+    def test_the_command_that_a_dry_run_shows(self):
+        assert zfs.snapshot_command(self.NAMES, "R") == [
+            "zfs", "snapshot", "-o", "org.kopiatomic:run=R", *self.NAMES
+        ]  # fmt: skip
+
+    def test_by_pool(self):
+        names = ["b@s", "a/x@s", "b/y@s", "ab@s", "a@s"]
+        assert zfs.by_pool(names) == {
+            "a": ["a/x@s", "a@s"], "ab": ["ab@s"], "b": ["b/y@s", "b@s"]
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("number", "reason"), [(2, "no such dataset"), (28, "out of space"), (30, "read-only"),
+                               (69, "quota"), (999, "error 999")],
+    )  # fmt: skip
+    def test_numbers_in_words(self, number, reason):
+        assert reason in zfs.reason_for(number)
+
+
+class TestPools:
+    COMMAND = "zpool list -Hp -o name,readonly,health"
+
+    def test_what_can_be_the_matter_with_them(self, fp):
+        fp.register(self.COMMAND, stdout="gp\ton\tONLINE\ntank\toff\tDEGRADED\nodd\n")
+        assert zfs.pools(DOOR) == {
+            "gp": zfs.Pool("gp", True, "ONLINE"), "tank": zfs.Pool("tank", False, "DEGRADED")
+        }  # fmt: skip
+
+    def test_nobody_knows(self, fp):
+        fp.register(self.COMMAND, returncode=1, stderr="out of memory")
+        with pytest.raises(CommandFailed, match="out of memory"):
+            zfs.pools(DOOR)
+
+
+class TestOwnSnapshots:
+    COMMAND = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
+
+    def test_only_the_jobs_own(self, fp):
+        fp.register(
+            self.COMMAND,
+            stdout="t@a\trestomic:default:1\nt@b\trestomic:other:2\n"
+            "t@c\tkopiatomic:default:3\nt@d\trestomic:default:4\nt\trestomic:default:5\n",
+        )
+        assert zfs.own_snapshots(DOOR, "restomic:default:") == ["t@a", "t@d"]
+
+
+class TestDestroy:
+    def test_one_by_its_name(self, fp):
+        fp.register("zfs destroy t/a@s")
+        assert zfs.destroy(DOOR, ["t/a@s"]) == zfs.Destroyed()
+
+    def test_several_of_a_pool_by_one_channel_program(self):
+        """Which names each: a foreign snapshot of the same name elsewhere is not touched."""
+        given = []
+
+        class Told(Door):
+            def run(self, argv, *, text=None, **_):
+                given.append((argv, text))
+                return Result(tuple(argv), 0, '{"return":{}}', "")
+
+        names = ["t/a@s", "t/a/x@s"]
+        assert zfs.destroy(Told(), names) == zfs.Destroyed()
+        ((argv, text),) = given
+        assert argv[:2] == ["zfs", "program"]
+        assert argv[-2:] == ["t", "-"]
+        assert text == zfs.destroy_program(["t/a/x@s", "t/a@s"])
+        assert text.count("@") == 2
+        assert "zfs.sync.destroy(name)" in text
+
+    def test_each_pool_with_its_own(self, fp):
+        fp.register("zfs destroy t@s")
+        fp.register("zfs destroy u@s")
+        assert zfs.destroy(DOOR, ["t@s", "u@s"]) == zfs.Destroyed()
+
+    def test_what_is_gone_is_no_problem(self, fp):
+        gone = "could not find any snapshots to destroy; check snapshot names.\n"
+        fp.register(PROGRAM, stdout='{"return":{"t/a@s":2,"t/b@s":2}}')
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == zfs.Destroyed(missing=("t/a@s", "t/b@s"))
+        fp.register("zfs destroy t/a@s", returncode=1, stderr=gone)
+        assert zfs.destroy(DOOR, ["t/a@s"]) == zfs.Destroyed(missing=("t/a@s",))
+        fp.register("zfs destroy t/a@s", returncode=1, stderr="cannot open 't': dataset does not "
+                    "exist\n")  # fmt: skip
+        assert zfs.destroy(DOOR, ["t/a@s"]).missing == ("t/a@s",)
+
+    def test_if_one_is_busy_the_others_go(self, fp):
+        fp.register(PROGRAM, stdout='{"return":{"t/b@s":16,"t/c@s":2}}')
+        fp.register("zfs destroy t/b@s", returncode=1, stderr="dataset is busy")
+        done = zfs.destroy(DOOR, ["t/a@s", "t/b@s", "t/c@s"])
+        assert [each.name for each in done.left] == ["t/b@s"]
+        assert "dataset is busy" in done.left[0].reason
+        assert done.missing == ("t/c@s",)
+
+    def test_what_only_a_program_cannot_destroy_is_no_problem(self, fp):
+        """Somebody has looked into .zfs/snapshot: zfs-destroy(8) unmounts that."""
+        fp.register(PROGRAM, stdout='{"return":{"t/b@s":16}}')
+        fp.register("zfs destroy t/b@s")
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s"]) == zfs.Destroyed()
+
+    def test_one_that_is_not_there_is_told_from_one_that_was_destroyed(self):
+        """To zfs.sync.destroy both are success; but its dataset may have been renamed."""
+        text = zfs.destroy_program(["t/a@s"])
+        assert text.index("zfs.exists(name)") < text.index("zfs.sync.destroy(name)")
+        assert "= 2\n" in text
+
+    def test_one_that_somebody_has_looked_into_goes_by_itself(self, fp):
+        """A look into .zfs/snapshot has mounted it, which only zfs-destroy(8) undoes."""
+        fp.register(PROGRAM, stdout='{"return":{"t/b@s":16,"t/c@s":2}}')
+        fp.register("zfs destroy t/b@s")
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s", "t/c@s"]) == zfs.Destroyed(missing=("t/c@s",))
+        assert len(issued(fp)) == 2
+
+    def test_one_that_is_busy(self, fp):
+        busy = "cannot destroy snapshot t@s: dataset is busy\n"
+        fp.register("zfs destroy t@s", returncode=1, stderr=busy)
+        (left,) = zfs.destroy(DOOR, ["t@s"]).left
+        assert left.name == "t@s"
+        assert "dataset is busy" in left.reason
+
+    @pytest.mark.parametrize("answer", [{"returncode": 1, "stderr": "no"}, {"stdout": "odd"}])
+    def test_where_no_channel_program_works_each_goes_by_itself(self, fp, answer):
+        fp.register(PROGRAM, **answer)
+        fp.register("zfs destroy t/a@s")
+        fp.register("zfs destroy t/b@s", returncode=1, stderr="dataset is busy")
+        fp.register("zfs destroy u@s")
+        left = zfs.destroy(DOOR, ["t/b@s", "u@s", "t/a@s"]).left
+        assert [each.name for each in left] == ["t/b@s"]
+        assert len(issued(fp)) == 4
+
+    def test_one_that_does_not_come_back(self, monkeypatch):
+        def hang(self, argv, **_):
+            raise GivenUp(argv, "did not end within 900 s")
+
+        monkeypatch.setattr(Door, "run", hang)
+        left = zfs.destroy(DOOR, ["t@s"]).left
+        assert left == (zfs.NotDestroyed("t@s", "did not end within 900 s"),)
+
+    def test_a_dataset_is_never_destroyed(self, fp):
+        with pytest.raises(ValueError, match="only snapshots"):
+            zfs.destroy(DOOR, ["t/a@s", "t/b"])
+        assert issued(fp) == []
+
+    def test_nothing_to_do(self, fp):
+        assert zfs.destroy(DOOR, []) == zfs.Destroyed()

@@ -1,0 +1,35 @@
+"""What a job is where nothing is said."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from kopiatomic import cli
+from kopiatomic.errors import EX_USAGE, Refusal
+from kopiatomic.job import Job, split_words
+
+
+@pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
+def test_the_command_line_has_the_same_defaults(program):
+    assert cli.job_from(program, [], ["tank"]) == Job(program, targets=("tank",))
+
+
+def test_nobody_can_change_what_was_asked_for():
+    job = Job("restomic", targets=("tank",))
+    with pytest.raises(FrozenInstanceError):
+        job.targets = ("tank", "zroot")
+
+
+def test_jobs_share_no_environment():
+    assert Job("restomic").environment is not Job("restomic").environment
+
+
+class TestWords:
+    def test_are_split_as_a_shell_does(self):
+        assert split_words("--tag 'a b' \"c\"d", "-o") == ("--tag", "a b", "cd")
+        assert split_words("", "-o") == ()
+
+    def test_of_a_text_that_cannot_be_split_nothing_is_told(self):
+        with pytest.raises(Refusal, match=r"^-o: no closing quotation; mind its quotes$") as caught:
+            split_words("--password 'hunter2", "-o")
+        assert caught.value.status == EX_USAGE

@@ -357,6 +357,7 @@ def back_up(work: Work) -> None:
     for_us_alone = client.speaks_to_us_alone(words)
     if for_us_alone:
         streams = streams._replace(output=None)
+    began = time.time()
     try:
         ended = process.run(
             task.door, words, environment, work.signals, streams, root=work.names.view
@@ -368,7 +369,7 @@ def back_up(work: Work) -> None:
     report.complaints = client.complaints(ended.messages)
     report.figures = client.figures(ended.output, ended.messages)
     if work.evidence is not None:
-        work.evidence.hear(task, request, report.figures, ended.output)
+        work.evidence.hear(task, request, began, report.figures, ended.output)
     work.signals.check()
     judge(work, ended)
 

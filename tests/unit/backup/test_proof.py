@@ -108,7 +108,7 @@ class TestProof:
         assert (report.outcome, report.proof, report.problems) == ("success", (3, 3), [])
         assert client.asked == [
             (Request(("/a",)), Figures(files=7), b"said", POINTS),
-            (Request(("/a",)), Figures(files=7), POINTS, 100.0, "script"),
+            (Request(("/a",)), Figures(files=7), POINTS, 5.0, "script"),
         ]
 
     def test_the_repository_is_not_asked_what_the_client_has_said(self, monkeypatch):

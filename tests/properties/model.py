@@ -222,7 +222,7 @@ class Model:
             ]  # fmt: skip
             return 0, json.dumps({"mount": {"mounted": entries}}), ""
         kind = words[words.index("-t") + 1]
-        made = Mount(words[-2], words[-1], kind, read_only=any("ro" == w[:2] for w in words))
+        made = Mount(words[-2], words[-1], kind, read_only=any(w[:2] == "ro" for w in words))
         return self._program(lambda: self._make(made))
 
     def _umount(self, words: list[str]) -> tuple[int, str, str]:
@@ -438,7 +438,7 @@ class Model:
     def look(self, names: Names, paths: Sequence[str]) -> None:
         """Do what the client does: note what stands at each point of the view, and save it."""
         held = {m.point: m.special for m in self.mounts if m.special in self.snapshots}
-        live = {m.point: m for m in visible_mounts(self.mounts) if not lies_in(m.point, RUNS)}
+        live = {m.point: m.special for m in visible_mounts(self.mounts) if m.type == "zfs"}
         self.seen, self.visible = {}, []
         for mount in visible_mounts(self.mounts):
             if not lies_in(mount.point, names.view):
@@ -448,8 +448,8 @@ class Model:
             if mount.special in held:
                 snapshot = held[mount.special]
                 self.seen[point] = (snapshot.partition("@")[0], self.snapshots[snapshot].txg)
-            elif mount.special in live and zfs.pool_of(live[mount.special].special) in self.read_only:
-                self.seen[point] = (live[mount.special].special, 0)
+            elif zfs.pool_of(live.get(mount.special, "")) in self.read_only:
+                self.seen[point] = (live[mount.special], 0)
         self.pinned = self._pinned() - set(held)
         if not self.idle:
             self.backup = {
@@ -517,6 +517,8 @@ def place() -> Any:
         os.mkdir(RUNS)
         patch.setattr(state, "RUN_ROOT", RUNS)
         patch.setattr(state, "STATE_DIRECTORY", f"{directory}/db")
+        # The client's places would be directories of this very machine.
+        patch.setattr(view, "make_places", lambda drawn: [])
         patch.setattr(view, "_make_like", lambda path, live: os.makedirs(path, exist_ok=True))
         patch.setattr(view, "_date_like", lambda path, live: None)
         patch.setattr(routine.time, "sleep", lambda seconds: None)

@@ -30,7 +30,7 @@ How to back it up:
       --no-proof          do not ask the repository after the backup whether
                           everything is in it
       --wait TIME         wait at most TIME for another run of the job to end,
-                          such as 30m or 4h (default: 0; longer with --periodic)
+                          such as 30m or 4h (default: 0; more with --periodic)
       --plain             COMMAND is neither kopia nor restic: add the paths to
                           it and nothing else
 
@@ -63,8 +63,8 @@ Jobs:
       --expect PROGRAM/JOB  a job that must have a recent successful backup
                             (default: all that have ever run); may be given
                             more than once
-      --sweep             remove what killed runs of the job have left behind, or
-                          with -a those of all jobs of {program}
+      --sweep             remove what killed runs of the job have left behind;
+                          with -a, of all jobs of {program}
 
 Output, and options for scripts:
   -n, --dry-run           print what would be done, and do nothing

@@ -19,7 +19,7 @@ from host.test_disturbs_nothing import left_out_of, where
 pytestmark = pytest.mark.restic
 
 RESTOMIC = "/usr/local/bin/restomic"
-CANTCREAT = 73
+UNAVAILABLE, CANTCREAT = 69, 73
 
 # Right before the snapshots are taken, and before they are mounted.
 TAKEN, MOUNTED = ("zfs", "program"), ("mount", "-t", "zfs")
@@ -253,6 +253,17 @@ def test_a_pool_without_any_room_costs_itself(two_pools, restic, others):
     is_whole(restic, others)
     assert "no snapshot of ktb/d: out of space" in said
     assert {"ktb", "ktb/d"} <= left_out_of(said)
+
+
+def test_what_else_goes_wrong_does_not_hide_that_one_is_missing(filled, restic, others):
+    leave_no_room(filled)
+    # Of a backup that is whole it would be said that it succeeded.
+    words = ("-r", "kta", "-s", "exit 1", "-q", "exit 1")
+    said = back_up(restic, *words, status=UNAVAILABLE)
+    is_whole(restic, others)
+    assert "the backup is INCOMPLETE" in said
+    assert "the command of -s failed" in said
+    assert outcome(filled)["outcome"] == "incomplete"
 
 
 # Its snapshot is there, and cannot be mounted

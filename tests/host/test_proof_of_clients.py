@@ -66,7 +66,7 @@ class Setup:
 
     def backup(
         self, task: Task, *paths: object, mounts: Sequence[Path] = (), captured: bool = True,
-        moment: float | None = MOMENT, parent: str | None = None,
+        moment: float | None = MOMENT, parent: str | None = None, status: int = 0,
     ) -> Callable[..., tuple[bool, Proof]]:  # fmt: skip
         """Back up and return what proves it; a file called hello is in each of the mounts."""
         client, since = task.client, time.time()
@@ -81,7 +81,7 @@ class Setup:
             script = encode(" && ".join([*script, 'exec "$@"']))
             words = [b"unshare", b"-m", b"sh", b"-c", script, b"sh", *words]
         ran = subprocess.run(words, env=dict(task.environment), capture_output=True)
-        assert ran.returncode == 0, ran.stderr
+        assert ran.returncode == status, ran.stderr
         output, messages = (ran.stdout, ran.stderr) if captured else (b"", b"")
         figures = client.figures(output, messages)
         self.last = {"output": ran.stdout, "messages": ran.stderr, "figures": figures}

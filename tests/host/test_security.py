@@ -463,9 +463,8 @@ def test_no_shell_reads_what_is_not_written_for_one(filled: Machine):
         filled.run(["zfs", "create", "-o", f"mountpoint={point}", f"kta/n{number}"], check=True)
         filled.path(f"{point}/{name}").write_text("kept")
     client = script(filled, 'pwd > /kt/pwd; for each; do printf "%s\\0" "$each"; done > /kt/words')
-    filled.path("/kt/env").write_text("".join(
-        f"V{number}={name}\n" for number, name in enumerate(NASTY) if "\n" not in name
-    ))  # fmt: skip
+    values = (f"'{name}'" if " #" in name else name for name in NASTY if "\n" not in name)
+    filled.path("/kt/env").write_text("".join(f"V{n}={each}\n" for n, each in enumerate(values)))
     filled.path("/kt/env").chmod(0o600)
     targets = [f"kta/n{number}" for number in range(len(NASTY))]
     words = ["--plain", "-e", "/kt/env", "-c", shlex.join([client, *NASTY])]

@@ -438,7 +438,7 @@ class Model:
     def look(self, names: Names, paths: Sequence[str]) -> None:
         """Do what the client does: note what stands at each point of the view, and save it."""
         held = {m.point: m.special for m in self.mounts if m.special in self.snapshots}
-        live = {m.point: m.special for m in visible_mounts(self.mounts) if m.type == "zfs"}
+        live = {m.point: m for m in visible_mounts(self.mounts) if not lies_in(m.point, RUNS)}
         self.seen, self.visible = {}, []
         for mount in visible_mounts(self.mounts):
             if not lies_in(mount.point, names.view):
@@ -448,8 +448,10 @@ class Model:
             if mount.special in held:
                 snapshot = held[mount.special]
                 self.seen[point] = (snapshot.partition("@")[0], self.snapshots[snapshot].txg)
-            elif zfs.pool_of(live.get(mount.special, "")) in self.read_only:
-                self.seen[point] = (live[mount.special], 0)
+            elif mount.special in live:
+                dataset = live[mount.special].special
+                if zfs.pool_of(dataset) in self.read_only:
+                    self.seen[point] = (dataset, 0)
         self.pinned = self._pinned() - set(held)
         if not self.idle:
             self.backup = {
@@ -517,8 +519,6 @@ def place() -> Any:
         os.mkdir(RUNS)
         patch.setattr(state, "RUN_ROOT", RUNS)
         patch.setattr(state, "STATE_DIRECTORY", f"{directory}/db")
-        # The client's places would be directories of this very machine.
-        patch.setattr(view, "make_places", lambda drawn: [])
         patch.setattr(view, "_make_like", lambda path, live: os.makedirs(path, exist_ok=True))
         patch.setattr(view, "_date_like", lambda path, live: None)
         patch.setattr(routine.time, "sleep", lambda seconds: None)

@@ -4,18 +4,6 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
-from kopiatomic import state
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    return state.Place("restomic", "default")
-
 
 def node(path: str, size: int = 3, kind: str = "file") -> dict[str, object]:
     """Return a file as restic lists it."""

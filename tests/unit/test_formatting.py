@@ -119,3 +119,7 @@ def test_json_ends_its_line():
     text = formatting.as_json({"b": [1, None]})
     assert json.loads(text) == {"b": [1, None]}
     assert text.endswith("}\n")
+
+
+def test_nothing_is_told_of_no_wait():
+    assert formatting.waited(0) == []

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -49,6 +52,108 @@ class TestLock:
 
     def test_no_lock_file_is_no_lock(self, place):
         assert not state.is_locked(place)
+
+
+# What takes a lock and keeps it until its standard input ends.
+HOLD = (
+    "import fcntl, os, sys, time\n"
+    "file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)\n"
+    "fcntl.flock(file, fcntl.LOCK_EX)\n"
+    "os.pwrite(file, b'4711 1700000000\\n', 0)\n"
+    "print('held', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.fixture
+def impatient(place, monkeypatch):
+    """A job whose lock is tried again and again without much of a pause."""
+    monkeypatch.setattr(state, "INTERVAL", 0.05)
+    state.private_directory(place.root)
+    return place
+
+
+@pytest.fixture
+def other(impatient):
+    """Another process that has the lock until its standard input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, impatient.lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+@contextmanager
+def signalled(number):
+    """Send ourselves a signal again and again, from outside: a thread of ours would take it."""
+    words = f"while sleep 0.2; do kill -{number:d} {os.getpid()}; done"
+    with subprocess.Popen(["/bin/sh", "-c", words]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def mask():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.usefixtures("surviving")
+class TestWaiting:
+    def test_nobody_is_waited_for_where_nobody_has_it(self, place):
+        with state.lock(place, 3600) as waited:
+            assert waited == 0
+
+    def test_who_waits_gets_it_when_the_other_ends(self, place, other):
+        threading.Timer(0.3, other.stdin.close).start()
+        with state.lock(place, 60) as waited:
+            assert waited > 0
+            assert state.is_locked(place)
+        assert mask() == set()
+
+    def test_it_gives_up_in_the_end_and_says_so(self, place, other):
+        with pytest.raises(Refusal) as caught, state.lock(place, 0.2):
+            pytest.fail("two have the lock")
+        assert caught.value.status == EX_TEMPFAIL
+        message = str(caught.value)
+        assert "restomic/default is still running, since 2023-11-1" in message
+        assert "(process 4711); waited 0 s for it; end it, or wait longer" in message
+        assert mask() == set()
+
+    def test_it_does_not_wait_unless_told_to(self, place, other, monkeypatch):
+        monkeypatch.setattr(signal, "sigtimedwait", None)
+        with pytest.raises(Refusal, match=r"wait for it \(with --wait\), or end it"), (
+            state.lock(place)
+        ):
+            pytest.fail("two have the lock")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    def test_a_signal_ends_the_wait(self, place, other, number, monkeypatch):
+        # It need not come round to the next try.
+        monkeypatch.setattr(state, "INTERVAL", 600.0)
+        with signalled(number), pytest.raises(Refusal) as caught, state.lock(place, 3600):
+            pytest.fail("two have the lock")
+        assert caught.value.status == 128 + number
+        assert str(caught.value).startswith(
+            f"interrupted by {signal.Signals(number).name} while it waited: restomic/default is"
+        )
+        assert mask() == set()
+
+    def test_a_signal_that_the_caller_ignores_does_not(self, place, other):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        threading.Timer(1, other.stdin.close).start()
+        try:
+            with signalled(signal.SIGHUP), state.lock(place, 60) as waited:
+                assert waited > 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_who_waits_leaves_the_note_of_the_other_alone(self, place, other):
+        with pytest.raises(Refusal), state.lock(place, 0.2):
+            pass
+        with open(place.lock, "rb") as file:
+            assert file.read() == b"4711 1700000000\n"
 
 
 class TestPrivateDirectory:

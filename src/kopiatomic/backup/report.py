@@ -157,13 +157,13 @@ def as_text(report: Report) -> str:
     if plan and plan.left_out:
         lines += ["", "Left out:", *table([(each.name, each.reason) for each in plan.left_out])]
     if plan and plan.live:
-        lines += ["", "Not frozen, because the client writes there:"]
+        lines += ["", "Live, not frozen, because the client needs it so:"]
         lines += [f"  {printable(place)}" for place in plan.live]
     if report.client_status is not None:
         lines += ["", *_client(report)]
     lines += _complaints(report)
     lines += section("Note:", report.notes)
-    lines += section("Taken down from an earlier run that did not end in order:", report.swept)
+    lines += section("Removed, left behind by a killed run:", report.swept)
     return "\n".join(lines) + "\n"
 
 
@@ -207,13 +207,15 @@ def _client(report: Report) -> list[str]:
         lines.append(f"  saved as {len(figures.snapshots)} backups, one for each path")
     if report.proof is not None:
         found, wanted = report.proof
-        lines.append(f"  {found} of {wanted} datasets found in the backup")
+        datasets = "dataset" if wanted == 1 else "datasets"
+        lines.append(f"  {found} of {wanted} {datasets} found in the backup")
     return lines
 
 
 def _complaints(report: Report) -> list[str]:
     lines = report.complaints.splitlines()
-    if not lines:
+    # Where something went wrong, all that the client said is told or has been seen.
+    if not lines or report.problems:
         return []
     name = os.path.basename(report.client[0]) if report.client else "the client"
     more = len(lines) - COMPLAINTS
@@ -240,7 +242,7 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
     lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
     if plan.left_out:
         lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
-    lines += section("Would not freeze, because the client writes there:", plan.live)
+    lines += section("Would be live, not frozen, because the client needs it so:", plan.live)
     lines += section("Note:", plan.notes)
     lines += ["", "Would run:"]
     for names in by_pool(plan.snapshots).values():

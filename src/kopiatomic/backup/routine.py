@@ -567,7 +567,7 @@ def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
 
 def sweep_by_hand(report: Report) -> str:
     """Return the command that takes down what the job has left."""
-    return quote([report.program, "--sweep", "-j", report.job])
+    return Place(report.program, report.job).sweep_command
 
 
 def remember(place: Place, report: Report) -> None:

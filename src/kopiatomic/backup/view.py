@@ -212,9 +212,9 @@ def _hold(door: Door, hold: Hold) -> None:
 def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
     """Mount everything, parents first.
 
-    A live mount that cannot be shown is told through ``say`` and left out, if
-    the client is not known to need it: it does without a cache, too. Raises Misled
-    for a frozen dataset that cannot be shown, CommandFailed for any other.
+    A live mount that cannot be shown is told through ``say`` and left out, if the
+    client is not known to need it: it does without a cache, too. Raises Misled for a
+    frozen dataset that cannot be shown, CommandFailed for any other.
     """
     wanted = {"/", plan.temporary, *plan.live}.difference(
         place for place in plan.skipped if place != plan.temporary

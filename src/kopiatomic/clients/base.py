@@ -372,7 +372,7 @@ class Client:
 
         The first must hold nothing else. ``known`` are the variables it will have.
         """
-        raise NotImplementedError
+        return [], []
 
     def repository(
         self, job: Job, environment: Mapping[str, str], script: str = ""

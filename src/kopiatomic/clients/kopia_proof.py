@@ -45,7 +45,7 @@ class Directories:
 
     def __call__(self, name: str) -> list[dict[str, object]]:
         """Return the entries of the directory object of that name."""
-        listing = ask(self.reader, dict, ("show", name), "stream", "entries")["entries"]
+        listing = ask(self.reader, dict, ("show", name), "entries")["entries"]
         if listing is not None and not isinstance(listing, list):
             raise ClientFailed(1, "kopia show: the client printed something that is not understood")
         return [each for each in listing or () if isinstance(each, dict)]
@@ -100,7 +100,8 @@ def _manifests(reader: Reader, names: Sequence[str]) -> dict[str, dict[str, obje
         for name, rest in zip(shown[::2], shown[1::2], strict=True):
             # Of one that is not the last the closing brace stands before the next.
             objects = json_objects(rest) or json_objects(rest + "}")
-            found[name] = next(each for each in objects if "rootEntry" in each)
+            manifests = [each for each in objects if "rootEntry" in each]
+            found[name] = manifests[0]
     if not set(names) <= set(found):
         raise ValueError("not every manifest was shown")
     return found

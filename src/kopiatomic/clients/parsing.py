@@ -153,15 +153,18 @@ def json_answer(text: bytes, kind: type, *members: str) -> tuple[Any, bytes]:
         except (ValueError, RecursionError):
             continue
         alone = answer[end : end + 1] in ("", "\n", "\r")
-        if alone and _is(kind, value, members):
+        # A list of anything else among other lines may be something that a wrapper says.
+        whole = match.start() == 0 and not answer[end:].strip()
+        if alone and _is(kind, value, members, whole):
             return value, text[: match.start()]
     raise ValueError(f"no {kind.__name__}")
 
 
-def _is(kind: type, value: object, members: Sequence[str]) -> bool:
+def _is(kind: type, value: object, members: Sequence[str], whole: bool) -> bool:
     if isinstance(value, dict):
         return kind is dict and all(name in value for name in members)
-    return isinstance(value, list) and kind is list and all(isinstance(x, dict) for x in value)
+    objects = isinstance(value, list) and all(isinstance(each, dict) for each in value)
+    return isinstance(value, kind) and (whole or objects)
 
 
 def marked(text: bytes) -> bytes:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 # An absolute path begins a word, or follows what joins it to one: KEY=/path, -i/path, a:/b.
 # It ends before what cannot be part of a path unless quoted.
-_PATH = re.compile(r"(?:^|[\s\"'=:,;|&<>(!@])(/(?:[^\s\"'=:,;|&<>()$`\\]|\\.)*)", re.M)
+_PATH = re.compile(r"(?:(?:^|[\s\"'=:,;|&<>(!@])(?:-\w)?)(/(?:[^\s\"'=:,;|&<>()$`\\]|\\.)*)", re.M)
 
 # Quoted, it may hold blanks and the rest as well.
 _QUOTED = re.compile(r"\"(/[^\"$`\n]*)\"|'(/[^'\n]*)'|=(/[^\n]*)$", re.M)

@@ -33,15 +33,15 @@ from kopiatomic.clients.parsing import (
     count,
     has_option,
     is_switched_on,
-    json_answer,
     json_objects,
+    json_value,
     last_value,
     marked,
     nanoseconds,
     parse_options,
     understood,
 )
-from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.reader import Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed, Door, decode, encode
@@ -319,7 +319,7 @@ class Restic(Client):
         try:
             argv = [*self.base_command(job), "--no-lock", "snapshots", "--json"]
             said = door.run(argv, environment=environment, time_limit=LISTING_LIMIT).stdout
-            answer, _ = json_answer(encode(said), list)
+            answer = json_value(encode(said), list)
             names = [as_marked(path) for path in paths]
             return choose_parent(answer, names, host_of(job, environment, script))
         except (Refusal, CommandFailed, ValueError, KeyError, TypeError):
@@ -402,11 +402,11 @@ class Restic(Client):
             for line in reader.lines("ls", "--json", tally.source.backup):
                 if not listed:
                     # What comes before the snapshot itself is a wrapper's.
-                    listed = b'"snapshot"' in line and line.startswith(b"{")
-                elif b'"file"' in line or choice.watches(line):
+                    listed = line.startswith(b"{") and b'"snapshot"' in line
+                elif choice.watches(line):
                     choice.take(json.loads(marked(line)), size_limit)
-        if not listed:
-            raise ClientFailed(1, "restic ls: the client printed something that is not understood")
+            if not listed:
+                raise ValueError("no snapshot")
         choice.settle()
         return choice.files()
 
@@ -432,13 +432,13 @@ class _Choice:
         self.targets = set(targets)
 
     def watches(self, line: bytes) -> bool:
-        """Say whether a line may tell of a mount point."""
-        return bool(self.points) and line.startswith(b"{")
+        """Say whether a line may tell of a file, or of a mount point and what is in it."""
+        return b'"file"' in line or (bool(self.points) and line.startswith(b"{"))
 
     def take(self, node: Mapping[str, object], size_limit: int) -> None:
         """Look at an entry of the snapshot."""
         path = str(node["path"])
-        if path in self.points:
+        if path in self.points and node["type"] == "dir":
             self.there.add(path)
         parent = path.rpartition("/")[0] or "/"
         if parent in self.points and path not in self.above:
@@ -500,24 +500,23 @@ def when(seconds: float | None, zone: str | None = None) -> str:
     """
     if seconds is None:
         return "TIME-OF-SNAPSHOT"
-    return datetime.fromtimestamp(seconds, _zone(zone)).strftime("%Y-%m-%d %H:%M:%S")
+    # None is the system's zone.
+    there = None if zone is None else _zone(zone)
+    return datetime.fromtimestamp(seconds, there).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _zone(name: str | None) -> tzinfo:
-    """Return the zone that Go takes TZ for: the system's where it is not set.
+def _zone(name: str) -> tzinfo:
+    """Return the zone that Go takes TZ for.
 
     It wants the name of a zone's file. What is none, as the forms of POSIX, "JST-9",
     it takes for universal time (initLocal() in its time/zoneinfo_unix.go).
     """
+    # Not for every run: most have no TZ.
     from zoneinfo import ZoneInfo
 
-    if name is None:
-        files = ["/etc/localtime"]
-    else:
-        name = name.removeprefix(":")
-        named = [name] if name.startswith("/") else [place + name for place in _ZONES]
-        files = [] if name in ("", "UTC") else named
-    for path in files:
+    name = name.removeprefix(":")
+    named = [name] if name.startswith("/") else [place + name for place in _ZONES]
+    for path in named if name not in ("", "UTC") else ():
         try:
             with open(path, "rb") as file:
                 return ZoneInfo.from_file(file)
@@ -733,7 +732,7 @@ def _eligible(
     """Return the file that an entry of ``restic ls --json`` is about, if it can be restored."""
     if node.get("type") != "file":
         return None
-    size = count(node.get("size"))
+    size = int(str(node.get("size") or 0))
     if size > size_limit:
         tally.too_large += 1
         return None

@@ -168,6 +168,18 @@ class TestText:
         assert told[12:] == ["  ... and 3 more lines"]
 
 
+def test_a_wait_is_told():
+    line = "  waited 1 h 2 min for another run of the job to end"
+    told = Report("restomic", "default", "run", 0.0)
+    assert "waited" not in report.as_text(told)
+    assert not told.noteworthy
+    told.waited = 3723.4567
+    assert report.as_text(told).splitlines()[1] == line
+    assert line in report.as_mail(told)
+    assert report.as_dict(told)["waited"] == 3723.457
+    assert told.noteworthy
+
+
 class TestMail:
     def test_of_a_good_run_does_not_repeat_what_the_client_said(self):
         assert report.as_mail(done(said="100 %\n")) == report.as_text(done())

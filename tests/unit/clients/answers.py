@@ -24,3 +24,21 @@ class Answers:
 def listing(*nodes: object) -> bytes:
     """Return values as a client lists them: a line of JSON each."""
     return "\n".join(json.dumps(each, ensure_ascii=False) for each in nodes).encode()
+
+
+class Matching:
+    """Stands in for a Reader: answers what has some words in it, and notes what it was asked."""
+
+    def __init__(self, answers: dict[str, bytes]) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, ...]] = []
+        self.base = ["client"]
+        self.environment = {"HOME": "/root"}
+        self.preface = b""
+
+    def whole(self, *words: str) -> bytes:
+        self.asked.append(words)
+        return self.answers[next(key for key in self.answers if key in " ".join(words))]
+
+    def lines(self, *words: str) -> list[bytes]:
+        return self.whole(*words).split(b"\n")

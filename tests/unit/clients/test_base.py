@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from kopiatomic import clients
 from kopiatomic.clients import client_of, make_ready, programs
-from kopiatomic.clients.base import ByHand, Client, Needs, Request
+from kopiatomic.clients.base import ByHand, Client, Needs, Request, permissions
+from kopiatomic.clients.kopia import Kopia
+from kopiatomic.clients.restic import Restic
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import command
@@ -197,16 +200,21 @@ class Sample(Client):
     name = "sample"
     subcommand = ("backup",)
 
-    def directories(self, environment):
-        return [environment.get("SAMPLE_CACHE", "")]
+    def scratch(self, job, known, script):
+        return [known["SAMPLE_CACHE"]] if "SAMPLE_CACHE" in known else [], [
+            known.get("SAMPLE_DIRECTORY", "")
+        ]
 
-    def repository(self, job, environment):
+    def repository(self, job, environment, script=""):
         return environment.get("SAMPLE_REPOSITORY")
+
+    def is_repository(self, directory):
+        return os.path.exists(f"{directory}/sample")
 
 
 class TestNeeds:
-    def needs(self, live=(), **environment):
-        return Sample().needs(Job("sample", live=live), "/bin/sh", environment)
+    def needs(self, live=(), script="", **environment):
+        return Sample().needs(Job("sample", live=live), "/bin/sh", environment, script)
 
     def test_are_real_paths_of_what_is_there(self, tmp_path):
         for name in ("real", "home/.cache", "home/.config"):
@@ -214,18 +222,49 @@ class TestNeeds:
         (tmp_path / "link").symlink_to("real")
         top = os.path.realpath(tmp_path)
         needs = self.needs(
-            ("/l",), HOME=f"{tmp_path}/home", SAMPLE_CACHE=f"{tmp_path}/link",
-            TMPDIR=f"{tmp_path}/link", SAMPLE_REPOSITORY=f"{tmp_path}/link/repository",
+            ("/l",), HOME=f"{tmp_path}/home", SAMPLE_CACHE=f"{tmp_path}/link/cache",
+            SAMPLE_DIRECTORY=f"{tmp_path}/link", TMPDIR=f"{tmp_path}/link",
+            SAMPLE_REPOSITORY=f"{tmp_path}/link/repository",
         )  # fmt: skip
         assert needs == Needs(
             os.path.realpath("/bin/sh"), f"{top}/real",
-            writable=(f"{top}/home/.cache", f"{top}/home/.config", f"{top}/real"), live=("/l",),
-            repository=f"{top}/real/repository",
+            writable=(f"{top}/home/.config", f"{top}/home/.cache", f"{top}/real"), live=("/l",),
+            repository=f"{top}/real/repository", scratch=(f"{top}/real/cache",),
+            places=self.spelled(f"{tmp_path}/home", "/bin/sh", f"{tmp_path}/link"),
+            texts=(f"{tmp_path}/link",),
         )  # fmt: skip
+
+    def spelled(self, *paths):
+        """Return paths as they stand and without their symbolic links."""
+        both = [each for path in paths for each in (path, os.path.realpath(path))]
+        return tuple(dict.fromkeys(both))
 
     def test_without_any_of_it(self, tmp_path):
         needs = self.needs(HOME=str(tmp_path))
-        assert needs == Needs(os.path.realpath("/bin/sh"), os.path.realpath("/tmp"))
+        assert needs == Needs(
+            os.path.realpath("/bin/sh"), os.path.realpath("/tmp"),
+            places=self.spelled(str(tmp_path), "/bin/sh"),
+        )  # fmt: skip
+
+    def test_what_a_wrapper_sets_counts_as_the_environment(self, tmp_path):
+        (tmp_path / "home/.config").mkdir(parents=True)
+        script = f"#!/bin/sh\nexport HOME={tmp_path}/home SAMPLE_CACHE={tmp_path}/cache\n"
+        top = os.path.realpath(tmp_path)
+        needs = self.needs(script=script, HOME="/no", SAMPLE_CACHE="/no/cache")
+        assert needs.writable == (f"{top}/home/.config",)
+        assert needs.scratch == (f"{top}/cache",)
+        assert needs.texts == (script,)
+        assert {f"{tmp_path}/home", f"{tmp_path}/cache"} <= set(needs.places)
+
+    def test_repositories_in_a_live_place(self, tmp_path):
+        for name in ("live/one", "live/two", "live/other/deep"):
+            (tmp_path / name).mkdir(parents=True)
+        for name in ("live/one", "live/two", "live/other/deep"):
+            (tmp_path / name / "sample").touch()
+        assert set(self.needs((f"{tmp_path}/live",)).repositories) == {
+            f"{tmp_path}/live/one", f"{tmp_path}/live/two",
+        }  # fmt: skip
+        assert self.needs((f"{tmp_path}/live/one",)).repositories == (f"{tmp_path}/live/one",)
 
     def test_the_places_that_variables_name_are_taken_instead(self, tmp_path):
         for name in (".cache", ".config", "cache", "config"):
@@ -235,11 +274,14 @@ class TestNeeds:
             XDG_CONFIG_HOME=f"{tmp_path}/config",
         )  # fmt: skip
         top = os.path.realpath(tmp_path)
-        assert needs.writable == (f"{top}/cache", f"{top}/config")
+        assert needs.writable == (f"{top}/config", f"{top}/cache")
 
     def test_one_place_by_two_names_is_one(self, tmp_path):
         (tmp_path / "c").mkdir()
-        needs = self.needs(HOME="/no", XDG_CACHE_HOME=f"{tmp_path}/c", SAMPLE_CACHE=f"{tmp_path}/c")
+        (tmp_path / "d").symlink_to("c")
+        needs = self.needs(
+            HOME="/no", XDG_CACHE_HOME=f"{tmp_path}/c", SAMPLE_DIRECTORY=f"{tmp_path}/d"
+        )
         assert needs.writable == (os.path.realpath(tmp_path / "c"),)
 
 
@@ -317,11 +359,18 @@ class TestReady:
         make_ready(job, Door(trace=lines.append), {}).door.run(["true", "correct horse", "tank"])
         assert lines == ["+ true [hidden] tank"]
 
-    def test_the_way_to_make_mounts_stays(self, wrapper):
-        nmount = {}.update
+    def test_the_way_to_make_mounts_and_the_callers_umask_stay(self, wrapper):
+        kernel = object()
         job = Job("restomic", command=(wrapper, "backup"))
         for trace in (None, print):
-            assert make_ready(job, Door(trace, nmount), {}).door.nmount is nmount
+            door = make_ready(job, Door(trace, kernel, 0o027), {}).door
+            assert (door.kernel, door.umask) == (kernel, 0o027)
+
+    def test_the_text_of_a_wrapper_comes_with_it(self, wrapper):
+        job = Job("restomic", command=(wrapper, "backup"))
+        with open(wrapper) as file:
+            assert make_ready(job, Door(), {}).script == file.read()
+        assert make_ready(job, Door(), {}, installed=False).script == ""
 
     def test_the_client_must_be_there(self):
         job = Job("restomic", command=("/no/such", "backup"))
@@ -333,3 +382,74 @@ class TestReady:
         task = make_ready(job, Door(), {}, installed=False)
         assert task.program == ""
         assert task.hide("a battery") == "a [hidden]"
+
+
+@pytest.mark.parametrize(("client", "kept"), [
+    (Restic(), {"reg", "dir", "lnk", "fifo", "blk", "chr"}), (Kopia(), {"reg", "dir", "lnk"}),
+])  # fmt: skip
+def test_what_a_client_keeps(client, kept: set[str]):
+    kinds = {"reg": stat.S_IFREG, "dir": stat.S_IFDIR, "lnk": stat.S_IFLNK, "fifo": stat.S_IFIFO,
+             "blk": stat.S_IFBLK, "chr": stat.S_IFCHR, "sock": stat.S_IFSOCK}  # fmt: skip
+    assert {name for name, mode in kinds.items() if client.keeps(mode | 0o4755)} == kept
+
+
+def test_entries_of_a_directory(tmp_path: Path):
+    client = Kopia()
+    assert not client.has_entries(str(tmp_path))
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "nested").mkdir()
+    assert not client.has_entries(str(tmp_path), {"nested"})
+    assert client.has_entries(str(tmp_path))
+    with pytest.raises(OSError, match="nonexistent"):
+        client.has_entries("/nonexistent")
+
+
+class TestComplaints:
+    def test_restic(self):
+        said = b"""repository 1234abcd opened (version 2)
+unable to open cache: mkdir /x: permission denied
+{"message_type":"error","error":{"message":"open /a: denied"},"during":"scan","item":"/a"}
+{"message_type":"status","percent_done":1}
+rclone: 2026/01/02 ERROR : failed to save config
+unable to open cache: mkdir /x: permission denied
+{"message_type":"exit_error","code":1,"message":"Fatal: no"}
+"""
+        assert Restic().complaints(said).split("\n") == [
+            "unable to open cache: mkdir /x: permission denied", "/a: open /a: denied",
+            "rclone: 2026/01/02 ERROR : failed to save config", "Fatal: no",
+        ]  # fmt: skip
+
+    def test_kopia(self):
+        said = b"""Snapshotting root@vm:/a ...
+\r | 1 hashing, 0 hashed (2 B), 0 cached (0 B), uploaded 0 B, estimating...\r * 0 hashing, 6 hashed
+ ! Error when processing "x": permission denied
+\x1b[33mIgnored 1 error(s) while snapshotting root@vm:/a.\x1b[0m
+Created snapshot with root k0e51fde504b7 and ID 81028b02f5f98a5e6f54a5322f6338c6 in 0s
+Running full maintenance...
+GC found 0 unused contents (0 B)
+Finished full maintenance.
+"""
+        assert Kopia().complaints(said).split("\n") == [
+            '! Error when processing "x": permission denied',
+            "Ignored 1 error(s) while snapshotting root@vm:/a.",
+        ]
+
+    @pytest.mark.parametrize("client", [Restic(), Kopia()])
+    def test_nobody_reads_thousands_of_lines(self, client):
+        said = "".join(f"error {number}: {'x' * 999}\n" for number in range(1000))
+        lines = client.complaints(said.encode()).split("\n")
+        assert len(lines) == 21
+        assert max(map(len, lines)) == 300
+        assert lines[-1] == "... and 980 lines more"
+
+    @pytest.mark.parametrize("client", [Restic(), Kopia()])
+    def test_nothing_to_tell(self, client):
+        assert client.complaints(b"") == ""
+        assert client.complaints(b"\n\r\n  \n") == ""
+        assert client.complaints(b"bad \xff\x1b\n") == "bad \\xff\\x1b"
+
+
+def test_modes_as_go_counts_them():
+    assert permissions(0o644) == 0o644
+    assert permissions((1 << 23) | (1 << 22) | (1 << 20) | 0o777) == 0o7777
+    assert permissions((1 << 31) | 0o755) == 0o755

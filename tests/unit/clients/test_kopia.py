@@ -86,11 +86,17 @@ class TestRepository:
 
     def test_directories_of_its_own(self):
         variables = {
-            "KOPIA_CACHE_DIRECTORY": "/c", "KOPIA_CONFIG_PATH": "/etc/kopia/x.config",
-            "KOPIA_LOG_DIR": "/l", "RESTIC_CACHE_DIR": "/r",
+            "KOPIA_CACHE_DIRECTORY": "/no/c", "KOPIA_CONFIG_PATH": "/etc/kopia/x.config",
+            "KOPIA_LOG_DIR": "/l", "RESTIC_CACHE_DIR": "/r", "HOME": "/h",
         }  # fmt: skip
-        assert Kopia().directories(variables) == ["/c", "/etc/kopia", "/l"]
-        assert not any(Kopia().directories({}))
+        assert Kopia().scratch(JOB, variables, "") == (
+            ["/h/.cache/kopia", "/l/cli-logs", "/l/content-logs", "/no/c"],
+            ["/etc/kopia", "/l", "/no/c"],
+        )
+        assert Kopia().scratch(JOB, {"HOME": "/h"}, "") == (
+            ["/h/.cache/kopia", "/h/.cache/kopia/cli-logs", "/h/.cache/kopia/content-logs"],
+            ["/h/.config/kopia", "/h/.cache/kopia"],
+        )
 
 
 class TestFigures:
@@ -124,7 +130,7 @@ class TestLivePlaces:
     def test_the_command_is_told_for_each_path(self):
         said = Kopia().about_live(["/dev", "/home/a b/x", "/home/c"], ["/data", "/home"])
         assert said == [
-            "kopia cannot be told to pass over what is not frozen; if you do not want it in the "
+            "kopia cannot be told to pass over what it writes itself; if you do not want it in the "
             "backup: kopia policy set '--add-ignore=/a b/x/*' '--add-ignore=/c/*' /home"
         ]
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from kopiatomic.clients import parsing
-from kopiatomic.clients.parsing import has_option, option_value
+from kopiatomic.clients.parsing import (
+    as_marked,
+    has_option,
+    is_switched_on,
+    json_answer,
+    last_value,
+    marked,
+    option_value,
+    parse_options,
+)
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.system.command import decode, encode
 
 
 class TestCommandLines:
@@ -117,3 +127,38 @@ def test_bytes_that_are_no_utf8(line, bad):
 )
 def test_times(text, value):
     assert parsing.nanoseconds(text) == value
+
+
+class TestAnswers:
+    def test_an_answer_behind_other_lines(self):
+        text = b'[info] {"a": 1}\n[1]\n{"b": 2}\n[{"id": "x"}]\ndone\n'
+        assert json_answer(text, list) == ([{"id": "x"}], text[:29])
+        assert json_answer(text, dict) == ({"b": 2}, text[:20])
+        assert json_answer(text, dict, "b")[0] == {"b": 2}
+        with pytest.raises(ValueError, match="no dict"):
+            json_answer(text, dict, "c")
+        assert json_answer(b" [1, 2]\n", list) == ([1, 2], b"")
+
+    def test_bytes_that_are_no_text(self):
+        """As Go writes them, and as the path is that was asked for."""
+        text = rb'{"bad": "x\ufffd\\ufffd\\\ufffd", "good": "' + "\ufffd".encode() + b'"}'
+        value, _ = json_answer(text, dict)
+        assert value == {"bad": "x\udcff\\ufffd\\\udcff", "good": "\ufffd"}
+        assert as_marked(decode(b"x\xfe\\ufffd\\\x80")) == value["bad"]
+        assert marked(rb"\\ufffd") == rb"\\ufffd"
+        assert encode(as_marked("plain")) == b"plain"
+
+
+def test_options_of_programs_in_go():
+    words = "-vx -Hme --time now --json=false -e a -e=b /p - -- -z".split()
+    options = parse_options(words, {"-H", "-e", "--time"})
+    assert options == [
+        ("-v", None), ("-x", None), ("-H", "me"), ("--time", "now"), ("--json", "false"),
+        ("-e", "a"), ("-e", "b"), ("", "/p"), ("", "-"), ("", "-z"),
+    ]  # fmt: skip
+    assert is_switched_on(options, "-x", "--long")
+    assert not is_switched_on(options, "--json")
+    assert not is_switched_on(options, "-z")
+    assert last_value(options, "-e") == "b"
+    assert last_value(options, "-n") is None
+    assert parse_options(["--time"], {"--time"}) == [("--time", None)]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,6 @@ from kopiatomic import state
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.process import Interrupted, Signals
-from unit.drills import place
-
-__all__ = ["place"]
 
 
 @pytest.fixture
@@ -97,14 +93,15 @@ class TestFailure:
 
 
 @pytest.mark.parametrize("way", ["whole", "into"])
-def test_a_signal_ends_the_client(reader, tmp_path, way):
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    began = time.monotonic()
-    code = "import time; time.sleep(60)"
+def test_a_signal_ends_the_client(surviving, reader, tmp_path, way):
+    told = tmp_path / "told"
+    code = (
+        "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60);"
+        f" open({str(told)!r}, 'w')"
+    )
     with open(tmp_path / "file", "wb") as file, pytest.raises(Interrupted):
         reader.whole(code) if way == "whole" else reader.into(file.fileno(), code)
-    assert time.monotonic() - began < 10
+    assert not told.exists()
 
 
 def test_what_the_client_says_is_kept_where_only_root_can_read(reader, monkeypatch):
@@ -120,3 +117,42 @@ def test_what_the_client_says_is_kept_where_only_root_can_read(reader, monkeypat
     reader.whole("")
     assert seen == [state.STATE_DIRECTORY]
     assert os.listdir(state.STATE_DIRECTORY) == []
+
+
+class TestTimeLimit:
+    @pytest.fixture(autouse=True)
+    def _state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path))
+
+    def reader(self, script: str, limit: float | None) -> Reader:
+        return Reader(Door(), ["/bin/sh", "-c", script, "client"], os.environ, Signals(), limit)
+
+    @pytest.mark.parametrize("script", ["sleep 60", "echo x; sleep 60 & sleep 60", "trap '' TERM; "
+                                        "sleep 0.1; while :; do sleep 1; done"])  # fmt: skip
+    def test_a_client_that_hangs_is_ended(self, script: str, monkeypatch, tmp_path: Path):
+        monkeypatch.setattr("kopiatomic.clients.reader.GRACE", 0.3)
+        reader = self.reader(script, 0.2)
+        for ask in (lambda: reader.whole("ls"), lambda: list(reader.lines("ls"))):
+            with pytest.raises(ClientFailed, match=r"sh ls: did not answer within 0\.2 s"):
+                ask()
+        with open(tmp_path / "file", "wb") as file, pytest.raises(ClientFailed, match="answer"):
+            reader.into(file.fileno(), "dump")
+
+    def test_one_that_does_not_hang_is_not(self):
+        assert self.reader("echo x", 60.0).whole("ls") == b"x\n"
+        assert self.reader("echo x", None).whole("ls") == b"x\n"
+
+    @pytest.mark.parametrize(("preface", "written", "size", "start"), [
+        (b"", b"content", 7, 0), (b"a\n", b"a\ncontent", 7, 2), (b"a\n", b"content", 7, 0),
+        (b"1\n2\n", b"33\n4\ncontent", 7, 5), (b"a\n", b"a\nshort", 7, 2),
+        (b"a\n", b"b\nshort", 7, 0), (b"a\n", b"a\na\n", 2, 2), (b"a\n", b"a\n", 0, 2),
+    ])  # fmt: skip
+    def test_where_the_content_begins(
+        self, preface: bytes, written: bytes, size: int, start: int, tmp_path: Path
+    ):
+        reader = self.reader("", None)
+        reader.preface = preface
+        with open(tmp_path / "file", "w+b") as file:
+            file.write(written)
+            file.flush()
+            assert reader.begins_at(file.fileno(), size) == start

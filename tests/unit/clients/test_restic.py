@@ -115,9 +115,10 @@ class TestRepository:
         assert Restic().repository(job(command, options), environment) == path
 
     def test_directories_of_its_own(self):
-        variables = {"RESTIC_CACHE_DIR": "/c", "KOPIA_CACHE_DIRECTORY": "/k"}
-        assert Restic().directories(variables) == ["/c"]
-        assert not any(Restic().directories({}))
+        variables = {"RESTIC_CACHE_DIR": "/no/c", "KOPIA_CACHE_DIRECTORY": "/k", "HOME": "/h"}
+        assert Restic().scratch(JOB, variables, "") == (["/no/c"], [])
+        assert Restic().scratch(JOB, {"HOME": "/h"}, "") == (["/h/.cache/restic"], [])
+        assert Restic().scratch(job(options="--no-cache"), variables, "") == ([], [])
 
 
 SAID = b"""using parent snapshot 1290b76e
@@ -419,7 +420,7 @@ class TestSources:
         ]
         client = Answers({(*self.ASKED, "web"): json.dumps(listed).encode()})
         assert Restic().sources(client, JOB, {"RESTIC_HOST": "web"}) == [
-            Source("ab", "/a, /b", 1.5), Source("cd", "/c", 0.0),
+            Source("ab", "/a, /b", 1.5, paths=("/a", "/b")), Source("cd", "/c", 0.0, paths=("/c",)),
         ]  # fmt: skip
 
     @pytest.mark.parametrize("answer", [b"", b"{}", b'[{"id": "1"}]', b"[1]"])
@@ -435,17 +436,20 @@ class TestSources:
         assert host_of(job(), {}) == HOST
 
 
+# What a listing begins with.
+SNAPSHOT = {"message_type": "snapshot", "id": "abc", "paths": ["/h"]}
+
+
 class TestFiles:
     SOURCE = Source("abc", "/h", 0.0)
 
     def choose(self, listed, wanted=2, limit=100, seed=1):
         tally = Tally(self.SOURCE)
-        client = Answers({("ls", "--json", "abc"): listed})
+        client = Answers({("ls", "--json", "abc"): listing(SNAPSHOT) + b"\n" + listed})
         return Restic().files(client, tally, wanted, limit, random.Random(seed)), tally
 
     def test_only_plain_files(self):
-        listed = listing({"message_type": "snapshot"}, node("/h", kind="dir"), node('/h/"file"'),
-                         node("/h/l", kind="symlink"))  # fmt: skip
+        listed = listing(node("/h", kind="dir"), node('/h/"file"'), node("/h/l", kind="symlink"))
         ((file,), _) = self.choose(listed)
         assert file == File(
             '/h/"file"', 3, 1767323045_000000006, ("dump", "abc", '/h/"file"'),
@@ -480,3 +484,15 @@ class TestFiles:
     def test_what_is_no_listing(self, line):
         with pytest.raises(ClientFailed, match="not understood"):
             self.choose(line)
+
+    @pytest.mark.parametrize("listed", [b"", b"hello", listing(node("/h/file"))])
+    def test_a_listing_without_its_beginning(self, listed):
+        client = Answers({("ls", "--json", "abc"): listed})
+        with pytest.raises(ClientFailed, match="not understood"):
+            Restic().files(client, Tally(self.SOURCE), 2, 100, random.Random(1))
+
+    def test_what_a_wrapper_prints_first_is_none_of_it(self):
+        listed = b'backing up "file"\n{"half\n' + listing(SNAPSHOT, node("/h/a"))
+        client = Answers({("ls", "--json", "abc"): listed})
+        (file,) = Restic().files(client, Tally(self.SOURCE), 2, 100, random.Random(1))
+        assert file.path == "/h/a"

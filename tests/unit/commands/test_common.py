@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from kopiatomic import environment
-from kopiatomic.commands import common
-from kopiatomic.errors import EX_NOINPUT, EX_NOPERM, PERIODIC_TROUBLE, Refusal
+from kopiatomic import cli, environment, state
+from kopiatomic.commands import backup, common, repository
+from kopiatomic.errors import (
+    EX_NOINPUT,
+    EX_NOPERM,
+    EX_TEMPFAIL,
+    EX_USAGE,
+    PERIODIC_TROUBLE,
+    Refusal,
+)
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
 
@@ -189,3 +197,81 @@ class TestShow:
         monkeypatch.setattr(common.os, "write", lambda _, data: written(writer, data))
         common.show("x")
         os.close(writer)
+
+
+class TestDuration:
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("0", 0), ("45", 45), ("30s", 30), ("10m", 600), ("4h", 14400)]
+    )
+    def test_is_read(self, text, seconds):
+        assert common.wait_of({"--wait": text}, 7) == seconds
+        assert common.wait_of({"--wait": text, "--periodic": ""}, 7) == seconds
+
+    @pytest.mark.parametrize("text", ["", "x", "-1", "1.5h", "1d", "4 h", "h", "1h30m", "9" * 10])
+    def test_or_refused(self, text, capsys):
+        with pytest.raises(Refusal, match="as in 30s, 10m or 4h"):
+            common.wait_of({"--wait": text})
+        for words in (["tank"], ["--sweep"], ["--upkeep", "--verify", "0"], ["--drill", "1"]):
+            assert cli.main("restomic", [f"--wait={text}", *words]) == EX_USAGE
+        assert capsys.readouterr().err.count("\n") == 4
+
+    def test_without_it_only_periodic_waits(self):
+        assert common.wait_of({}, 7) == 0
+        assert common.wait_of({"--periodic": ""}, 7) == 7
+        assert common.wait_of({"--periodic": ""}) == 0
+
+    @pytest.mark.parametrize("words", [["-n", "tank"], ["--status"], ["--check"],
+                                       ["-n", "--upkeep", "--verify", "0"]])
+    def test_what_takes_no_lock_does_not_wait(self, words, capsys):
+        assert cli.main("restomic", ["--wait", "1m", *words]) == EX_USAGE
+        assert f"--wait does not go with {words[0]}, which waits for nothing" in (
+            capsys.readouterr().err
+        )
+
+
+class TestCallers:
+    """Each hands the wait on to the lock."""
+
+    @pytest.fixture
+    def waits(self, monkeypatch):
+        found = []
+
+        def lock(place, wait=0.0):
+            found.append(wait)
+            raise Refusal("busy", EX_TEMPFAIL)
+
+        monkeypatch.setattr(state, "lock", lock)
+        monkeypatch.setattr(common, "need_root", lambda job: None)
+        monkeypatch.setattr(
+            backup.preflight, "not_in_a_jail", lambda door: None
+        )
+        return found
+
+    CARE = (["--upkeep", "--verify", "0"], ["--drill", "1"])
+    CLIENT = ("-c", sys.executable, "--plain")
+
+    def main(self, *words):
+        return cli.main("restomic", [*self.CLIENT, *words])
+
+    def test_the_option(self, waits):
+        for words in (["tank"], ["--sweep"]):
+            assert self.main(*words, "--wait", "2m") == EX_TEMPFAIL
+        for words in self.CARE:
+            assert cli.main("restomic", ["-c", f"{sys.executable} backup", *words, "--wait=2m"]) \
+                == EX_TEMPFAIL
+        assert waits == [120, 120, 120, 120]
+
+    def test_nothing_said(self, waits):
+        for words in (["tank"], ["--sweep"]):
+            self.main(*words)
+        for words in self.CARE:
+            cli.main("restomic", ["-c", f"{sys.executable} backup", *words])
+        assert waits == [0, 0, 0, 0]
+
+    def test_in_periodics_name(self, waits):
+        for words in (["tank"], ["--sweep"]):
+            self.main("--periodic", *words)
+        for words in self.CARE:
+            cli.main("restomic", ["--periodic", "-c", f"{sys.executable} backup", *words])
+        assert waits == [backup.PERIODIC_WAIT, 0, *[repository.PERIODIC_WAIT] * 2]
+        assert waits == [600, 0, 21600, 21600]

@@ -9,10 +9,8 @@ import pytest
 from kopiatomic import state
 from kopiatomic.errors import EX_OSERR
 from kopiatomic.repository import account as accounts
+from kopiatomic.repository import drill, upkeep
 from kopiatomic.repository.account import Account, Done
-from unit.drills import place
-
-__all__ = ["place"]
 
 
 @pytest.fixture
@@ -86,3 +84,19 @@ def test_as_plain_data(account):
         "problems": ["check: killed"], "notes": ["a note"],
     }  # fmt: skip
     assert account.seconds == pytest.approx(61.23456)
+
+
+@pytest.mark.parametrize(
+    ("made", "as_text"),
+    [
+        (Account("upkeep", "restomic", "default", 0.0), upkeep.as_text),
+        (drill.Drill("drill", "restomic", "default", 0.0), drill.as_text),
+    ],
+    ids=["upkeep", "drill"],
+)
+def test_a_wait_is_told(made, as_text):
+    assert "waited" not in as_text(made)
+    made.waited = 3723.4567
+    told = as_text(made).splitlines()[1]
+    assert told == "  waited 1 h 2 min for another run of the job to end"
+    assert accounts.as_dict(made)["waited"] == 3723.457

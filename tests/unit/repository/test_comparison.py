@@ -9,7 +9,7 @@ import time
 import pytest
 
 from kopiatomic.clients.base import File
-from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
+from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer, against
 from kopiatomic.system.command import Door
 
 
@@ -103,3 +103,45 @@ def test_a_changed_file_is_looked_for_in_the_nearest_zfs_snapshots(fp, tmp_path)
     kept.write_text("as it was")
     file = recorded(kept)._replace(path=str(point / "d/f"))
     assert compare(tmp_path, file, b"as it was", moment=100.5) == IDENTICAL
+
+
+class TestAttributes:
+    @pytest.fixture
+    def file(self, tmp_path):
+        """A file as restic has noted it."""
+        path = tmp_path / "file"
+        path.write_text("content")
+        path.chmod(0o640)
+        found = path.stat()
+        return File(
+            str(path), 7, found.st_mtime_ns, (), found.st_ctime_ns, found.st_ino,
+            found.st_uid, found.st_gid, 0o640,
+        )  # fmt: skip
+
+    def verdict(self, file: File, moment: float = 0.0, content: bytes = b"content") -> str:
+        with open(file.path + ".restored", "w+b") as restored:
+            restored.write(b"preface" + content)
+            restored.flush()
+            return against(restored.fileno(), file, file.path, moment, 7)
+
+    def test_the_same(self, file: File):
+        assert self.verdict(file) == IDENTICAL
+        assert self.verdict(file._replace(owner=None, group=None, mode=None)) == IDENTICAL
+
+    @pytest.mark.parametrize(("name", "other", "told"), [
+        ("owner", 4711, "has the owner 4711 in the backup and "),
+        ("group", 4711, "has the group 4711 in the backup and "),
+        ("mode", 0o4755, "has the mode 4755 in the backup and 0640 here, although "),
+    ])  # fmt: skip
+    def test_others_of_a_file_that_is_unchanged(self, file, name, other, told):
+        wrong = file._replace(**{name: other})
+        assert self.verdict(wrong).startswith(told)
+        # kopia does not note the time of the last change.
+        assert self.verdict(wrong._replace(ctime=None), moment=4e9).startswith(told)
+        assert self.verdict(wrong._replace(ctime=None)) == IDENTICAL
+        # Somebody has changed it since.
+        assert self.verdict(wrong._replace(ctime=1)) == IDENTICAL
+
+    def test_the_content_comes_first(self, file):
+        verdict = self.verdict(file._replace(mode=0o600), content=b"cOntent")
+        assert verdict.startswith("differs from byte 1 on, although ")

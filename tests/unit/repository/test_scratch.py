@@ -11,9 +11,6 @@ from kopiatomic import state
 from kopiatomic.repository import scratch
 from kopiatomic.repository.account import Account
 from kopiatomic.repository.scratch import Scratch
-from unit.drills import place
-
-__all__ = ["place"]
 
 
 class TestScratch:

@@ -1,16 +1,25 @@
-"""Running the user's programs: output carried on, signals passed, nothing waited for in vain."""
+"""Running the user's programs: output carried on, signals passed, nothing waited for in vain.
+
+What a hook starts goes on as if the caller had started it: umask, signals, its output.
+"""
+
+from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from kopiatomic import cli
 from kopiatomic.system import process
 from kopiatomic.system.command import CommandFailed, Door
-from kopiatomic.system.process import Interrupted, Signals, Streams
+from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -99,6 +108,7 @@ time.sleep(30)
 """
 
 
+@pytest.mark.usefixtures("surviving")
 class TestSignals:
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_are_passed_on(self, signum):
@@ -144,3 +154,185 @@ class TestSignals:
                 signals.check()
         finally:
             signal.signal(signal.SIGHUP, before)
+
+
+KEPT = Streams(output=None, messages=None)
+
+
+def hook(script: str, door: Door | None = None) -> Ended:
+    argv = ["/bin/sh", "-c", script]
+    return process.run_hook(door or Door(), argv, ENVIRONMENT, Signals(), KEPT)
+
+
+def wait_for(found: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+class TestUmaskOfHooks:
+    @pytest.fixture(autouse=True)
+    def _narrow(self):
+        os.umask(0o077)
+
+    def test_a_hook_has_the_callers(self):
+        assert hook("umask", Door(umask=0o027)).output == b"0027\n"
+
+    def test_the_client_keeps_ours(self):
+        words = ["/bin/sh", "-c", "umask"]
+        ended = process.run(Door(umask=0o027), words, ENVIRONMENT, Signals(), KEPT)
+        assert ended.output == b"0077\n"
+
+    def test_so_do_the_systems_own_programs(self):
+        assert Door(umask=0o027).run(["/bin/sh", "-c", "umask"]).stdout == "0077\n"
+
+    def test_the_program_hands_it_to_the_door(self, monkeypatch):
+        from kopiatomic.commands import backup
+
+        doors = []
+        monkeypatch.setattr(backup, "back_up", lambda job, door, values: doors.append(door) or 0)
+        os.umask(0o026)
+        assert cli.main("restomic", ["tank"]) == 0
+        assert doors[0].umask == 0o026
+        assert os.umask(0o022) == 0o077
+
+
+class TestSignalsOfHooks:
+    PRINT = (
+        "import signal; print(*(int(signal.getsignal(s) is signal.SIG_IGN) for s in"
+        " (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)))"
+    )
+
+    def test_a_pipe_without_a_reader_ends_what_a_hook_runs(self):
+        """Python ignores SIGPIPE, which a service must not inherit."""
+        ended = hook("kill -PIPE $$; echo lives")
+        assert (ended.status, ended.output) == (-signal.SIGPIPE, b"")
+
+    def test_what_the_caller_ignores_is_ignored_and_nothing_else(self):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with Signals():
+                ended = hook(f"exec {sys.executable} -c '{self.PRINT}'")
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert ended.output == b"1 0 0 0\n"
+
+
+class TestOutputThatStaysOpen:
+    def test_what_goes_on_in_the_background_can_write_after_we_have_gone(self, tmp_path):
+        told, go = tmp_path / "told", tmp_path / "go"
+        ended = hook(
+            f"(while [ ! -e {go} ]; do sleep 0.1; done; /bin/echo out; one=$?;"
+            f" /bin/echo err >&2; echo $one $? > {told}) & echo done"
+        )
+        assert (ended.status, ended.output) == (0, b"done\n")
+        go.touch()
+        wait_for(lambda: text(told))
+        assert told.read_text() == "0 0\n"
+
+    def test_more_than_a_pipe_holds(self, tmp_path):
+        told, go = tmp_path / "told", tmp_path / "go"
+        hook(
+            f"(while [ ! -e {go} ]; do sleep 0.1; done;"
+            f" dd if=/dev/zero bs=65536 count=64 >&2 2> {tmp_path}/dd; echo $? > {told}) &"
+        )
+        go.touch()
+        wait_for(lambda: text(told))
+        assert told.read_text() == "0\n"
+
+    @pytest.fixture
+    def drain(self, tmp_path, monkeypatch):
+        """What tells of itself and then drains as the real one does."""
+        script = tmp_path / "drain"
+        script.write_text(
+            f"#!/bin/sh\necho $$ $(pwd) > {tmp_path}/$$.begun\n"
+            f"cat; echo > {tmp_path}/$$.ended\n"
+        )
+        script.chmod(0o755)
+        shell, option, words = process.DRAIN
+        assert words.count("/bin/cat ") == 1
+        drain = (shell, option, words.replace("/bin/cat", str(script)))
+        monkeypatch.setattr(process, "DRAIN", drain)
+        return tmp_path
+
+    def test_what_drains_ends_with_what_writes(self, drain):
+        go = drain / "go"
+        ready = f"{drain}/ready"
+        hook(
+            f"(exec > /dev/null; : > {ready}; while [ ! -e {go} ]; do sleep 0.1; done) &"
+            f" while [ ! -e {ready} ]; do sleep 0.1; done"
+        )
+        wait_for(lambda: any(map(text, drain.glob("*.begun"))))
+        # One pipe is held, and one is not.
+        (begun,) = drain.glob("*.begun")
+        pid, directory = begun.read_text().split()
+        assert directory == "/"
+        assert os.getsid(int(pid)) != os.getsid(0)
+        assert not list(drain.glob("*.ended"))
+        go.touch()
+        wait_for(lambda: list(drain.glob("*.ended")))
+
+    def test_nothing_stays_where_nothing_was_left(self, drain):
+        hook("echo out; echo err >&2; (sleep 0.1; echo out) & wait")
+        ready = f"{drain}/ready"
+        hook(
+            f"(exec > /dev/null 2>&1; : > {ready}; sleep 1) &"
+            f" while [ ! -e {ready} ]; do sleep 0.1; done"
+        )
+        assert not list(drain.glob("*.begun"))
+
+    def test_nothing_of_ours_stays_open_in_it(self, drain):
+        reader, writer = os.pipe()
+        os.set_inheritable(writer, True)
+        go = drain / "go"
+        try:
+            hook(f"(while [ ! -e {go} ]; do sleep 0.1; done) &")
+            wait_for(lambda: any(map(text, drain.glob("*.begun"))))
+        finally:
+            os.close(writer)
+        try:
+            assert os.read(reader, 1) == b""
+        finally:
+            os.close(reader)
+            go.touch()
+
+    def test_the_client_leaves_nothing(self, drain):
+        """What it left running is ended when the view is taken down."""
+        words = ["/bin/sh", "-c", f"sleep 1; exec sleep 5 & echo > {drain}/done"]
+        process.run(Door(), words, ENVIRONMENT, Signals(), KEPT)
+        assert not list(drain.glob("*.begun"))
+
+    def test_a_hook_is_good_where_nothing_can_be_started_any_more(self, drain, monkeypatch):
+        start = Door.start
+
+        def refuse(door, argv, **options):
+            if argv == process.DRAIN:
+                raise CommandFailed(argv, "cannot be started")
+            return start(door, argv, **options)
+
+        monkeypatch.setattr(Door, "start", refuse)
+        assert hook("sleep 1 &").status == 0
+
+
+def test_a_hook_at_a_terminal_writes_to_it_itself(tmp_path):
+    """There is no pipe then, and nothing to keep open."""
+    file = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT, 0o600)
+    before = os.dup(1)
+    os.dup2(file, 1)
+    try:
+        argv = ["/bin/sh", "-c", "echo seen; umask"]
+        ended = process.run_hook(
+            Door(umask=0o002), argv, ENVIRONMENT, Signals(), Streams(capture=False)
+        )
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(file)
+    assert (ended.status, ended.output) == (0, b"")
+    assert (tmp_path / "out").read_text() == "seen\n0002\n"
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600

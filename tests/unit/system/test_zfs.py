@@ -216,6 +216,13 @@ class TestDestroy:
         assert text.index("zfs.exists(name)") < text.index("zfs.sync.destroy(name)")
         assert "= 2\n" in text
 
+    def test_one_that_somebody_has_looked_into_goes_by_itself(self, fp):
+        """A look into .zfs/snapshot has mounted it, which only zfs-destroy(8) undoes."""
+        fp.register(PROGRAM, stdout='{"return":{"t/b@s":16,"t/c@s":2}}')
+        fp.register("zfs destroy t/b@s")
+        assert zfs.destroy(DOOR, ["t/a@s", "t/b@s", "t/c@s"]) == zfs.Destroyed(missing=("t/c@s",))
+        assert len(issued(fp)) == 2
+
     def test_one_that_is_busy(self, fp):
         busy = "cannot destroy snapshot t@s: dataset is busy\n"
         fp.register("zfs destroy t@s", returncode=1, stderr=busy)

@@ -1,0 +1,115 @@
+"""What proves that backups of kopia's hold what was captured; see also tests/host."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kopiatomic.clients.base import Figures, Missing, Request
+from kopiatomic.clients.kopia import Kopia
+from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.job import Job
+from unit.clients.answers import Matching
+
+KOPIA = Job("kopiatomic", command=("kopia", "snapshot", "create"))
+
+
+def lines(*objects: object) -> bytes:
+    return b"\n".join(json.dumps(each).encode() for each in objects)
+
+
+def manifest(path: str = "/a", **more: object) -> dict[str, object]:
+    return {"id": "a" * 32, "source": {"path": path}, "startTime": "2026-01-02T03:04:05Z",
+            "rootEntry": entry("root", files=1), **more}  # fmt: skip
+
+
+def entry(name: str, files: int = 0, dirs: int = 1) -> dict[str, object]:
+    summary = {"files": files, "symlinks": 0, "dirs": dirs}
+    return {"name": name, "type": "d", "obj": f"k-{name}", "summ": summary}
+
+
+def shown(each: dict[str, object]) -> bytes:
+    text = json.dumps({**each, "id": ""}, indent=2)
+    return f"// id: {each['id']}\n// length: 1\n// label type:snapshot\n{text}".encode()
+
+
+def listing(*entries: dict[str, object]) -> bytes:
+    return json.dumps({"stream": "kopia:directory", "entries": list(entries) or None}).encode()
+
+
+class TestKopia:
+    def prove(self, points: dict[str, bool], answers: dict[str, bytes], **figures: object):
+        figures = {"snapshots": ("a" * 32,), **figures}
+        self.reader = Matching(answers)
+        request = Request(("/a",), moment=1767323045.0)
+        return Kopia().prove(self.reader, KOPIA, request, Figures(**figures), points, 0.0)
+
+    def test_directories_are_read_once(self):
+        answers = {
+            "manifest show": b"Connected\n" + shown(manifest()),
+            "show k-root": b"Connected\n" + listing(entry("b", 2), entry("c"), entry("d", 1)),
+            "show k-b": listing(entry("x", 1), {"name": "y", "type": "f"}),
+        }
+        points = {"/a": True, "/a/b": True, "/a/c": True, "/a/b/x": True, "/a/b/y": True,
+                  "/a/b/z": True, "/b": True}  # fmt: skip
+        proof = self.prove(points, answers)
+        assert proof.found == ("/a", "/a/b", "/a/b/x")
+        assert proof.missing == (
+            Missing("/a/c", True), Missing("/a/b/y"), Missing("/a/b/z"), Missing("/b"),
+        )  # fmt: skip
+        assert len(self.reader.asked) == 3
+        assert self.reader.preface == b""
+
+    def test_two_manifests(self):
+        other = {**manifest("/b"), "id": "b" * 32}
+        text = shown(manifest()) + shown(other)
+        proof = self.prove({"/a": True, "/b": True}, {"manifest show": text},
+                           snapshots=("a" * 32, "b" * 32))  # fmt: skip
+        assert proof.missing == ()
+        assert proof.backups == ("a" * 32, "b" * 32)
+
+    @pytest.mark.parametrize("answer", [
+        b"", b"hello", shown(manifest())[:-9], shown({**manifest(), "id": "c" * 32}),
+        shown(manifest(rootEntry={"type": "d"})), shown(manifest(rootEntry=[])),
+        shown(manifest(source={})),
+    ])  # fmt: skip
+    def test_what_is_not_understood_proves_nothing(self, answer: bytes):
+        with pytest.raises(ClientFailed, match="not understood"):
+            self.prove({"/a": True}, {"manifest show": answer})
+
+    @pytest.mark.parametrize("answer", [b"", b"{}", b'{"entries": 3}', listing({"name": "b"})])
+    def test_a_directory_that_is_not_understood(self, answer: bytes):
+        with pytest.raises(ClientFailed, match="not understood"):
+            self.prove(
+                {"/a/b": True}, {"manifest show": shown(manifest()), "show k-root": answer}
+            )
+
+    def test_an_incomplete_backup_is_none(self):
+        answer = shown(manifest(incomplete="canceled"))
+        proof = self.prove({"/a": True}, {"manifest show": answer})
+        assert proof == ((), (), (Missing("/a"),), None, None)
+
+    def test_names_that_cannot_be_told_apart(self):
+        """Of two directories whose names differ in bytes that are not UTF-8 both must do."""
+        twin = json.dumps(entry("b?", 1)), json.dumps(entry("b?"))
+        text = ('{"entries":[' + ",".join(twin) + "]}").replace("b?", "b\\ufffd").encode()
+        proof = self.prove(
+            {"/a/b\udcff": True}, {"manifest show": shown(manifest()), "show k-root": text}
+        )
+        assert proof.missing == (Missing("/a/b\udcff", True),)
+
+    def test_what_proves_itself(self):
+        def proves(points: dict[str, bool], *manifests: dict[str, object]) -> bool:
+            output = b"Connected\n" + lines(*manifests)
+            return Kopia().proves_itself(KOPIA, Request(tuple(points)), Figures(), output, points)
+
+        assert proves({"/a": True}, manifest())
+        assert proves({"/a": True, "/b": False}, manifest(), manifest("/b", rootEntry=entry("b")))
+        assert not proves({"/a": True}, manifest(rootEntry=entry("b")))
+        assert not proves({"/a": True, "/a/b": True}, manifest())
+        assert not proves({"/a": True}, manifest(incomplete="canceled"))
+        assert not proves({"/a": True}, manifest(id=None))
+        assert not proves({"/a": True}, manifest(rootEntry={}))
+        assert not proves({"/a": True})
+        assert not proves({})

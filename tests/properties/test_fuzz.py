@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.datasets import NAMES, NEEDS
 
 from kopiatomic import cli, environment, redact, state
-from kopiatomic.backup import routine
+from kopiatomic.backup import routine, view
 from kopiatomic.backup.plan import make_plan
 from kopiatomic.clients import client_of, make_ready, parsing, programs
 from kopiatomic.clients.base import Request, Source, Tally
@@ -125,7 +125,56 @@ LIST = st.sampled_from([
 @fuzz("zfs_list", st.one_of(ANY_TEXT, mangled(LIST), mangled(mangled(LIST))))
 def test_zfs_list(text: str) -> None:
     for dataset in zfs.parse_list(("zfs", "list"), text):
-        assert dataset.pool is not None
+        assert zfs.pool_of(dataset.name) in dataset.name
+
+
+SNAPSHOTS = ("p/a@s", "p/b c@s")
+RESULTS = st.one_of(
+    ANY_TEXT, mangled(st.just('{"return":{"p/a@s":28,"p/b c@s":2}}\n')), st.just("[" * 100000),
+    JSON.map(lambda value: json.dumps({"return": value})), JSON.map(json.dumps),
+    CHANCE.map(lambda chance: json.dumps({"return": {
+        chance.choice([*SNAPSHOTS, "p@x"]): _json(chance) for _ in range(3)}})),
+)  # fmt: skip
+
+
+@fuzz("channel_program", RESULTS, st.booleans())
+def test_channel_program(text: str, mends: bool) -> None:
+    """Whatever it prints, no snapshot counts as refused, or as gone, that it does not name."""
+
+    class Answering(command.Door):
+        def run(self, argv, *, check=True, **_):
+            if argv[1] == "program":
+                return command.Result(tuple(argv), 0, text, "")
+            return command.Result(tuple(argv), int(not mends), "", "dataset is busy")
+
+    assert set(zfs.snapshot(Answering(), SNAPSHOTS, "R")) <= set(SNAPSHOTS)
+    done = zfs.destroy(Answering(), SNAPSHOTS)
+    assert {each.name for each in done.left} | set(done.missing) <= set(SNAPSHOTS)
+    assert not done.left or not mends
+
+
+OPEN = mangled(st.just(
+    "USER     CMD          PID   FD DEV        INUM       MODE SZ|DV R/W\n"
+    "root     tail        1676    3 0x2904ffe7      2     100644      2  r\n"
+    "ben      x 1 3 0x2904ffe7 2 4 2 r  1677   wd 0x2904ffe3     34      40755     29  r\n"
+))  # fmt: skip
+
+
+@fuzz("open_files", st.one_of(ANY_TEXT, OPEN, mangled(OPEN)))
+def test_open_files(text: str) -> None:
+    """Whoever is killed is the process of a line that ends as fstat(1) ends its lines."""
+
+    class Answering(command.Door):
+        def run(self, argv, **_):
+            return command.Result(tuple(argv), 0, text, "")
+
+    ours = mounts.Mount("/a", "/v", "nullfs", fsid=(0x2904FFE7, 0x29))
+    for pid in view._users(Answering(), [ours]):
+        assert pid > 1
+        assert any(
+            re.search(rf"\s{pid}\s+\S+\s+0x0*2904ffe7\s+\d+\s+[0-7]+\s+\S+\s+\S+\s*$", line)
+            for line in text.split("\n")
+        )
 
 
 TABLE = json.dumps({"mount": {"mounted": [
@@ -192,10 +241,10 @@ def test_history(lines: list[str], upkeep_lines: list[str]) -> None:
     routine.last_paths(here)
     model = Model({}, [])
     now = time.time()
-    account = status.look(model, "restomic", None, now)
+    account = status.observe(model.door(), "restomic", None, now)
     status.as_text(account)
     json.dumps(status.as_dict(account))
-    found = check.findings(check.look(model, [], 48.0), now)
+    found = check.findings(check.observe(model.door(), [], 48.0), now)
     check.as_text(found)
     state.remember(here, {"outcome": "success"})
     assert len(state.read_history(here)) == min(len(entries) + 1, state.HISTORY_LENGTH)
@@ -329,7 +378,7 @@ def test_wrapper_strings(text: str, options: str, plain: bool, program: str) -> 
     client.about_repository(job.options)
     client.by_hand(job)("unlock")
     client.base_command(job)
-    make_ready(job, _machine(), inherited)  # type: ignore[arg-type]
+    make_ready(job, _machine().door(), inherited)
 
 
 SMALL = ([zfs.Dataset("p", "filesystem", True, "on", False, "-", "-")],
@@ -340,6 +389,7 @@ FLAGS = st.sampled_from([
     "--plain", "--json", "--status", "--check", "--max-age", "--expect", "--sweep", "--verbose",
     "--periodic", "--datasets", "--excludes", "--upkeep", "--verify", "--maintenance", "--forget",
     "--prune", "--drill", "--seed", "--size-limit", "--wait", "--wait=4h", "--wait=²", "--", "-",
+    "--no-proof", "--wait=0", "--wait", "--lives",
     "--ex", "--max-age=nan", "-jx",
     "--size-limit=1e9G", "--drill=²", "--verify=inf", "p", "p/a", "/", "/bin/true", "true", "5",
     "restomic/default", "..", "-c/bin/true", "--seed=-1", "--max-age=1e308",
@@ -361,7 +411,7 @@ def test_arguments(place, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
     monkeypatch.setattr(upkeep, "run", not_here)
     monkeypatch.setattr(drill, "run", not_here)
-    monkeypatch.setattr(command, "Door", lambda trace=None: _machine())
+    monkeypatch.setattr(command, "Door", lambda *_: _machine().door())
     monkeypatch.setattr(os, "write", lambda descriptor, data: len(data))
     began = time.monotonic()
     rounds = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+
 import pytest
 from support import nights
 from support.machine import Machine, shell
 
 from host.conftest import TOP, Repository, clean
-from host.ongoing import meanwhile, outcome
+from host.ongoing import meanwhile, outcome, started
 from host.test_disturbs_nothing import where
 from host.test_one_dataset_lost import MOUNTED, RESTOMIC, TAKEN, leave_no_room
 
@@ -175,8 +176,6 @@ def test_a_plan_that_is_refused_after_the_hook(mailing: Repository):
 
 def test_a_killed_run_before(mailing: Repository):
     """The mail of the next night says what was in the way of nobody, and is gone now."""
-    from host.ongoing import started
-
     with started(mailing.machine, "kta/src") as run:
         run.wait_for_client()
         run.kill(client=True)
@@ -196,5 +195,6 @@ def test_the_status_counts_none_of_them(mailing: Repository):
     assert re.search(r"^default  never .*\.~$", status, re.M), status
     assert "incomplete: no snapshot of kta/short: out of space" in status
     check = mailing.machine.run([RESTOMIC, "--check"])
-    print(check)
-    assert check.returncode != 0
+    assert check.returncode == 1
+    assert "no successful backup yet" in check.stdout
+    assert "is INCOMPLETE: no snapshot of kta/short: out of space" in check.stdout

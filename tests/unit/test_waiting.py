@@ -14,9 +14,13 @@ from kopiatomic import cli, formatting, state
 from kopiatomic.backup import report
 from kopiatomic.commands import backup, common, repository
 from kopiatomic.errors import EX_TEMPFAIL, EX_USAGE, Refusal
+from kopiatomic.job import Job
 from kopiatomic.repository import drill, upkeep
 from kopiatomic.repository.account import Account
 from kopiatomic.repository.account import as_dict as account_as_dict
+from kopiatomic.state import Wait
+
+JOB = Job("restomic")
 
 HOLD = (
     "import fcntl, os, sys, time\n"
@@ -60,18 +64,18 @@ def mask():
 
 class TestLock:
     def test_nobody_is_waited_for_where_nobody_has_it(self, place):
-        with state.lock(place, 3600) as waited:
+        with state.lock(place, Wait(3600)) as waited:
             assert waited == 0
 
     def test_who_waits_gets_it_when_the_other_ends(self, place, other):
         threading.Timer(0.3, other.stdin.close).start()
-        with state.lock(place, 60) as waited:
+        with state.lock(place, Wait(60)) as waited:
             assert waited > 0
             assert state.is_locked(place)
         assert mask() == set()
 
     def test_it_gives_up_in_the_end_and_says_so(self, place, other):
-        with pytest.raises(Refusal) as caught, state.lock(place, 0.2):
+        with pytest.raises(Refusal) as caught, state.lock(place, Wait(0.2)):
             pytest.fail("two have the lock")
         assert caught.value.status == EX_TEMPFAIL
         message = str(caught.value)
@@ -90,7 +94,7 @@ class TestLock:
     def test_a_signal_ends_the_wait(self, place, other, number, monkeypatch):
         # It need not come round to the next try.
         monkeypatch.setattr(state, "INTERVAL", 600.0)
-        with soon(number), pytest.raises(Refusal) as caught, state.lock(place, 3600):
+        with soon(number), pytest.raises(Refusal) as caught, state.lock(place, Wait(3600)):
             pytest.fail("two have the lock")
         assert caught.value.status == 128 + number
         assert str(caught.value).startswith(
@@ -102,16 +106,39 @@ class TestLock:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         threading.Timer(1, other.stdin.close).start()
         try:
-            with soon(signal.SIGHUP), state.lock(place, 60) as waited:
+            with soon(signal.SIGHUP), state.lock(place, Wait(60)) as waited:
                 assert waited > 0
         finally:
             signal.signal(signal.SIGHUP, before)
 
+    def test_who_watches_is_told_that_it_waits(self, place, other):
+        told = []
+
+        def tell(line):
+            told.append(line)
+            other.stdin.close()
+
+        with state.lock(place, Wait(3600, tell)):
+            pass
+        assert len(told) == 1
+        assert told[0].startswith("job default of restomic still runs since 2023-11-1")
+        assert told[0].endswith(" (process 4711); waiting up to 1 h 0 min for it")
+
+    def test_nobody_is_told_of_no_wait(self, place, other):
+        with state.lock(state.Place("restomic", "else"), Wait(3600, pytest.fail)):
+            pass
+        with pytest.raises(Refusal), state.lock(place, Wait(0, pytest.fail)):
+            pass
+
     def test_who_waits_leaves_the_note_of_the_other_alone(self, place, other):
-        with pytest.raises(Refusal), state.lock(place, 0.2):
+        with pytest.raises(Refusal), state.lock(place, Wait(0.2)):
             pass
         with open(place.lock, "rb") as file:
             assert file.read() == b"4711 1700000000\n"
+
+
+def seconds_of(values):
+    return common.wait_of(JOB, values, 7).seconds
 
 
 class TestDuration:
@@ -119,21 +146,33 @@ class TestDuration:
         ("text", "seconds"), [("0", 0), ("45", 45), ("30s", 30), ("10m", 600), ("4h", 14400)]
     )
     def test_is_read(self, text, seconds):
-        assert common.wait_of({"--wait": text}, 7) == seconds
-        assert common.wait_of({"--wait": text, "--periodic": ""}, 7) == seconds
+        assert seconds_of({"--wait": text}) == seconds
+        assert seconds_of({"--wait": text, "--periodic": ""}) == seconds
 
     @pytest.mark.parametrize("text", ["", "x", "-1", "1.5h", "1d", "4 h", "h", "1h30m", "9" * 10])
     def test_or_refused(self, text, capsys):
         with pytest.raises(Refusal, match="as in 30s, 10m or 4h"):
-            common.wait_of({"--wait": text})
+            seconds_of({"--wait": text})
         for words in (["tank"], ["--sweep"], ["--upkeep", "--verify", "0"], ["--drill", "1"]):
             assert cli.main("restomic", [f"--wait={text}", *words]) == EX_USAGE
         assert capsys.readouterr().err.count("\n") == 4
 
     def test_without_it_only_periodic_waits(self):
-        assert common.wait_of({}, 7) == 0
-        assert common.wait_of({"--periodic": ""}, 7) == 7
-        assert common.wait_of({"--periodic": ""}) == 0
+        assert seconds_of({}) == 0
+        assert seconds_of({"--periodic": ""}) == 7
+        assert common.wait_of(JOB, {"--periodic": ""}) == state.NO_WAIT
+
+    @pytest.mark.parametrize(
+        ("values", "terminal", "told"),
+        [({}, False, False), ({"--verbose": ""}, False, True), ({}, True, True)],
+    )
+    def test_it_is_told_to_who_watches(self, monkeypatch, capsys, values, terminal, told):
+        monkeypatch.setattr(common.os, "isatty", lambda number: terminal)
+        wait = common.wait_of(JOB, values)
+        assert (wait.tell is not None) == told
+        if wait.tell is not None:
+            wait.tell("it goes on")
+            assert capsys.readouterr() == ("", "restomic: it goes on\n")
 
     @pytest.mark.parametrize("words", [["-n", "tank"], ["--status"], ["--check"],
                                        ["-n", "--upkeep", "--verify", "0"]])
@@ -151,8 +190,8 @@ class TestCallers:
     def waits(self, monkeypatch):
         found = []
 
-        def lock(place, wait=0.0):
-            found.append(wait)
+        def lock(place, wait=state.NO_WAIT):
+            found.append(wait.seconds)
             raise Refusal("busy", EX_TEMPFAIL)
 
         monkeypatch.setattr(state, "lock", lock)

@@ -24,7 +24,7 @@ PERIODIC_WAIT = 10 * 60
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
-    wait = common.wait_of(values, PERIODIC_WAIT)
+    wait = common.wait_of(job, values, PERIODIC_WAIT)
     door = replace(door, nmount=nullfs.find_nmount())
     done = routine.run(_checked(common.task_of_root(job, door)), common.streams(values), wait)
     if "--json" in values:

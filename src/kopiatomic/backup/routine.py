@@ -75,8 +75,8 @@ class Work:
         self.drawing, self.report.plan = drawing, drawing.plan
 
 
-def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
-    """Back up once, ``wait`` seconds later at most if the job still runs; return the report.
+def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Report:
+    """Back up once and return the report; ``wait`` is for another run of the job to end.
 
     Raises Refusal, before anything was touched, if there is something for the user
     to mend; what goes wrong later is in the report.

@@ -24,12 +24,14 @@ from kopiatomic.system.command import (
 from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 
-def run(task: Task, streams: Streams, wishes: Wishes, wait: float = 0.0) -> Account:
+def run(
+    task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.NO_WAIT
+) -> Account:
     """Do the steps that were asked for, one after the other, and return the account.
 
     The first that fails is the last: what damaged data could make worse comes
-    after the check of it. While another run has the job's lock, it is waited for
-    ``wait`` seconds at most. Raises Refusal before anything was started.
+    after the check of it. ``wait`` is for another run of the job to end. Raises
+    Refusal before anything was started.
     """
     job = task.job
     steps = plan(task, wishes)

@@ -6,11 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 from support import tree
-from support.machine import BASE, Machine, shell
+from support.machine import BASE, Machine, shell, wait_for
 
 from host.conftest import TOP, clean
 
@@ -224,13 +223,6 @@ def start(machine: Machine, *words: str) -> subprocess.Popen[str]:
         ["/usr/local/bin/restomic", "--plain", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, new_group=True,
     )  # fmt: skip
-
-
-def wait_for(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
 
 
 class TestEnds:

@@ -8,24 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
-from support.machine import BASE, CHECKOUT, Machine, Sandbox
+from support.machine import BASE, CHECKOUT, Machine, Sandbox, wait_for
 
 from host.conftest import clean
 
 SLOW = f"while [ ! -e {BASE}/go ]; do sleep 0.2; done"
 RESTOMIC = "/usr/local/bin/restomic"
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture

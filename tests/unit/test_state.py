@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import pytest
 
 from kopiatomic import state
-from kopiatomic.backup.plan import Captured, Names, Plan
+from kopiatomic.backup.names import Names
+from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report, as_dict
+from kopiatomic.backup.selection import Captured
 from kopiatomic.errors import EX_NOPERM, EX_TEMPFAIL, Refusal
 
 

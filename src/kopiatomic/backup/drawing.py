@@ -5,15 +5,8 @@ from typing import NamedTuple
 
 from kopiatomic.backup import preflight
 from kopiatomic.backup.names import Names
-from kopiatomic.backup.plan import (
-    Plan,
-    Scene,
-    Selection,
-    arrange,
-    select,
-    stand_still,
-    without,
-)
+from kopiatomic.backup.plan import Plan, Scene, arrange
+from kopiatomic.backup.selection import Selection, select, stand_still, without
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
 from kopiatomic.system import mounts, zfs
@@ -55,7 +48,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
     scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
-    drawing = _drawn(scene, select(job, datasets, scene))
+    drawing = _drawn(scene, select(job, datasets, scene.mounts, names))
     plan = drawing.plan
     if not fits(client.backup_command(job, Request(plan.paths, plan.skipped))):
         raise Refusal(

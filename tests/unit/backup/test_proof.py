@@ -9,8 +9,9 @@ import pytest
 from support.datasets import NAMES, plan_for, simple
 
 from kopiatomic.backup import proof
-from kopiatomic.backup.plan import Captured, Hold, Plan
+from kopiatomic.backup.plan import Hold, Plan
 from kopiatomic.backup.report import Report
+from kopiatomic.backup.selection import Captured
 from kopiatomic.clients.base import Client, Figures, Missing, Proof, Request, Task
 from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal

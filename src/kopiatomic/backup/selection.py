@@ -1,0 +1,229 @@
+"""Which datasets a job captures, which it leaves out, and why. Pure: nothing here acts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from kopiatomic.backup.names import Names
+from kopiatomic.errors import EX_NOINPUT, Refusal
+from kopiatomic.job import Job
+from kopiatomic.system.machine import Dataset, Mount, join, nearest
+from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
+
+# Where bectl(8) mounts a boot environment to look into it.
+BECTL_MOUNTS = "/tmp/be_mount."
+
+# mount(2) refuses longer mount points: MNAMELEN, without its NUL.
+MOUNT_LIMIT = 1023
+
+# Why something is left out: these words are in the history, the reasons are for people.
+EXCLUDED, PROPERTY, VOLUME, JAILED = "excluded", "property", "volume", "jailed"
+HIDDEN, LOCKED, CANNOT_MOUNT, NOT_MOUNTED = "hidden", "locked", "canmount", "not mounted"
+TOO_LONG, NOT_SELECTED, NOT_ZFS, INACTIVE = "too long", "not selected", "not zfs", "inactive"
+LOST = "lost"  # it vanished, or could not be snapshotted or mounted
+
+
+class Captured(NamedTuple):
+    """A dataset that is in the backup, and where it is mounted.
+
+    ``number`` is its own in this run; ``named`` says that the user named it, and not
+    just one above it. One that is ``still`` belongs to a read-only pool, which needs
+    no snapshot.
+    """
+
+    dataset: str
+    point: str
+    number: int = 0
+    named: bool = False
+    still: bool = False
+
+
+class LeftOut(NamedTuple):
+    """A dataset or mount that is not in the backup, and why."""
+
+    name: str
+    reason: str
+    kind: str = LOST
+
+
+class Selection(NamedTuple):
+    """Which datasets are captured and which are left out, and what there is to say about it."""
+
+    captured: tuple[Captured, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
+
+
+def select(
+    job: Job, datasets: Sequence[Dataset], mounts: Sequence[Mount], names: Names
+) -> Selection:
+    """Sort the candidates into captured and left out; every one of them is in either.
+
+    ``mounts`` are those that can be seen. Raises Refusal if a target cannot be backed up.
+    """
+    points = {m.special: m.point for m in mounts if m.type == "zfs" and "@" not in m.special}
+    targets, notes = _resolve_targets(job, datasets, mounts)
+    excluded = _excluded(job, datasets)
+    root = next((dataset for dataset, point in points.items() if point == "/"), "")
+    captured: list[Captured] = []
+    left_out: list[LeftOut] = []
+    for dataset in sorted(datasets, key=lambda each: each.name):
+        named = dataset.name in targets
+        below = job.recursive and not targets.isdisjoint(_parents(dataset.name))
+        if not (named or below or job.everything):
+            continue
+        obstacle = _obstacle(dataset, points, root, names)
+        if dataset.name in excluded:
+            obstacle = LeftOut(dataset.name, f"excluded by {excluded[dataset.name]}", EXCLUDED)
+        elif dataset.backup == "off" and not named:
+            reason = f"its property {BACKUP_PROPERTY} is off"
+            obstacle = LeftOut(dataset.name, reason, PROPERTY)
+        if obstacle is None:
+            number = len(captured)
+            captured.append(Captured(dataset.name, points[dataset.name], number, named))
+        elif named and not job.recursive and not job.everything:
+            raise Refusal(f"{dataset.name} cannot be backed up: {obstacle.reason}", EX_NOINPUT)
+        else:
+            left_out.append(obstacle)
+    return Selection(tuple(captured), tuple(left_out), (*notes, *_idle_patterns(job, datasets)))
+
+
+def _resolve_targets(
+    job: Job, datasets: Sequence[Dataset], mounts: Sequence[Mount]
+) -> tuple[frozenset[str], list[str]]:
+    """Return the datasets that the targets name, and what to say about paths among them."""
+    known = {dataset.name for dataset in datasets}
+    mounted = {mount.point: mount for mount in mounts}
+    found, notes = set(), []
+    for target in job.targets:
+        if not target.startswith("/"):
+            found.add(_dataset_named(target, known))
+            continue
+        mount = mounted[nearest(target, mounted) or "/"]
+        if mount.type != "zfs":
+            raise Refusal(
+                f"'{target}' is not on ZFS but on a {mount.type} file system; "
+                "name a dataset or a path within one",
+                EX_NOINPUT,
+            )
+        if mount.special not in known:
+            raise Refusal(f"'{target}' is in the snapshot {mount.special} already", EX_NOINPUT)
+        if mount.point != target:
+            notes.append(f"{target} lies in {mount.special}, which is backed up as a whole")
+        found.add(mount.special)
+    return frozenset(found), notes
+
+
+def _dataset_named(name: str, known: set[str]) -> str:
+    if name in known:
+        return name
+    if "@" in name or "#" in name:
+        hint = "a snapshot or bookmark cannot be backed up; name its dataset"
+    elif name.rstrip("/") in known:
+        hint = f"write '{name.rstrip('/')}' without the slash at its end"
+    else:
+        hint = "'zfs list' shows the names there are"
+    raise Refusal(f"no dataset is called '{name}'; {hint}", EX_NOINPUT)
+
+
+def _parents(name: str) -> list[str]:
+    """Return the datasets above ``name``, nearest first."""
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+
+
+def _excluded(job: Job, datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Return the datasets that an -x pattern matches, or matches above, and which one."""
+    excluded: dict[str, str] = {}
+    for name in sorted(dataset.name for dataset in datasets):
+        above = next((excluded[up] for up in _parents(name)[:1] if up in excluded), None)
+        pattern = above or next((p for p in job.exclude if fnmatchcase(name, p)), None)
+        if pattern is not None:
+            excluded[name] = pattern
+    return excluded
+
+
+def _idle_patterns(job: Job, datasets: Sequence[Dataset]) -> list[str]:
+    return [
+        f"-x {pattern} matches no dataset"
+        for pattern in job.exclude
+        if not any(fnmatchcase(dataset.name, pattern) for dataset in datasets)
+    ]
+
+
+def _obstacle(
+    dataset: Dataset, points: Mapping[str, str], root: str, names: Names
+) -> LeftOut | None:
+    """Say why a dataset cannot be in a view, or None if it can; ``root`` is what / is on."""
+    name, point = dataset.name, points.get(dataset.name)
+    if dataset.type != "filesystem":
+        return LeftOut(name, "a volume, which holds no files", VOLUME)
+    if dataset.jailed:
+        return LeftOut(name, "belongs to a jail (its property jailed is on)", JAILED)
+    if point is None:
+        return _why_not_seen(dataset, root)
+    if point.startswith(BECTL_MOUNTS) and _is_sibling(name, root):
+        return LeftOut(name, "a boot environment that is not in use, mounted by bectl", INACTIVE)
+    if len(f"{name}@{names.snapshot}") > NAME_LIMIT:
+        reason = f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
+        return LeftOut(name, reason, TOO_LONG)
+    if _length(join(names.view, point)) > MOUNT_LIMIT:
+        reason = f"its mount point is too long to be mounted again ({MOUNT_LIMIT} bytes)"
+        return LeftOut(name, reason, TOO_LONG)
+    return None
+
+
+def _length(path: str) -> int:
+    """Return the length of a path in bytes, of which some may be no text."""
+    return len(path.encode("utf-8", "surrogateescape"))
+
+
+def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
+    name = dataset.name
+    if dataset.mounted:
+        return LeftOut(name, "another file system is mounted over it", HIDDEN)
+    if dataset.keystatus == "unavailable":
+        return LeftOut(name, "not mounted: its encryption key is not loaded", LOCKED)
+    if dataset.canmount == "off":
+        return LeftOut(name, "not mounted: its property canmount is off", CANNOT_MOUNT)
+    # Of others beside it, which need not be boot environments, bectl(8) sets this.
+    if dataset.canmount == "noauto" and _is_sibling(name, root):
+        reason = (
+            "a boot environment that is not in use; name / instead, which is always the one in use"
+        )
+        return LeftOut(name, reason, INACTIVE)
+    return LeftOut(name, "not mounted", NOT_MOUNTED)
+
+
+def _is_sibling(name: str, root: str) -> bool:
+    """Say whether a dataset is, or is in, a boot environment beside the one in use (bectl(8))."""
+    beside = f"{root.rpartition('/')[0]}/"
+    return "/" in root and name.startswith(beside) and root not in (name, *_parents(name))
+
+
+def nothing_left(left_out: Sequence[LeftOut]) -> str:
+    """Say in one line why a selection captures nothing."""
+    if not left_out:
+        return "there is no dataset to back up; 'zfs list' shows what there is"
+    told = "; ".join(f"{each.name}: {each.reason}" for each in left_out[:3])
+    more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return f"no selected dataset can be backed up ({told}{more})"
+
+
+def without(selection: Selection, lost: Mapping[str, str]) -> Selection:
+    """Return a selection without some datasets; ``lost`` says why each of them is not in it."""
+    return Selection(
+        tuple(each for each in selection.captured if each.dataset not in lost),
+        (*selection.left_out, *(LeftOut(name, reason) for name, reason in sorted(lost.items()))),
+        selection.notes,
+    )
+
+
+def stand_still(selection: Selection, datasets: Iterable[str]) -> Selection:
+    """Return a selection in which ``datasets`` need no snapshot: their pools are read-only."""
+    still = set(datasets)
+    captured = (
+        each._replace(still=True) if each.dataset in still else each
+        for each in selection.captured
+    )
+    return selection._replace(captured=tuple(captured))

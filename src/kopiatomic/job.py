@@ -2,13 +2,13 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from kopiatomic.errors import Refusal
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One backup job, as the command line or periodic.conf(5) describes it.
 
     ``command`` and ``options`` are split into words already; the hooks are
@@ -30,7 +30,7 @@ class Job:
     live: tuple[str, ...] = ()  # --live
     proof: bool = True  # not --no-proof: ask the repository whether all is in the backup
     env_file: str | None = None  # -e
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 def split_words(text: str, option: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ is hidden does little harm, and ``chmod 700`` answers one warning too many.
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, unquote
 
 from kopiatomic.system.command import printable
@@ -124,17 +124,21 @@ def _literal(text: str) -> str:
 
 
 def redactor(
-    environment: Mapping[str, str], words: Sequence[str] = (), script: str = ""
+    environment: Mapping[str, str],
+    words: Sequence[str] = (),
+    script: str = "",
+    secret_options: Collection[str] = (),
 ) -> Callable[[str], str]:
     """Return a function that hides secrets in a text.
 
     Secret are the values of variables and options that are called so, what the
-    text of a wrapper, ``script``, gives to such, and passwords in URLs.
+    text of a wrapper, ``script``, gives to such, and passwords in URLs. Of the
+    ``words`` those are, too, that the short ``secret_options``, as in -p, take.
     """
     texts = [*environment.values(), *words, script]
     values = {
         *(value for name, value in environment.items() if is_secret(name)),
-        *_in_words(words),
+        *_in_words(words, secret_options),
         *(value for _, value in secrets_in(script)),
         *(password for text in texts for _, password in _IN_URL.findall(text)),
     }
@@ -148,13 +152,14 @@ def redactor(
     return hide
 
 
-def _in_words(words: Sequence[str]) -> Iterable[str]:
+def _in_words(words: Sequence[str], secret_options: Collection[str]) -> Iterator[str]:
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if equals and is_secret(name):
+        if word[:2] in secret_options and len(word) > 2:
+            yield word[2:].removeprefix("=")
+        elif equals and is_secret(name):
             yield value
-        # -p is kopia's password; restic's, the name of a file, is no loss.
-        elif name == "-p" or (name.startswith("-") and is_secret(name)):
+        elif name in secret_options or (name.startswith("-") and is_secret(name)):
             yield value if equals else next(iter(words[index + 1 : index + 2]), "")
         yield from (value for _, value in secrets_in(word))
 

@@ -11,9 +11,9 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
 from kopiatomic.formatting import clock, duration
@@ -40,8 +40,7 @@ FEW = 8  # of any other list in them so many are kept
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One job of one program: what it is called, and where it keeps its files."""
 
     program: str
@@ -93,6 +92,16 @@ class Place:
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.upkeep"
 
 
+class Wait(NamedTuple):
+    """For how many seconds another run of the job is waited for; ``tell`` hears of it first."""
+
+    seconds: float = 0.0
+    tell: Callable[[str], None] | None = None
+
+
+NO_WAIT = Wait()
+
+
 def check_job_name(name: str) -> str:
     """Return a job's name if it may be one; raises Refusal."""
     # "a.lock" as a job's directory would be where the lock of job "a" is.
@@ -129,11 +138,11 @@ def private_directory(path: str) -> None:
 
 
 @contextmanager
-def lock(place: Place, wait: float = 0.0) -> Iterator[float]:
+def lock(place: Place, wait: Wait = NO_WAIT) -> Iterator[float]:
     """Hold the job's lock; gives the seconds for which another run had it still.
 
     It is flock(2)'s, which the kernel drops with the process, however that ends.
-    Raises Refusal if the other run goes on for longer than ``wait`` seconds
+    Raises Refusal if the other run goes on for longer than ``wait`` says
     (EX_TEMPFAIL), or if a signal ends the wait (128 and its number).
     """
     private_directory(place.root)
@@ -155,19 +164,24 @@ def lock(place: Place, wait: float = 0.0) -> Iterator[float]:
         os.close(descriptor)
 
 
-def _take(place: Place, descriptor: int, wait: float) -> float:
+def _take(place: Place, descriptor: int, wait: Wait) -> float:
     """Lock an open lock file, and return the seconds that this took; raises Refusal.
 
     It is tried again and again, for a flock(2) that waits knows no limit of time.
     """
     if _try(descriptor):
         return 0.0
-    began = time.monotonic()
+    if not wait.seconds:
+        reason = f"{_still_runs(place, descriptor)}; wait for it (with --wait), or end it"
+        raise Refusal(reason, EX_TEMPFAIL)
+    began, limit = time.monotonic(), duration(wait.seconds)
     # They wait to be asked for, so that one of them ends a wait of hours at once.
     wanted = {each for each in CAUGHT if signal.getsignal(each) is not signal.SIG_IGN}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     try:
-        while (left := began + wait - time.monotonic()) > 0:
+        if wait.tell is not None:
+            wait.tell(f"{_still_runs(place, descriptor)}; waiting up to {limit} for it")
+        while (left := began + wait.seconds - time.monotonic()) > 0:
             came = signal.sigtimedwait(wanted, min(INTERVAL, left))
             if came is not None:
                 name = signal.Signals(came.si_signo).name
@@ -179,10 +193,11 @@ def _take(place: Place, descriptor: int, wait: float) -> float:
                 return time.monotonic() - began
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    advice = "wait for it (with --wait), or end it"
-    if wait > 0:
-        advice = f"waited {duration(wait)} for it; end it, or wait longer (with --wait)"
-    raise Refusal(f"{_still_runs(place, descriptor)}; {advice}", EX_TEMPFAIL)
+    raise Refusal(
+        f"{_still_runs(place, descriptor)}; waited {limit} for it; "
+        "end it, or wait longer (with --wait)",
+        EX_TEMPFAIL,
+    )
 
 
 def _try(descriptor: int) -> bool:

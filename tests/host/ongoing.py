@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support import tree
-from support.machine import CHECKOUT, PATH, Machine
+from support.machine import CHECKOUT, PATH, Machine, wait_for
 
 from host.conftest import TOP, Repository
 from host.test_restic import LINK_TIMES
-from host.test_routine import script, wait_for
+from host.test_routine import script
 
 # On / and never backed up, so that both sides of the view see it.
 PLACE = "/kt"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import stat
-import time
 
 import pytest
-from support.machine import BASE, Machine
+from support.machine import BASE, Machine, wait_for
 
 from host.conftest import clean
 
@@ -24,13 +23,9 @@ def restomic(machine: Machine, *words: str, before: str = "umask 022") -> str:
 
 def read_soon(machine: Machine, name: str) -> str:
     """Wait until a file holds a line, and return it."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        path = machine.path(name)
-        if path.exists() and path.read_text().endswith("\n"):
-            return path.read_text()
-        time.sleep(0.2)
-    pytest.fail(f"{name} was not written")
+    path = machine.path(name)
+    wait_for(lambda: path.exists() and path.read_text().endswith("\n"))
+    return path.read_text()
 
 
 @pytest.mark.parametrize("umask", ["022", "002", "077"])

@@ -19,7 +19,7 @@ from support import clients
 
 from kopiatomic import state
 from kopiatomic.clients import client_of, make_ready
-from kopiatomic.clients.base import Missing, Proof, Request, Task
+from kopiatomic.clients.base import Missing, Proof, Request, Task, Wishes
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door, encode
@@ -492,3 +492,23 @@ def test_the_zone_of_the_client(restic: Setup, zone: str, in_wrapper: bool):
         restic.environment["TZ"] = zone
     proof = restic.backup(restic.task(command=command), restic.top)({restic.top: True})[1]
     assert proof.moment == MOMENT
+
+
+@pytest.mark.restic
+def test_the_host_that_a_wrapper_names(restic: Setup):
+    command = wrapper(restic, "export RESTIC_HOST=another")
+    task = restic.task("--quiet", command=command)
+    _, proof = restic.backup(task, restic.top)({restic.top: True})
+    assert set(proof.backups) == restic.names()
+    parent = task.client.parent(
+        task.door, task.job, [str(restic.top), "/new"], [str(restic.top)], task.environment,
+        task.script,
+    )  # fmt: skip
+    assert (parent,) == proof.backups
+    reader = Reader(Door(), client_of("restomic").base_command(task.job), task.environment,
+                    Signals())  # fmt: skip
+    (source,) = task.client.sources(reader, task.job, task.environment, task.script)
+    assert source.paths == (str(restic.top),)
+    forget = Wishes(forget=("--keep-last", "1"))
+    (step,) = task.client.steps(task.job, forget, task.environment, task.script)
+    assert step.argv[-4:] == ("--host", "another", "--keep-last", "1")

@@ -22,10 +22,10 @@ from pathlib import Path
 import pytest
 from sandbox import layouts
 from support import tree
-from support.machine import PATH, Machine, Sandbox, shell
+from support.machine import PATH, Machine, Sandbox, shell, wait_for
 
 from host.conftest import TOP, clean
-from host.test_routine import script, wait_for
+from host.test_routine import script
 
 NOPERM, OSERR, CANTCREAT = 77, 71, 73
 

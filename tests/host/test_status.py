@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 
 import pytest
-from support.machine import Machine, shell
+from support.machine import Machine, shell, wait_for
 
 pytestmark = pytest.mark.linux
 
@@ -112,9 +111,7 @@ def test_a_run_under_way_is_told_and_leaves_nothing_behind(filled: Machine) -> N
     client = 'sh -c "touch /begun; while test -e /wait; do sleep 0.05; done"'
     run = filled.popen([RESTOMIC, "--plain", "-c", client, "-r", "kta"], stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
-        while not filled.path("/begun").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: filled.path("/begun").exists())
         assert "/var/run/restomic/default/view" in filled.run(["mount", "-v"]).stdout
         text = status(filled)
         assert "Running now:\n  default, since 2" in text

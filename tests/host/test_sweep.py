@@ -6,22 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
-from support.machine import BASE, CHECKOUT, Machine, Sandbox, shell
+from support.machine import BASE, CHECKOUT, Machine, Sandbox, shell, wait_for
 
 from host.conftest import clean
 
 RESTOMIC, KOPIATOMIC = "/usr/local/bin/restomic", "/usr/local/bin/kopiatomic"
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def begin(machine: Machine, job: str, program: str = RESTOMIC) -> subprocess.Popen[str]:

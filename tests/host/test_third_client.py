@@ -25,6 +25,8 @@ from kopiatomic.clients.base import (
     Client,
     Figures,
     File,
+    Missing,
+    Proof,
     Request,
     Source,
     Step,
@@ -34,6 +36,7 @@ from kopiatomic.clients.base import (
 from kopiatomic.clients.reader import Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
+from kopiatomic.system.machine import lies_in
 
 
 class Copy(Client):
@@ -45,14 +48,16 @@ class Copy(Client):
 
     def arguments(self, job: Job, request: Request) -> list[str]:
         """Return the moment, and the places to pass over."""
-        skipped = [word for place in request.live for word in ("--skip", place)]
+        skipped = [word for place in request.skipped for word in ("--skip", place)]
         return [*skipped, "--moment", f"{request.moment or 0}"]
 
     def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Have it say what it did."""
         return {"COPY_TELL": "yes"}
 
-    def repository(self, job: Job, environment: Mapping[str, str]) -> str | None:
+    def repository(
+        self, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> str | None:
         """Return the directory of the copies."""
         return environment.get("COPY_STORE")
 
@@ -71,7 +76,37 @@ class Copy(Client):
             return f"some files could not be copied; {by_hand('list')} shows what there is"
         return "a copy is broken" if status == 5 else super().hint(status, text, by_hand)
 
-    def steps(self, job: Job, wishes: Wishes, environment: Mapping[str, str]) -> list[Step]:
+    def keeps(self, mode: int) -> bool:
+        """Say that cp(1) copies everything."""
+        return True
+
+    def prove(
+        self,
+        reader: Reader,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        points: Mapping[str, bool],
+        since: float,
+        script: str = "",
+    ) -> Proof:
+        """Look for the directories in the copy; each that has files is listed with them."""
+        if not figures.snapshots:
+            return Proof((), missing=tuple(map(Missing, points)))
+        (number,) = figures.snapshots
+        listed = [line.decode().split(" ", 2)[2] for line in reader.lines("files", number)]
+        there = {point: any(lies_in(file, point) for file in listed) for point in points}
+        found = tuple(point for point, full in points.items() if there[point] or not full)
+        missing = tuple(Missing(point) for point in points if point not in found)
+        return Proof((number,), found, missing)
+
+    def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
+        """Guess."""
+        return "copy was told to skip it"
+
+    def steps(
+        self, job: Job, wishes: Wishes, environment: Mapping[str, str], script: str = ""
+    ) -> list[Step]:
         """Return the test, and dropping the oldest copies."""
         if wishes.prune or wishes.maintenance:
             raise Refusal("copy knows nothing but --verify and --forget")
@@ -83,12 +118,14 @@ class Copy(Client):
             steps.append(Step(FORGET, "drop", (*base, "drop", *wishes.forget)))
         return steps
 
-    def sources(self, reader: Reader, job: Job, environment: Mapping[str, str]) -> list[Source]:
+    def sources(
+        self, reader: Reader, job: Job, environment: Mapping[str, str], script: str = ""
+    ) -> list[Source]:
         """Return the last copy of each path."""
         newest = {}
         for line in reader.lines("list"):
             number, moment, path = line.decode().split(" ", 2)
-            newest[path] = Source(number, path, float(moment))
+            newest[path] = Source(number, path, float(moment), paths=(path,))
         return list(newest.values())
 
     def files(
@@ -97,6 +134,10 @@ class Copy(Client):
         """Return files of a copy."""
         number = tally.source.backup
         listed = [line.decode().split(" ", 2) for line in reader.lines("files", number)]
+        paths = [path for _, _, path in listed]
+        tally.empty += [
+            point for point in tally.points if not any(lies_in(path, point) for path in paths)
+        ]
         return [
             File(path, int(size), int(mtime) * 10**9, ("show", number, path))
             for size, mtime, path in rng.sample(listed, min(wanted, len(listed)))
@@ -118,6 +159,7 @@ from kopiatomic.clients.base import *
 from kopiatomic.clients.reader import Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
+from kopiatomic.system.machine import lies_in
 
 {inspect.getsource(Copy)}
 

@@ -7,24 +7,17 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
-from support.machine import BASE, CHECKOUT, Machine, Sandbox
+from support.machine import BASE, CHECKOUT, Machine, Sandbox, wait_for
 
 from host.conftest import clean
 
 SLOW = f"while [ ! -e {BASE}/go ]; do sleep 0.2; done"
 RESTOMIC = "/usr/local/bin/restomic"
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -45,9 +38,20 @@ def running(filled: Machine) -> Iterator[subprocess.Popen[str]]:
 
 
 def start(machine: Machine, *words: str) -> subprocess.Popen[str]:
-    return machine.popen(
-        [RESTOMIC, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, new_group=True
-    )
+    """Start a job that has to wait, and return when it does."""
+    process = machine.popen(
+        [RESTOMIC, "--verbose", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        new_group=True,
+    )  # fmt: skip
+    until_it_waits(process.stderr)
+    return process
+
+
+def until_it_waits(stream: IO[str]) -> None:
+    for line in stream:
+        if "; waiting up to " in line:
+            return
+    pytest.fail("it does not wait")
 
 
 WORK = {
@@ -65,12 +69,10 @@ def test_it_begins_when_the_other_has_ended(
     filled.path(f"{BASE}/upkeep").write_text("#!/bin/sh\n")
     filled.path(f"{BASE}/upkeep").chmod(0o755)
     waiting = start(filled, *words, "--wait", "10m")
-    time.sleep(2)
-    assert waiting.poll() is None
     assert running.poll() is None
     filled.path(f"{BASE}/go").touch()
     output, errors = waiting.communicate(timeout=60)
-    assert (waiting.returncode, errors) == (0, "")
+    assert waiting.returncode == 0, errors
     assert says in output
     if what != "sweep":
         assert " for another run of the job to end\n" in output
@@ -89,7 +91,6 @@ def test_it_gives_up_in_the_end(filled: Machine, running: subprocess.Popen[str])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it(filled: Machine, running: subprocess.Popen[str], number: int):
     waiting = start(filled, "--plain", "-c", f"touch {BASE}/ran", "kta/src", "--wait=4h")
-    time.sleep(3)
     os.kill(waiting.pid, number)
     output, errors = waiting.communicate(timeout=60)
     assert (waiting.returncode, output) == (128 + number, "")
@@ -113,6 +114,8 @@ def scripts(machine: Machine, tmp_path: Path) -> Path:
         text = path.read_text()
         if not machine.is_sandbox:
             text = text.replace("/usr/local/bin/", f"{machine.programs}/")
+        # So that it can be seen that they wait.
+        text = text.replace("set -- --periodic", "set -- --verbose --periodic")
         # Not what this machine's own periodic.conf says.
         text = text.replace("/etc/defaults/periodic.conf", f"{BASE}/none")
         (place / f"{path.parent.name}-{path.name}").write_text(text)
@@ -149,8 +152,7 @@ class TestPeriodic:
         self, filled: Machine, running: subprocess.Popen[str], name: str, settings: str
     ):
         waiting = by_script(filled, name, settings)
-        time.sleep(3)
-        assert waiting.poll() is None
+        until_it_waits(waiting.stdout)
         filled.path(f"{BASE}/go").touch()
         output, _ = waiting.communicate(timeout=60)
         assert waiting.returncode == (1 if "800" in name else 0), output

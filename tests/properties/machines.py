@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -89,8 +88,7 @@ def jobs(model: Model) -> st.SearchStrategy[Job]:
 
 def _job(chance: random.Random, model: Model) -> Job:
     patterns = ["*/a", "p/*", "*b*", "[", "zz"]
-    job = replace(
-        JOB,
+    job = JOB._replace(
         recursive=chance.random() < 0.5,
         exclude=tuple(chance.choices(patterns, k=chance.choice([0, 0, 1, 2]))),
         before=chance.choice([None, "true"]),
@@ -98,6 +96,6 @@ def _job(chance: random.Random, model: Model) -> Job:
         after=chance.choice([None, "true"]),
     )
     if chance.random() < 0.5:
-        return replace(job, everything=True, recursive=False)
+        return job._replace(everything=True, recursive=False)
     targets = chance.choices(sorted(model.datasets), k=chance.randint(1, 3))
-    return replace(job, targets=tuple(targets))
+    return job._replace(targets=tuple(targets))

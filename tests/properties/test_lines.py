@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -25,8 +24,8 @@ __all__ = ["place"]
 
 # One with a gap to bridge, two pools whose names begin alike, and / itself frozen.
 POINTS = {"p": "/", "p/a": "/a", "p/a/b": "/a/b", "p/a/b/c": "/a/b/c", "p2": "/p2"}
-WORK = replace(
-    JOB, targets=("p", "p/a", "p/a/b/c", "p2"), before="true", after_snapshot="true", after="true"
+WORK = JOB._replace(
+    targets=("p", "p/a", "p/a/b/c", "p2"), before="true", after_snapshot="true", after="true"
 )
 
 

@@ -6,7 +6,6 @@ import copy
 import random
 import shutil
 from collections import Counter
-from dataclasses import replace
 
 import hypothesis
 import pytest
@@ -144,7 +143,7 @@ def test_a_run_is_complete_or_has_failed(place, request, faults: int):
             model.moves = (chosen := chance.choice(nested), f"{chosen}_moved")
         hypothesis.note(f"{model.faults} {model.stubborn} {model.moves}")
         model.calls = chance.random() < 0.8
-        job = replace(job, proof=chance.random() < 0.5)
+        job = job._replace(proof=chance.random() < 0.5)
         report, chosen = None, selected(model, job)
         try:
             report = attempt(model, job)
@@ -233,7 +232,7 @@ def test_no_run_is_good_unless_all_that_was_chosen_is_in_the_backup(place, reque
         count(request.node.name)
         forget()
         model = data.draw(machines())
-        job = replace(data.draw(jobs(model)), proof=True)
+        job = data.draw(jobs(model))._replace(proof=True)
         chance = random.Random(data.draw(st.integers(0, 2**64)))
         trouble(model, chance)
         hypothesis.note(f"{model}")

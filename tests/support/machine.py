@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,10 @@ PROGRAMS = ("kopiatomic", "restomic")
 STATE, KEPT = Path("/var/db/kopiatomic"), Path("/var/db/kopiatomic.kept-by-tests")
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "TZ": "UTC"}
+
+# How many times longer than usual to wait for what has to come, on a slow machine. It only
+# puts off the end of a test that fails: no test asserts a time.
+PATIENCE = float(os.environ.get("KOPIATOMIC_PATIENCE", "1"))
 
 
 class Machine(Protocol):
@@ -47,6 +52,26 @@ class Machine(Protocol):
 
     def close(self) -> None:
         """Remove everything that was made."""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Return as soon as a condition holds; it has to within so many seconds."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
+
+
+class Patient(subprocess.Popen[str]):
+    """A process that is waited for as long as this machine may need."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        return super().wait(None if timeout is None else timeout * PATIENCE)
+
+    def communicate(
+        self, input: str | None = None, timeout: float | None = None
+    ) -> tuple[str, str]:
+        return super().communicate(input, None if timeout is None else timeout * PATIENCE)
 
 
 def shell(machine: Machine, script: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -157,14 +182,15 @@ class FreeBSD:
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
         environment = {**ENVIRONMENT, "LC_ALL": "C.UTF-8", **(env or {})}
         return subprocess.run(
-            self._translated(argv), env=environment, check=check, timeout=timeout, text=True,
-            stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True,
+            self._translated(argv), env=environment, check=check, text=True,
+            timeout=timeout * PATIENCE, stdin=subprocess.DEVNULL, capture_output=True,
+            start_new_session=True,
         )  # fmt: skip
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         environment = {**ENVIRONMENT, **(options.pop("env", None) or {})}
         options.pop("new_group", None)
-        return subprocess.Popen(
+        return Patient(
             self._translated(argv), env=environment, text=True, process_group=0, **options
         )
 

@@ -166,3 +166,18 @@ def test_the_tests_need_no_more_than_freebsds_python_has():
         [sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout[-2000:]
+
+
+def test_a_backup_starts_without_modules_that_take_long_to_import():
+    """`dataclasses` brings inspect, ast, dis and tokenize, a third of all the imports."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "import kopiatomic.cli, kopiatomic.commands.backup, kopiatomic.clients as clients\n"
+        "[client() for client in clients.TABLE.values()]\n"
+        "print(*sorted({'dataclasses', 'inspect', 'asyncio', 'email', 'http'}"
+        " & (set(sys.modules) - before)))\n"
+    )
+    python = [sys.executable, "-I", "-c", f"import sys; sys.path.append({str(SOURCE.parent)!r})\n"]
+    python[-1] += code
+    result = subprocess.run(python, capture_output=True, text=True, check=True)
+    assert result.stdout == "\n"

@@ -126,8 +126,25 @@ def test_a_script_cut_off_anywhere_is_read():
         list(secrets_in(text[:end]))
 
 
-def test_kopias_short_option_and_what_a_shell_makes_of_a_word():
-    hide = redactor({}, ["-p", "hunter22", "--password", "it's-secret"])
+@pytest.mark.parametrize(
+    "words", [["-p", "hunter22"], ["-phunter22"], ["-p=hunter22"], ["-v", "-p", "hunter22", "x"]]
+)
+def test_a_short_option_of_the_client(words):
+    assert redactor({}, words, secret_options=("-p",))("no hunter22") == "no [hidden]"
+    assert redactor({}, words)("no hunter22") == "no hunter22"
+
+
+def test_a_short_option_without_its_word():
+    assert redactor({}, ["-p"], secret_options=("-p",))("text") == "text"
+
+
+def test_a_short_option_of_another_program_in_a_wrapper():
+    hide = redactor({}, ["--", "/home"], "mkdir -p /var/run/x", ("-p",))
+    assert hide("/var/run/x") == "/var/run/x"
+
+
+def test_what_a_shell_makes_of_a_word():
+    hide = redactor({}, ["-p", "hunter22", "--password", "it's-secret"], secret_options=("-p",))
     quoted = shlex.join(["kopia", "-p", "hunter22", "--password", "it's-secret"])
     assert hide(quoted) == "kopia -p [hidden] --password [hidden]"
 

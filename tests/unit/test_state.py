@@ -102,18 +102,18 @@ def mask():
 @pytest.mark.usefixtures("surviving")
 class TestWaiting:
     def test_nobody_is_waited_for_where_nobody_has_it(self, place):
-        with state.lock(place, 3600) as waited:
+        with state.lock(place, state.Wait(3600)) as waited:
             assert waited == 0
 
     def test_who_waits_gets_it_when_the_other_ends(self, place, other):
         threading.Timer(0.3, other.stdin.close).start()
-        with state.lock(place, 60) as waited:
+        with state.lock(place, state.Wait(60)) as waited:
             assert waited > 0
             assert state.is_locked(place)
         assert mask() == set()
 
     def test_it_gives_up_in_the_end_and_says_so(self, place, other):
-        with pytest.raises(Refusal) as caught, state.lock(place, 0.2):
+        with pytest.raises(Refusal) as caught, state.lock(place, state.Wait(0.2)):
             pytest.fail("two have the lock")
         assert caught.value.status == EX_TEMPFAIL
         message = str(caught.value)
@@ -132,7 +132,8 @@ class TestWaiting:
     def test_a_signal_ends_the_wait(self, place, other, number, monkeypatch):
         # It need not come round to the next try.
         monkeypatch.setattr(state, "INTERVAL", 600.0)
-        with signalled(number), pytest.raises(Refusal) as caught, state.lock(place, 3600):
+        wait = state.Wait(3600)
+        with signalled(number), pytest.raises(Refusal) as caught, state.lock(place, wait):
             pytest.fail("two have the lock")
         assert caught.value.status == 128 + number
         assert str(caught.value).startswith(
@@ -144,13 +145,32 @@ class TestWaiting:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         threading.Timer(1, other.stdin.close).start()
         try:
-            with signalled(signal.SIGHUP), state.lock(place, 60) as waited:
+            with signalled(signal.SIGHUP), state.lock(place, state.Wait(60)) as waited:
                 assert waited > 0
         finally:
             signal.signal(signal.SIGHUP, before)
 
+    def test_who_watches_is_told_that_it_waits(self, place, other):
+        told = []
+
+        def tell(line):
+            told.append(line)
+            other.stdin.close()
+
+        with state.lock(place, state.Wait(3600, tell)):
+            pass
+        assert len(told) == 1
+        assert told[0].startswith("restomic/default is still running, since 2023-11-1")
+        assert told[0].endswith(" (process 4711); waiting up to 1 h 0 min for it")
+
+    def test_nobody_is_told_of_no_wait(self, place, other):
+        with state.lock(state.Place("restomic", "else"), state.Wait(3600, pytest.fail)):
+            pass
+        with pytest.raises(Refusal), state.lock(place, state.Wait(0, pytest.fail)):
+            pass
+
     def test_who_waits_leaves_the_note_of_the_other_alone(self, place, other):
-        with pytest.raises(Refusal), state.lock(place, 0.2):
+        with pytest.raises(Refusal), state.lock(place, state.Wait(0.2)):
             pass
         with open(place.lock, "rb") as file:
             assert file.read() == b"4711 1700000000\n"

@@ -514,23 +514,37 @@ def _keep_live(
             raise Refusal(
                 f"--live {place} would undo the freezing of {chosen[0]}; name a directory below it"
             )
+    skipped |= _show_all_live(scene, view, needs.live, live)
+    hints = _mount_at(scene, HINTS_PLACE)
+    if hints.type != "zfs" and not _is_live(scene, view, HINTS_PLACE):
+        # Writable, for our TMPDIR is there as well, and nullfs cannot lie on its own source.
+        live.add(hints.point)
+        skipped.add(hints.point)
+        view[hints.point] = _live(hints)
     temporary = None if _is_live(scene, view, needs.temporary) else names.temporary
     written = [*needs.scratch, *([temporary] if temporary else [])]
     written = [place for place in written if not _chosen_within(place, view)]
-    own = [*needs.writable, *written]
-    for place in (*needs.live, *(each for each in own if not _chosen_within(each, view))):
-        if not _is_live(scene, view, place):
-            live.add(place)
-            skipped |= _show_live(scene, view, place)
-    hints = _mount_at(scene, HINTS_PLACE)
-    if hints.type != "zfs" and not _is_live(scene, view, HINTS_PLACE):
-        live.add(hints.point)
-        skipped.add(hints.point)
-        view[hints.point] = _live(hints)._replace(read_only=True)
+    own = [place for place in (*needs.writable, *written) if not _chosen_within(place, view)]
+    skipped |= _show_all_live(scene, view, own, live)
     frozen = {mount.point for mount in view.values() if mount.kind == "frozen"}
     written += [*needs.repositories, *([needs.repository] if needs.repository else [])]
     skipped |= {place for place in written if nearest(place, frozen) is not None}
     return tuple(sorted(live)), tuple(sorted(skipped)), temporary
+
+
+def _show_all_live(
+    scene: Scene, view: dict[str, ViewMount], places: Iterable[str], live: set[str]
+) -> set[str]:
+    """Show those places live that are not so yet, and add them to ``live``.
+
+    Returns what in them is left out of the backup.
+    """
+    skipped: set[str] = set()
+    for place in places:
+        if not _is_live(scene, view, place):
+            live.add(place)
+            skipped |= _show_live(scene, view, place)
+    return skipped
 
 
 def _show_live(scene: Scene, view: dict[str, ViewMount], place: str) -> set[str]:

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
@@ -56,7 +55,7 @@ def _program_in(text: str) -> str | None:
 
 def resolve(job: Job) -> Job:
     """Return a job whose paths are real and absolute; raises Refusal where one is not there."""
-    return replace(job, targets=targets(job), live=live_directories(job))
+    return job._replace(targets=targets(job), live=live_directories(job))
 
 
 def live_directories(job: Job) -> tuple[str, ...]:

@@ -35,12 +35,15 @@ class Evidence:
     def __init__(self, points: dict[str, bool], datasets: dict[str, str]) -> None:
         self.points, self.datasets = points, datasets
         self.request: Request | None = None
+        self.since = 0.0
         self.figures = Figures()
         self.proved = False
 
-    def hear(self, task: Task, request: Request, figures: Figures, output: bytes) -> None:
-        """Take what the client has said."""
-        self.request, self.figures = request, figures
+    def hear(
+        self, task: Task, request: Request, since: float, figures: Figures, output: bytes
+    ) -> None:
+        """Take what the client has said, which was started at ``since``."""
+        self.request, self.since, self.figures = request, since, figures
         self.proved = task.client.proves_itself(task.job, request, figures, output, self.points)
 
 
@@ -97,7 +100,7 @@ def prove(task: Task, evidence: Evidence, report: Report, signals: Signals) -> N
         reader = Reader(task.door, base, task.environment, signals, TIME_LIMIT)
         found = task.client.prove(
             reader, task.job, evidence.request, evidence.figures, evidence.points,
-            report.began, task.script,
+            evidence.since, task.script,
         )  # fmt: skip
     except (ClientFailed, CommandFailed, Refusal, OSError) as error:
         message = f"whether all of it is in the backup could not be checked: {error}"

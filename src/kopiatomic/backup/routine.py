@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from kopiatomic import state
 from kopiatomic.backup import preflight, proof, view
@@ -76,8 +75,8 @@ class Work:
         self.drawing, self.report.plan = drawing, drawing.plan
 
 
-def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
-    """Back up once, ``wait`` seconds later at most if the job still runs; return the report.
+def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Report:
+    """Back up once and return the report; ``wait`` is for another run of the job to end.
 
     Raises Refusal, before anything was touched, if there is something for the user
     to mend; what goes wrong later is in the report.
@@ -89,7 +88,7 @@ def run(task: Task, streams: Streams, wait: float = 0.0) -> Report:
         names = name_run(place)
         report = begin_report(task, names)
         report.waited = waited
-        work = Work(task, place, names, signals, replace(streams, hide=task.hide), report)
+        work = Work(task, place, names, signals, streams._replace(hide=task.hide), report)
         look_early(work, sweep(place, door, report))
         try:
             begin(work)
@@ -357,7 +356,8 @@ def back_up(work: Work) -> None:
     streams = work.streams
     for_us_alone = client.speaks_to_us_alone(words)
     if for_us_alone:
-        streams = replace(streams, output=None)
+        streams = streams._replace(output=None)
+    began = time.time()
     try:
         ended = process.run(
             task.door, words, environment, work.signals, streams, root=work.names.view
@@ -369,7 +369,7 @@ def back_up(work: Work) -> None:
     report.complaints = client.complaints(ended.messages)
     report.figures = client.figures(ended.output, ended.messages)
     if work.evidence is not None:
-        work.evidence.hear(task, request, report.figures, ended.output)
+        work.evidence.hear(task, request, began, report.figures, ended.output)
     work.signals.check()
     judge(work, ended)
 

@@ -1,11 +1,10 @@
 """The backup clients: all that differs between kopia and restic, a file for each."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from kopiatomic import redact
 from kopiatomic.clients.base import Client, Task
-from kopiatomic.clients.wrapper import script_of
+from kopiatomic.clients.wrapper import calls, script_of
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
 
@@ -48,9 +47,11 @@ def make_ready(
     program = client.program(job) if installed else ""
     environment = client.environment(job, inherited)
     script = script_of(program)
-    hide = redact.redactor(environment, [*job.command, *job.options], script)
+    called = [word for words in calls(script, client.name) for word in words]
+    words = [*job.command, *job.options, *called]
+    hide = redact.redactor(environment, words, script, client.secret_options)
     trace = door.trace
     if trace is not None:
         tell = trace
-        door = replace(door, trace=lambda line: tell(hide(line)))
+        door = door._replace(trace=lambda line: tell(hide(line)))
     return Task(job, client, door, environment, program, hide, script=script)

@@ -10,7 +10,6 @@ import random
 import re
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kopiatomic.clients import places, wrapper
@@ -185,7 +184,6 @@ class File(NamedTuple):
     mode: int | None = None
 
 
-@dataclass
 class Tally:
     """What came of one source; ``too_large`` and ``unnamed`` files were not chosen.
 
@@ -193,17 +191,14 @@ class Tally:
     not, and in ``empty`` is nothing.
     """
 
-    source: Source
-    points: tuple[str, ...] = ()
-    absent: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    chosen: int = 0
-    restored: int = 0
-    identical: int = 0
-    changed: list[str] = field(default_factory=list)
-    too_large: int = 0
-    unnamed: int = 0
-    problems: list[str] = field(default_factory=list)
+    def __init__(self, source: Source, points: tuple[str, ...] = ()) -> None:
+        self.source, self.points = source, points
+        self.absent: list[str] = []
+        self.empty: list[str] = []
+        self.chosen = self.restored = self.identical = 0
+        self.changed: list[str] = []
+        self.too_large = self.unnamed = 0
+        self.problems: list[str] = []
 
 
 class Client:
@@ -217,6 +212,9 @@ class Client:
     # that do not.
     repository_words: tuple[str, ...] = ()
     repository_switches: tuple[str, ...] = ()
+
+    # Short options that take a secret; of long ones the name says that.
+    secret_options: tuple[str, ...] = ()
 
     # How it is called
 

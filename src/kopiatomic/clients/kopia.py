@@ -6,9 +6,8 @@ import random
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kopiatomic.clients import kopia_proof, places, wrapper
 from kopiatomic.clients.base import (
@@ -24,13 +23,12 @@ from kopiatomic.clients.base import (
     Step,
     Tally,
     Wishes,
-    permissions,
 )
-from kopiatomic.clients.kopia_proof import Directories, has_entries
+from kopiatomic.clients.kopia_files import choose
+from kopiatomic.clients.kopia_proof import has_entries
 from kopiatomic.clients.parsing import (
     as_marked,
     ask,
-    count,
     has_option,
     json_objects,
     last_value,
@@ -45,7 +43,6 @@ from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import decode, quote
-from kopiatomic.system.machine import join, lies_in, nearest
 
 # The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ...".
 _DONE = re.compile(r" \* \d+ hashing, ([0-9]{1,18}) hashed ")
@@ -78,6 +75,7 @@ class Kopia(Client):
         "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
         "--disable-file-logging", "--disable-content-log",
     )  # fmt: skip
+    secret_options = ("-p",)
 
     # A backup
 
@@ -320,129 +318,7 @@ class Kopia(Client):
         of a file leads to it. A file is asked for by its object, so its name does
         not matter.
         """
-        with understood():
-            tree = _Tree(reader, tally.source)
-            parts = tree.parts(tally)
-            share = max(1, wanted // max(1, len(parts)))
-            chosen: dict[str, File] = {}
-            for part in parts:
-                for file in _some(tree, part, tally, share, size_limit, rng):
-                    chosen.setdefault(file.path, file)
-            # What one mount point lacks another may have.
-            if len(chosen) < wanted:
-                whole = _Part(tree.root, tree.path, {}, _files_below(tree.root))
-                for file in _some(tree, whole, tally, wanted, size_limit, rng):
-                    if len(chosen) == wanted:
-                        break
-                    chosen.setdefault(file.path, file)
-        return list(chosen.values())
-
-
-class _Part(NamedTuple):
-    """A mount point in a backup: its entry, its path, and what of it belongs to others.
-
-    ``others`` are the mount points below it with the number of files in them, and
-    ``total`` is the number of files without those.
-    """
-
-    entry: Mapping[str, object]
-    path: str
-    others: Mapping[str, int]
-    total: int
-
-
-class _Tree:
-    """The files of a backup by their number, in the order in which kopia lists them."""
-
-    def __init__(self, reader: Reader, source: Source) -> None:
-        self.root: Mapping[str, object] = source.root or {}
-        self.path = source.path
-        self.entries = lru_cache(maxsize=32)(Directories(reader))
-
-    def parts(self, tally: Tally) -> list[_Part]:
-        """Return the tally's mount points that are in the backup; tell it of the others."""
-        found: dict[str, Mapping[str, object]] = {}
-        for point in tally.points:
-            entry = self._find(as_marked(point))
-            if entry is None:
-                tally.absent.append(point)
-                continue
-            found[as_marked(point)] = entry
-            if not has_entries(entry):
-                tally.empty.append(point)
-        parts = []
-        for path, entry in found.items():
-            below = {
-                other: _files_below(found[other])
-                for other in found
-                if other != path and nearest(other.rpartition("/")[0] or "/", found) == path
-            }
-            total = _files_below(entry) - sum(below.values())
-            if total > 0:
-                parts.append(_Part(entry, path, below, total))
-        return parts
-
-    def _find(self, path: str) -> Mapping[str, object] | None:
-        """Return the entry of a directory, None where there is none."""
-        if not lies_in(path, self.path):
-            return None
-        here = self.root
-        for name in filter(None, path[len(self.path) :].split("/")):
-            listing = self.entries(str(here["obj"]))
-            inside = [each for each in listing if each["name"] == name and each["type"] == "d"]
-            if not inside:
-                return None
-            here = inside[0]
-        return here
-
-    def file(self, part: _Part, number: int) -> tuple[Mapping[str, object], str]:
-        """Return the entry of a file and its path; raises ClientFailed if it is not there."""
-        here, at, left = part.entry, part.path, number
-        while here.get("type") == "d":
-            for entry in self.entries(str(here["obj"])):
-                path = join(at, f"/{entry['name']}")
-                files = _files_below(entry)
-                files -= sum(
-                    number for other, number in part.others.items() if lies_in(other, path)
-                )
-                if left < files:
-                    here, at = entry, path
-                    break
-                left -= files
-            else:
-                raise ClientFailed(1, f"the directory {at} holds fewer files than was noted")
-        return here, at
-
-
-def _some(
-    tree: _Tree, part: _Part, tally: Tally, wanted: int, size_limit: int, rng: random.Random
-) -> Iterator[File]:
-    """Yield so many files of a part, each with the same chance."""
-    # Some of them may be too large.
-    found = 0
-    for number in rng.sample(range(part.total), min(part.total, 4 * wanted + 20)):
-        if found == wanted:
-            return
-        entry, path = tree.file(part, number)
-        size = count(entry.get("size"))
-        if size > size_limit:
-            tally.too_large += 1
-            continue
-        found += 1
-        mode = str(entry.get("mode", ""))
-        yield File(
-            path, size, nanoseconds(entry.get("mtime")), ("show", str(entry["obj"])),
-            owner=count(entry.get("uid")), group=count(entry.get("gid")),
-            mode=permissions(int(mode, 8)) if re.fullmatch("[0-7]{1,11}", mode) else None,
-        )  # fmt: skip
-
-
-def _files_below(entry: Mapping[str, object]) -> int:
-    if entry.get("type") == "f":
-        return 1
-    summary = entry.get("summ")
-    files = summary.get("files") if isinstance(summary, dict) else 0
-    return files if isinstance(files, int) else 0
+        return choose(reader, tally, wanted, size_limit, rng)
 
 
 def _read(config: str | None) -> dict[str, Any]:

@@ -34,17 +34,6 @@ def has_option(words: Sequence[str], *options: str) -> bool:
     return any(word.split("=", 1)[0] in options for word in words)
 
 
-def option_value(words: Sequence[str], *options: str) -> str | None:
-    """Return what the last of ``options`` is set to, or None if it is not there."""
-    value = None
-    for index, word in enumerate(words):
-        name, equals, inline = word.partition("=")
-        if name in options:
-            following = words[index + 1] if index + 1 < len(words) else None
-            value = inline if equals else following
-    return value
-
-
 def parse_options(
     words: Sequence[str], with_word: Collection[str]
 ) -> list[tuple[str, str | None]]:

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import IO
 
 from kopiatomic import state
@@ -29,7 +28,6 @@ class ClientFailed(Exception):
         self.status = status
 
 
-@dataclass
 class Reader:
     """Runs the client to read from it; signals that reach us are passed to it.
 
@@ -37,12 +35,17 @@ class Reader:
     what a wrapper printed before the last answer in which that could be told.
     """
 
-    door: Door
-    base: Sequence[str]
-    environment: Mapping[str, str]
-    signals: Signals
-    time_limit: float | None = None
-    preface: bytes = field(default=b"", init=False)
+    def __init__(
+        self,
+        door: Door,
+        base: Sequence[str],
+        environment: Mapping[str, str],
+        signals: Signals,
+        time_limit: float | None = None,
+    ) -> None:
+        self.door, self.base, self.environment = door, base, environment
+        self.signals, self.time_limit = signals, time_limit
+        self.preface = b""
 
     def lines(self, *words: str) -> Iterator[bytes]:
         """Return what the client prints, line by line; raises ClientFailed, Interrupted."""

@@ -59,41 +59,45 @@ def prove(
     ``parent`` is given where restic may have made none because nothing has changed:
     the snapshot that stands in, or "" if it is to be found. Raises ClientFailed.
     """
-    backups, stands_in = tuple(made), None
+    backups, stands_in = tuple(made), False
     if not backups:
         listed = _listed(reader, asked.host)
         backups = _new(listed, asked)
         if not backups and parent is not None:
-            stands_in = parent or _newest(listed, asked)
-            backups = (stands_in,) if stands_in else ()
+            old = parent or _newest(listed, asked)
+            backups, stands_in = ((old,), True) if old else ((), False)
     held: dict[str, bool] = {}
     looked_at: list[_Held] = []
     failure: ClientFailed | None = None
     for backup in backups:
-        open_points = [point for point, full in points.items() if held.get(point, not full) < full]
-        open_points += [point for point in points if point not in held]
+        missing = _missing(points, held)
         try:
-            found = _look(reader, backup, list(dict.fromkeys(open_points)))
+            found = _look(reader, backup, [each.point for each in missing])
         except ClientFailed as error:
             failure = error  # one of several repositories, perhaps
             continue
         looked_at.append(found)
         for point, has_entries in found.points.items():
             held[point] = held.get(point, False) or has_entries
-    missing = tuple(
+    missing = _missing(points, held)
+    if failure is not None and (missing or not looked_at):
+        raise failure
+    gone = {each.point for each in missing}
+    names = tuple(each.backup for each in looked_at)
+    return Proof(
+        names, tuple(each for each in points if each not in gone), missing,
+        names[-1] if stands_in else None,
+        max((each.moment for each in looked_at if each.moment is not None), default=None),
+    )  # fmt: skip
+
+
+def _missing(points: Mapping[str, bool], held: Mapping[str, bool]) -> tuple[Missing, ...]:
+    """Return the points that are not held, or without entries though they have some."""
+    return tuple(
         Missing(point, point in held)
         for point, full in points.items()
         if point not in held or (full and not held[point])
     )
-    if failure is not None and (missing or not looked_at):
-        raise failure
-    gone = {each.point for each in missing}
-    backups = tuple(each.backup for each in looked_at)
-    return Proof(
-        backups, tuple(each for each in points if each not in gone), missing,
-        backups[-1] if stands_in else None,
-        max((each.moment for each in looked_at if each.moment is not None), default=None),
-    )  # fmt: skip
 
 
 # Which snapshot it is

@@ -23,7 +23,7 @@ PERIODIC_WAIT = 10 * 60
 
 def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Run a backup and tell what it came to."""
-    wait = common.wait_of(values, PERIODIC_WAIT)
+    wait = common.wait_of(job, values, PERIODIC_WAIT)
     task = common.task_of_root(job, door)
     preflight.hooks(job)
     done = routine.run(task, common.streams(values), wait)

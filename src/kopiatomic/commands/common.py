@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from kopiatomic import environment
@@ -12,6 +11,7 @@ from kopiatomic.clients import make_ready
 from kopiatomic.clients.base import Task
 from kopiatomic.errors import EX_NOPERM, PERIODIC_TROUBLE, Refusal
 from kopiatomic.job import Job
+from kopiatomic.state import Wait
 from kopiatomic.system.command import Door, printable
 from kopiatomic.system.process import Streams, on_terminal
 
@@ -40,7 +40,7 @@ def task_of_root(job: Job, door: Door) -> Task:
     """Return a job made ready, with what its env file holds; raises Refusal."""
     need_root(job)
     if job.env_file is not None:
-        job = replace(job, environment=environment.read(job.env_file))
+        job = job._replace(environment=environment.read(job.env_file))
     return make_ready(job, door, os.environ)
 
 
@@ -54,7 +54,7 @@ def task_of_anyone(job: Job, door: Door, installed: bool = True) -> tuple[Task, 
     if job.env_file is not None:
         try:
             held = environment.read(job.env_file, os.geteuid())
-            job = replace(job, environment=held)
+            job = job._replace(environment=held)
         except Refusal as refusal:
             if os.geteuid() == 0 or refusal.status == EX_NOPERM:
                 raise
@@ -62,12 +62,21 @@ def task_of_anyone(job: Job, door: Door, installed: bool = True) -> tuple[Task, 
     return make_ready(job, door, os.environ, installed), notes
 
 
-def wait_of(values: Mapping[str, str], periodic: float = 0.0) -> float:
-    """Return for how many seconds another run of the job is waited for; raises Refusal.
+def wait_of(job: Job, values: Mapping[str, str], periodic: float = 0.0) -> Wait:
+    """Return for how long another run of the job is waited for; raises Refusal.
 
-    ``periodic`` is what holds in periodic(8)'s name where nothing else is said:
-    nobody is there to start it again, and the machine has the night to itself.
+    ``periodic`` is what holds in periodic(8)'s name where nothing else is said, in
+    seconds: nobody is there to start it again. A person who watches is told.
     """
+
+    def tell(line: str) -> None:
+        print(f"{job.program}: {line}", file=sys.stderr, flush=True)
+
+    is_watched = "--verbose" in values or os.isatty(2)
+    return Wait(_seconds(values, periodic), tell if is_watched else None)
+
+
+def _seconds(values: Mapping[str, str], periodic: float) -> float:
     text = values.get("--wait")
     if text is None:
         return periodic if "--periodic" in values else 0.0

@@ -22,7 +22,7 @@ def look_after(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Do the steps of upkeep that were asked for, or with -n say which."""
     if "-n" in values:
         return _dry_run(job, door, values)
-    wishes, wait = _wishes(values), common.wait_of(values, PERIODIC_WAIT)
+    wishes, wait = _wishes(values), common.wait_of(job, values, PERIODIC_WAIT)
     account = upkeep.run(common.task_of_root(job, door), common.streams(values), wishes, wait)
     text = upkeep.as_text(account)
     if "--json" in values:
@@ -62,7 +62,7 @@ def restore_drill(job: Job, door: Door, values: Mapping[str, str]) -> int:
         seed=drill.new_seed() if seed is None else drill.count_of(seed, "--seed"),
         size_limit=drill.size_of(values.get("--size-limit", "1G")),
     )
-    wait = common.wait_of(values, PERIODIC_WAIT)
+    wait = common.wait_of(job, values, PERIODIC_WAIT)
     account = drill.run(common.task_of_root(job, door), wishes, wait)
     as_json = "--json" in values
     common.show(formatting.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))

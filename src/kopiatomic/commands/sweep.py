@@ -15,13 +15,13 @@ from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.monitoring.history import read_histories
 from kopiatomic.monitoring.leftovers import find_leftovers
-from kopiatomic.state import Place
+from kopiatomic.state import Place, Wait
 from kopiatomic.system.command import Door, printable
 
 
 def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Sweep one job, or with -a all jobs of the program that have anything left."""
-    wait = common.wait_of(values)
+    wait = common.wait_of(job, values)
     common.need_root(job)
     if job.everything:
         return _sweep_all(job.program, door, values, wait)
@@ -34,7 +34,7 @@ def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     return _tell(job.program, [("", note) for note in done.notes], EX_OSERR, values)
 
 
-def _swept(place: Place, door: Door, wait: float) -> Report:
+def _swept(place: Place, door: Door, wait: Wait) -> Report:
     """Sweep a job under its lock; raises Refusal if that is not to be had, or if a mount stays."""
     done = Report(place.program, place.job, "", began=time.time())
     with state.lock(place, wait):
@@ -42,7 +42,7 @@ def _swept(place: Place, door: Door, wait: float) -> Report:
     return done
 
 
-def _sweep_all(program: str, door: Door, values: Mapping[str, str], wait: float) -> int:
+def _sweep_all(program: str, door: Door, values: Mapping[str, str], wait: Wait) -> int:
     """Sweep one job after the other; what cannot be removed of one is no matter to the next."""
     pasts = [past for past in read_histories() if past.place.program == program]
     running = {past.place.job for past in pasts if past.running}

@@ -64,11 +64,11 @@ class Drill(Account):
             tally.problems[:] = map(hide, tally.problems)
 
 
-def run(task: Task, wishes: Wishes, wait: float = 0.0) -> Drill:
+def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
     """Restore and compare some files and return the account.
 
-    While another run has the job's lock, it is waited for ``wait`` seconds at
-    most. Raises Refusal before anything was started.
+    ``wait`` is for another run of the job to end. Raises Refusal before anything
+    was started.
     """
     job = task.job
     base = task.client.base_command(job)

@@ -6,7 +6,6 @@ job's backup, and under the job's lock: a backup and its upkeep never overlap.
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kopiatomic import formatting, state
 from kopiatomic.clients.base import FORGET, Step, Task, Wishes
@@ -25,12 +24,14 @@ from kopiatomic.system.command import (
 from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 
-def run(task: Task, streams: Streams, wishes: Wishes, wait: float = 0.0) -> Account:
+def run(
+    task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.NO_WAIT
+) -> Account:
     """Do the steps that were asked for, one after the other, and return the account.
 
     The first that fails is the last: what damaged data could make worse comes
-    after the check of it. While another run has the job's lock, it is waited for
-    ``wait`` seconds at most. Raises Refusal before anything was started.
+    after the check of it. ``wait`` is for another run of the job to end. Raises
+    Refusal before anything was started.
     """
     job = task.job
     steps = plan(task, wishes)
@@ -39,7 +40,7 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: float = 0.0) -> Acco
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
         account.steps = [Done(step.title) for step in steps]
         try:
-            _do_all(task, replace(streams, hide=task.hide), signals, account, steps)
+            _do_all(task, streams._replace(hide=task.hide), signals, account, steps)
         except Interrupted as error:
             account.fail(str(error), 128 + error.signum, "interrupted")
         except CommandFailed as error:
@@ -65,7 +66,7 @@ def _do_all(
         if account.status:
             break
         # What forget says has to be read, also where a person watches.
-        how = replace(streams, capture=streams.capture or step.kind == FORGET)
+        how = streams._replace(capture=streams.capture or step.kind == FORGET)
         ended = process.run(task.door, step.argv, task.environment, signals, how)
         done.status, done.seconds = ended.status, ended.seconds
         account.said = decode(ended.said)

@@ -9,9 +9,8 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from kopiatomic.system.kernel import Kernel
@@ -36,8 +35,7 @@ ARGUMENT_BYTES = 400_000
 MESSAGE, MESSAGE_LINE = 4000, 600
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """How a command ended; a negative status is the signal that killed it."""
 
     argv: tuple[str, ...]
@@ -70,8 +68,7 @@ class MountRefused(CommandFailed):
         self.number = number
 
 
-@dataclass(frozen=True)
-class Door:
+class Door(NamedTuple):
     """Starts programs; with ``trace``, tells it each command line first.
 
     ``kernel`` makes system calls that spare a program of their own. ``umask`` is the

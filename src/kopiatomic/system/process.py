@@ -12,9 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
-from typing import IO
+from typing import IO, NamedTuple
 
 from kopiatomic.system.command import ENVIRONMENT, CommandFailed, Door, decode, encode
 
@@ -118,8 +117,7 @@ class Signals:
             pass
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """How a client or hook ended: status (negative: a signal) and seconds.
 
     ``output`` and ``messages`` are the ends of what it wrote to standard output
@@ -139,8 +137,7 @@ def as_it_is(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Streams:
+class Streams(NamedTuple):
     """Where output goes: ``output`` and ``messages`` are descriptors of ours, or None.
 
     ``capture`` says whether the program's output passes through us, line by

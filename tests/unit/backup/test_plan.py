@@ -431,15 +431,17 @@ class TestFrozenRoot:
         assert refusal.status == EX_CONFIG
 
     def test_programs_find_their_libraries_where_var_run_is_a_tmpfs(self):
-        """By ld-elf.so.hints; it is not for the client to write there, but its TMPDIR is."""
+        """By ld-elf.so.hints; TMPDIR is there too, and nullfs cannot lie on its own source."""
         datasets, mounts = installer()
         mounts.append(Mount("tmpfs", "/var/run", "tmpfs", options=("nosuid",)))
         plan = plan_for((datasets, mounts), everything=True, needs=self.NEEDS)
         view = {mount.point: mount for mount in plan.view}
-        assert (view["/var/run"].kind, view["/var/run"].read_only) == ("live", True)
+        assert (view["/var/run"].kind, view["/var/run"].read_only) == ("live", False)
         assert view["/var/run"].options == ("nosuid",)
-        assert (view[self.TEMPORARY].kind, view[self.TEMPORARY].read_only) == ("live", False)
-        assert {"/var/run", self.TEMPORARY} <= {*plan.live} & {*plan.skipped}
+        assert self.TEMPORARY not in view
+        assert plan.temporary == self.TEMPORARY
+        assert "/var/run" in plan.live
+        assert {"/var/run", self.TEMPORARY} <= {*plan.skipped}
         assert left_out(plan)["/var/run"] == "not on ZFS (tmpfs)"
 
     def test_and_where_all_of_var_is(self):
@@ -448,8 +450,15 @@ class TestFrozenRoot:
         plan = plan_for((datasets, [*keep, Mount("md0", "/var", "ufs")]), everything=True,
                         needs=self.NEEDS)  # fmt: skip
         view = {mount.point: mount for mount in plan.view}
-        assert (view["/var"].kind, view["/var"].read_only) == ("live", True)
-        assert view[self.TEMPORARY].kind == "live"
+        assert (view["/var"].kind, view["/var"].read_only) == ("live", False)
+        assert self.TEMPORARY not in view
+        assert plan.temporary == self.TEMPORARY
+
+    def test_a_tmpdir_in_a_live_directory_is_kept(self):
+        datasets, mounts = installer()
+        mounts.append(Mount("tmpfs", "/scratch", "tmpfs"))
+        needs = self.NEEDS._replace(temporary="/scratch/tmp", live=("/scratch",))
+        assert plan_for((datasets, mounts), everything=True, needs=needs).temporary is None
 
     def test_a_place_beyond_a_left_out_mount_gets_a_bridge(self):
         datasets, mounts = installer()

@@ -56,7 +56,7 @@ def proved(client: Client, monkeypatch, **changes: object) -> Report:
     report = Report("restomic", "default", "r", 100.0)
     report.settle()
     evidence = proof.Evidence(dict(POINTS), {f"/{name}": f"t/{name}" for name in "abc"})
-    evidence.hear(task, Request(("/a",)), Figures(files=7), b"said")
+    evidence.hear(task, Request(("/a",)), 5.0, Figures(files=7), b"said")
     for name, value in changes.items():
         setattr(evidence, name, value)
     proof.prove(task, evidence, report, Signals())
@@ -108,7 +108,7 @@ class TestProof:
         assert (report.outcome, report.proof, report.problems) == ("success", (3, 3), [])
         assert client.asked == [
             (Request(("/a",)), Figures(files=7), b"said", POINTS),
-            (Request(("/a",)), Figures(files=7), POINTS, 100.0, "script"),
+            (Request(("/a",)), Figures(files=7), POINTS, 5.0, "script"),
         ]
 
     def test_the_repository_is_not_asked_what_the_client_has_said(self, monkeypatch):

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,7 +156,7 @@ def world(library, places, monkeypatch) -> World:
 
 
 JOB = Job("restomic", targets=("kta/a", "ktb"), proof=False)
-ALL = replace(JOB, targets=(), everything=True)
+ALL = JOB._replace(targets=(), everything=True)
 HOOKS = {"before": "freeze", "after_snapshot": "thaw", "after": "tell"}
 
 
@@ -178,7 +177,7 @@ def captured(report: Report) -> list[str]:
 
 class TestOrder:
     def test_of_a_good_run(self, world):
-        report = run(replace(JOB, **HOOKS), world)
+        report = run(JOB._replace(**HOOKS), world)
         assert report.problems == []
         assert world.said == [
             "zfs list",
@@ -206,7 +205,7 @@ class TestOrder:
 
     def test_programs_are_few(self, world):
         """A list, one for the snapshots of a pool and one for their end; and the client."""
-        report = run(replace(ALL, exclude=("ktb",)), world)
+        report = run(ALL._replace(exclude=("ktb",)), world)
         assert report.status == 0
         assert world.programs == ["zfs list", "zfs program snapshot kta", "zfs program destroy kta"]
 
@@ -220,7 +219,7 @@ class TestOrder:
         assert not any(flags for _, flags in world.library.unmounted)
 
     def test_only_snapshots_that_were_made_are_destroyed(self, world):
-        run(replace(ALL, exclude=("ktb",)), world)
+        run(ALL._replace(exclude=("ktb",)), world)
         made, gone = world.texts
         names = [line for line in made.split("\n") if "@restomic-" in line]
         assert len(names) == 2
@@ -234,7 +233,7 @@ class TestOrder:
 
     def test_nothing_pins_what_the_job_has_nothing_to_do_with(self, world):
         """A nullfs on a live dataset keeps it from being unmounted by anybody."""
-        run(replace(JOB, targets=("kta/a",)), world)
+        run(JOB._replace(targets=("kta/a",)), world)
         sources = [options.get("target", "") for options, _ in world.library.given]
         assert not {"/a", "/b", "/c"} & set(sources)
         assert not [source for source in sources if ".zfs" in source]
@@ -244,13 +243,13 @@ class TestOrder:
         hook = tmp_path / "freeze"
         hook.write_text("#!/bin/sh\n")
         hook.chmod(0o700)
-        job = replace(JOB, before=f"{hook} now", after_snapshot="echo thaw")
+        job = JOB._replace(before=f"{hook} now", after_snapshot="echo thaw")
         assert as_dict(run(job, world))["hooks"] == [str(hook)]
         monkeypatch.chdir(tmp_path)
-        assert as_dict(run(replace(job, before="./freeze"), world))["hooks"] == [str(hook)]
+        assert as_dict(run(job._replace(before="./freeze"), world))["hooks"] == [str(hook)]
 
     def test_the_client_gets_a_place_for_what_is_temporary(self, world):
-        run(replace(JOB, targets=("kta/a",)), world, TMPDIR="/a/tmp")
+        run(JOB._replace(targets=("kta/a",)), world, TMPDIR="/a/tmp")
         place = f"{world.top}/restomic/default/tmp"
         assert world.environments["client"]["TMPDIR"] == place
 
@@ -260,18 +259,18 @@ class TestWhatHooksDo:
 
     def test_without_one_the_early_plan_is_final(self, world):
         with pytest.raises(Refusal, match="no dataset is called"):
-            run(replace(JOB, targets=("kta/typo",)), world)
+            run(JOB._replace(targets=("kta/typo",)), world)
         assert world.said == ["zfs list"]
 
     def test_what_it_mends_is_no_longer_refused(self, world):
         world.datasets.remove("ktb")
         world.does["freeze"] = lambda: world.datasets.append("ktb")
-        report = run(replace(JOB, targets=("ktb",), **HOOKS), world)
+        report = run(JOB._replace(targets=("ktb",), **HOOKS), world)
         assert report.status == 0
         assert captured(report) == ["ktb"]
 
     def test_and_where_it_does_not_the_second_refusal_is_the_runs_end(self, world):
-        report = run(replace(JOB, targets=("kta/typo",), **HOOKS), world)
+        report = run(JOB._replace(targets=("kta/typo",), **HOOKS), world)
         assert (report.outcome, report.status) == ("failed", 66)
         assert "no dataset is called 'kta/typo'" in report.problems[0]
         assert world.said == ["zfs list", "freeze", "zfs list", "thaw", "tell"]
@@ -279,8 +278,7 @@ class TestWhatHooksDo:
         assert as_dict(report)["captured"] == []
 
     def test_a_disk_that_it_mounts_is_in_the_view(self, world, tmp_path):
-        job = replace(
-            JOB, targets=("kta/a",), options=("-r", "/backup/restic"), **HOOKS
+        job = JOB._replace(targets=("kta/a",), options=("-r", "/backup/restic"), **HOOKS
         )
         world.does["freeze"] = lambda: world.enter("/dev/da0", "/backup", "ufs", (60, 41))
         report = run(job, world)
@@ -289,7 +287,7 @@ class TestWhatHooksDo:
 
     def test_what_has_gone_by_then_is_not_taken_along(self, world):
         world.does["freeze"] = lambda: world.datasets.remove("kta/b")
-        report = run(replace(ALL, **HOOKS), world)
+        report = run(ALL._replace(**HOOKS), world)
         assert report.status == 0
         assert captured(report) == ["kta/a", "ktb"]
 
@@ -313,7 +311,7 @@ class TestWhatHooksDo:
             world.answers[ends] = [(1, "no")] * 2
         else:
             world.does[ends] = fail
-        report = run(replace(JOB, **HOOKS), world)
+        report = run(JOB._replace(**HOOKS), world)
         assert report.status
         assert world.said.count("freeze") == world.said.count("tell") == 1
         assert world.said[-1] == "tell"
@@ -323,7 +321,7 @@ class TestWhatHooksDo:
 
     def test_nothing_runs_after_a_plan_that_is_refused_at_once(self, world):
         with pytest.raises(Refusal):
-            run(replace(JOB, targets=("kta/typo",), after="tell"), world)
+            run(JOB._replace(targets=("kta/typo",), after="tell"), world)
         assert "tell" not in world.said
 
 
@@ -363,7 +361,7 @@ class TestWhatIsLost:
 
     def test_but_one_that_was_named_is_missed(self, world):
         self.refuse(world, a=2)
-        report = run(replace(ALL, targets=("kta/a",)), world)
+        report = run(ALL._replace(targets=("kta/a",)), world)
         assert report.outcome == "incomplete"
         assert report.problems == ["no snapshot of kta/a: no such dataset"]
 
@@ -375,13 +373,13 @@ class TestWhatIsLost:
             raise CommandFailed(["sh"], "no")
 
         world.does["thaw"] = fail
-        report = run(replace(ALL, **HOOKS), world)
+        report = run(ALL._replace(**HOOKS), world)
         assert report.outcome == "incomplete"
         assert "client" in world.said
 
     def test_nothing_is_left(self, world):
         self.refuse(world, a=2)
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert (report.outcome, report.status) == ("failed", 73)
         assert "no selected dataset can be backed up" in report.problems[-1]
         assert "client" not in world.said
@@ -428,7 +426,7 @@ class TestWhatIsLost:
 
         monkeypatch.setattr(view, "_make", make)
         monkeypatch.setattr(routine.view, "take_down", lambda *_: busy())
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.outcome == "failed"
 
 
@@ -493,7 +491,7 @@ class TestPools:
     def test_all_of_them(self, world):
         world.answers["zfs program snapshot"] = [(1, "no")] * 2
         self.pools(world, "")
-        report = run(replace(ALL, **HOOKS), world)
+        report = run(ALL._replace(**HOOKS), world)
         assert (report.outcome, report.status) == ("failed", 73)
         assert [each for each in world.said if each in HOOKS.values()] == ["freeze", "thaw", "tell"]
         assert not [each for each in world.said if each.startswith(("mount", "client"))]
@@ -518,7 +516,7 @@ class TestTheView:
             return real(vector, count, flags)
 
         world.library.nmount = nmount
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.status == 71
         assert "cannot build the view" in report.problems[0]
         assert "client" not in world.said
@@ -531,7 +529,7 @@ class TestTheView:
 
         monkeypatch.setattr(view, "build", refuse)
         world.answers["kldstat"] = [(1, "")]
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert (report.outcome, report.status) == ("failed", 71)
         assert report.problems[0].endswith("; there is no nullfs in this kernel: kldload nullfs")
 
@@ -539,7 +537,7 @@ class TestTheView:
         """A repository that cannot be shown is no new one, and nothing is written beside it."""
         world.enter("nas:/b", "/backup", "nfs", (60, 41), 0)
         world.answers["realpath"] = [(1, "realpath: Operation timed out")]
-        job = replace(JOB, targets=("kta/a",), options=("-r", "/backup/restic"))
+        job = JOB._replace(targets=("kta/a",), options=("-r", "/backup/restic"))
         report = run(job, world)
         assert report.status == 71
         assert "timed out" in report.problems[0]
@@ -547,7 +545,7 @@ class TestTheView:
 
     def test_and_what_it_does_not_is_not(self, world):
         world.enter("nas:/b", "/backup", "nfs", (60, 41), 0)
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.status == 0
         assert report.plan.unseen == ("/b", "/backup", "/c")
         assert not [each for each in world.said if "/backup" in each]
@@ -558,14 +556,14 @@ class TestTheClient:
     def test_statuses_are_explained_of_the_real_one_only(self, world, plain, told):
         """Any other program may mean something else by 11 than that a repository is locked."""
         world.client = Ended(11, 0.1)
-        report = run(replace(JOB, command=("restic", "backup"), plain=plain), world)
+        report = run(JOB._replace(command=("restic", "backup"), plain=plain), world)
         assert report.status == 11
         assert ("is locked" in report.problems[0]) is told
 
     def test_a_backup_without_some_files_is_incomplete_whatever_else_happens(self, world):
         world.client = Ended(3, 0.1)
         world.answers["zfs destroy"] = [(1, "dataset is busy")] * 9
-        report = run(replace(JOB, command=("restic", "backup")), world)
+        report = run(JOB._replace(command=("restic", "backup")), world)
         assert (report.outcome, report.status) == ("incomplete", 3)
         assert len(report.problems) == 3
 
@@ -573,7 +571,7 @@ class TestTheClient:
         world.enter("tank/x", "/mnt/x", "zfs", (60, 41))
         said = b"Fatal: unable to open /mnt/x/file: no such file or directory"
         world.client = Ended(10, 0.1, messages=said)
-        report = run(replace(JOB, command=("restic", "backup")), world)
+        report = run(JOB._replace(command=("restic", "backup")), world)
         assert "/mnt/x, which it names, is not in the view" in report.problems[0]
         assert report.problems[0].endswith("if it needs that: --live /mnt/x")
         assert "init" not in report.problems[0]
@@ -590,7 +588,7 @@ class TestTheClient:
 
     def test_any_program_is_told_of_what_is_not_in_the_view(self, world):
         world.client = Ended(1, 0.1, output=b"no /b/x")
-        report = run(replace(JOB, command=("mine",), plain=True), world)
+        report = run(JOB._replace(command=("mine",), plain=True), world)
         assert report.problems == [
             "mine: exit status 1; /b, which it names, is not in the view, where only what the "
             "client is known to need is live; if it needs that: --live /b"
@@ -613,7 +611,7 @@ class TestTheProof:
         return asked
 
     def test_of_every_captured_dataset_when_the_view_has_gone(self, world, monkeypatch):
-        job = replace(ALL, proof=True, after="tell")
+        job = ALL._replace(proof=True, after="tell")
         assert self.run(world, monkeypatch, job) == ["/a", "/b", "/c"]
         assert world.said[-3:] == ["zfs destroy", "prove", "tell"]
 
@@ -625,23 +623,23 @@ class TestTheProof:
         ],
     )  # fmt: skip
     def test_not_where_there_is_nothing_to_prove(self, world, monkeypatch, changes, ended):
-        job = replace(ALL, **{"proof": True, "command": ("restic", "backup"), **changes})
+        job = ALL._replace(**{"proof": True, "command": ("restic", "backup"), **changes})
         assert self.run(world, monkeypatch, job, ended) == []
 
     def test_of_an_incomplete_backup_as_well(self, world, monkeypatch):
-        job = replace(ALL, proof=True, command=("restic", "backup"))
+        job = ALL._replace(proof=True, command=("restic", "backup"))
         assert self.run(world, monkeypatch, job, Ended(3, 0.1)) == ["/a", "/b", "/c"]
 
     def test_of_what_was_captured_in_the_end(self, world, monkeypatch):
         world.library.refusals["nmount"] = [errno.EACCES]
-        assert self.run(world, monkeypatch, replace(ALL, proof=True)) == ["/b", "/c"]
+        assert self.run(world, monkeypatch, ALL._replace(proof=True)) == ["/b", "/c"]
 
 
 class TestTakingDown:
     def test_a_mount_table_that_cannot_be_read(self, world):
         """What may be mounted still is told, and the next run knows that there is something."""
         world.does["client"] = lambda: world.library.refusals.update(getfsstat=[errno.EFAULT] * 3)
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert (report.outcome, report.status) == ("trouble", 71)
         assert "the view may still be mounted: getfsstat" in report.problems[0]
         assert report.problems[0].endswith("or: restomic --sweep -j default")
@@ -654,7 +652,7 @@ class TestTakingDown:
     def test_a_mount_that_stays(self, world):
         world.does["client"] = lambda: world.library.refusals.update(unmount=[errno.EBUSY] * 99)
         world.answers["fstat"] = [(0, "")] * 9
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.status == 71
         directory = f"{world.top}/restomic/default"
         assert f"{directory}/view cannot be unmounted" in "".join(report.problems)
@@ -664,7 +662,7 @@ class TestTakingDown:
         """Where that cannot be seen, the note that the run has begun stays for the next one."""
         world.answers["zfs destroy"] = [(1, "cannot open 'kta/a': dataset does not exist")]
         world.answers["zfs get"] = [(1, "cannot iterate filesystems")]
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.status == 71
         assert report.problems[0].startswith("the snapshot kta/a@restomic-")
         assert report.problems[0].endswith("or: restomic --sweep -j default")
@@ -673,7 +671,7 @@ class TestTakingDown:
 
     def test_one_that_is_busy_for_a_moment_only(self, world):
         world.answers["zfs destroy"] = [(1, "dataset is busy")]
-        report = run(replace(JOB, targets=("kta/a",)), world)
+        report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.problems == []
         assert world.said[-2:] == ["zfs destroy", "zfs destroy"]
 

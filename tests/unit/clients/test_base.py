@@ -352,6 +352,19 @@ class TestReady:
         said = task.hide("correct horse battery staple caller's own")
         assert said == "[hidden] [hidden] [hidden] [hidden]"
 
+    @pytest.mark.parametrize(
+        ("program", "told"), [("kopiatomic", "[hidden] [hidden]"), ("restomic", "hunter22 battery")]
+    )
+    def test_which_short_options_take_a_secret_the_client_says(self, tmp_path, program, told):
+        """kopia's -p is the password itself, and restic's the name of a file that holds it."""
+        name = client_of(program).name
+        path = tmp_path / "wrapper"
+        path.write_text(f'#!/bin/sh\nmkdir -p /var/run/x\nexec {name} -p battery "$@"\n')
+        path.chmod(0o700)
+        job = Job(program, command=(str(path), "backup"), options=("-p", "hunter22"))
+        hide = make_ready(job, Door(), {}).hide
+        assert hide("hunter22 battery /var/run/x") == f"{told} /var/run/x"
+
     def test_the_trace_holds_no_secret(self, wrapper, fp):
         lines: list[str] = []
         fp.register(["true", "correct horse", "tank"])

@@ -12,7 +12,6 @@ from kopiatomic.clients.parsing import (
     json_answer,
     last_value,
     marked,
-    option_value,
     parse_options,
 )
 from kopiatomic.clients.reader import ClientFailed
@@ -40,10 +39,11 @@ class TestCommandLines:
         ],
     )  # fmt: skip
     def test_values_the_last_counts(self, options, value):
-        assert option_value(self.WORDS, *options) == value
+        found = parse_options(self.WORDS, {"-r", "--repo", "--host"})
+        assert last_value(found, *options) == value
 
     def test_an_empty_value_is_one(self):
-        assert option_value(["--repo="], "--repo") == ""
+        assert last_value(parse_options(["--repo="], {"--repo"}), "--repo") == ""
 
 
 class TestUnderstood:

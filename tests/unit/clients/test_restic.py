@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
-from collections import Counter
 
 import pytest
 from support.datasets import installer, plan_for, simple
@@ -18,10 +16,8 @@ from kopiatomic.clients.base import (
     PRUNE,
     ByHand,
     Figures,
-    File,
     Request,
     Source,
-    Tally,
     Wishes,
 )
 from kopiatomic.clients.reader import ClientFailed
@@ -29,8 +25,7 @@ from kopiatomic.clients.restic import Restic, check_forget, choose_parent, host_
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
-from unit.clients.answers import Answers, listing
-from unit.drills import node
+from unit.clients.answers import Answers
 
 MOMENT = 1795410241.9  # 2026-11-23 05:04:01 UTC
 HOST = os.uname().nodename
@@ -437,62 +432,3 @@ class TestSources:
 
 
 # What a listing begins with.
-SNAPSHOT = {"message_type": "snapshot", "id": "abc", "paths": ["/h"]}
-
-
-class TestFiles:
-    SOURCE = Source("abc", "/h", 0.0)
-
-    def choose(self, listed, wanted=2, limit=100, seed=1):
-        tally = Tally(self.SOURCE)
-        client = Answers({("ls", "--json", "abc"): listing(SNAPSHOT) + b"\n" + listed})
-        return Restic().files(client, tally, wanted, limit, random.Random(seed)), tally
-
-    def test_only_plain_files(self):
-        listed = listing(node("/h", kind="dir"), node('/h/"file"'), node("/h/l", kind="symlink"))
-        ((file,), _) = self.choose(listed)
-        assert file == File(
-            '/h/"file"', 3, 1767323045_000000006, ("dump", "abc", '/h/"file"'),
-            ctime=1767319445_700000000, inode=7,
-        )  # fmt: skip
-
-    def test_every_file_has_the_same_chance(self):
-        listed = listing(*(node(f"/h/{number}") for number in range(10)))
-        counts = Counter(
-            file.path for seed in range(2000) for file in self.choose(listed, 3, seed=seed)[0]
-        )
-        assert len(counts) == 10
-        assert all(500 < count < 700 for count in counts.values())
-
-    def test_the_same_seed_chooses_the_same(self):
-        listed = listing(*(node(f"/h/{number}") for number in range(100)))
-        assert self.choose(listed, seed=5)[0] == self.choose(listed, seed=5)[0]
-
-    def test_large_files_are_counted_and_passed_over(self):
-        files, tally = self.choose(listing(node("/h/large", size=101), node("/h/small", size=100)))
-        assert [file.path for file in files] == ["/h/small"]
-        assert tally.too_large == 1
-
-    def test_names_that_are_not_utf8_are_counted_and_passed_over(self):
-        raw = listing(node("/h/X")).replace(b"X", b"\\ufffd")
-        genuine, backslash = listing(node("/h/\ufffd")), listing(node("/h/\\ufffd"))
-        files, tally = self.choose(b"\n".join([raw, genuine, backslash]), 9)
-        assert [file.path for file in files] == ["/h/\ufffd", "/h/\\ufffd"]
-        assert tally.unnamed == 1
-
-    @pytest.mark.parametrize("line", [b'"file"', b'{"type": "file", "size": "x"}', b'{"file"'])
-    def test_what_is_no_listing(self, line):
-        with pytest.raises(ClientFailed, match="not understood"):
-            self.choose(line)
-
-    @pytest.mark.parametrize("listed", [b"", b"hello", listing(node("/h/file"))])
-    def test_a_listing_without_its_beginning(self, listed):
-        client = Answers({("ls", "--json", "abc"): listed})
-        with pytest.raises(ClientFailed, match="not understood"):
-            Restic().files(client, Tally(self.SOURCE), 2, 100, random.Random(1))
-
-    def test_what_a_wrapper_prints_first_is_none_of_it(self):
-        listed = b'backing up "file"\n{"half\n' + listing(SNAPSHOT, node("/h/a"))
-        client = Answers({("ls", "--json", "abc"): listed})
-        (file,) = Restic().files(client, Tally(self.SOURCE), 2, 100, random.Random(1))
-        assert file.path == "/h/a"

@@ -199,26 +199,42 @@ class TestShow:
         os.close(writer)
 
 
+def seconds_of(values):
+    return common.wait_of(Job("restomic"), values, 7).seconds
+
+
 class TestDuration:
     @pytest.mark.parametrize(
         ("text", "seconds"), [("0", 0), ("45", 45), ("30s", 30), ("10m", 600), ("4h", 14400)]
     )
     def test_is_read(self, text, seconds):
-        assert common.wait_of({"--wait": text}, 7) == seconds
-        assert common.wait_of({"--wait": text, "--periodic": ""}, 7) == seconds
+        assert seconds_of({"--wait": text}) == seconds
+        assert seconds_of({"--wait": text, "--periodic": ""}) == seconds
 
     @pytest.mark.parametrize("text", ["", "x", "-1", "1.5h", "1d", "4 h", "h", "1h30m", "9" * 10])
     def test_or_refused(self, text, capsys):
         with pytest.raises(Refusal, match="as in 30s, 10m or 4h"):
-            common.wait_of({"--wait": text})
+            seconds_of({"--wait": text})
         for words in (["tank"], ["--sweep"], ["--upkeep", "--verify", "0"], ["--drill", "1"]):
             assert cli.main("restomic", [f"--wait={text}", *words]) == EX_USAGE
         assert capsys.readouterr().err.count("\n") == 4
 
     def test_without_it_only_periodic_waits(self):
-        assert common.wait_of({}, 7) == 0
-        assert common.wait_of({"--periodic": ""}, 7) == 7
-        assert common.wait_of({"--periodic": ""}) == 0
+        assert seconds_of({}) == 0
+        assert seconds_of({"--periodic": ""}) == 7
+        assert common.wait_of(Job("restomic"), {"--periodic": ""}) == state.NO_WAIT
+
+    @pytest.mark.parametrize(
+        ("values", "terminal", "told"),
+        [({}, False, False), ({"--verbose": ""}, False, True), ({}, True, True)],
+    )
+    def test_it_is_told_to_who_watches(self, monkeypatch, capsys, values, terminal, told):
+        monkeypatch.setattr(common.os, "isatty", lambda number: terminal)
+        wait = common.wait_of(Job("restomic"), values)
+        assert (wait.tell is not None) == told
+        if wait.tell is not None:
+            wait.tell("it goes on")
+            assert capsys.readouterr() == ("", "restomic: it goes on\n")
 
     @pytest.mark.parametrize("words", [["-n", "tank"], ["--status"], ["--check"],
                                        ["-n", "--upkeep", "--verify", "0"]])
@@ -236,8 +252,8 @@ class TestCallers:
     def waits(self, monkeypatch):
         found = []
 
-        def lock(place, wait=0.0):
-            found.append(wait)
+        def lock(place, wait=state.NO_WAIT):
+            found.append(wait.seconds)
             raise Refusal("busy", EX_TEMPFAIL)
 
         monkeypatch.setattr(state, "lock", lock)

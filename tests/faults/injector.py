@@ -6,6 +6,7 @@ call is done to it or to who called it. The program under test is not changed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
@@ -25,11 +26,15 @@ RESTOMIC = "/usr/local/bin/restomic"
 WRAPPED = {
     "zfs": "/sbin/zfs", "mount": "/sbin/mount", "mount_nullfs": "/sbin/mount_nullfs",
     "umount": "/sbin/umount", "sysctl": "/sbin/sysctl", "kldstat": "/sbin/kldstat",
-    "chroot": "/usr/sbin/chroot", "fstat": "/usr/bin/fstat", "hook": f"{PLACE}/hook",
+    "zpool": "/sbin/zpool", "fstat": "/usr/bin/fstat", "hook": f"{PLACE}/hook",
+    "client": "/kt/client",
     # These stand for system calls: see tests/sandbox/syscalls.py.
     "nmount": "/usr/libexec/syscall/nmount", "unmount": "/usr/libexec/syscall/unmount",
     "getfsstat": "/usr/libexec/syscall/getfsstat",
 }  # fmt: skip
+
+# The system calls among them: what makes them is stopped at them, and they fail with a number.
+CALLS = ("nmount", "unmount", "getfsstat")
 
 # Counts calls and reads the plan, "NUMBER ACTION WORDS...". At that call it sources the action.
 WRAPPER = """\
@@ -76,7 +81,10 @@ def actions() -> dict[str, str]:
     made["power-before"] = cut
     made["power-inside"] = f'"$real" "$@" &\n{cut}'
     made["power-after"] = f'"$real" "$@"\n{cut}'
-    made["late"] = '(sleep 3; exec "$real" "$@" > /dev/null 2>&1) &\nexec sleep 300\n'
+    # What it is to do is on its standard input, which sh(1) would take from it there.
+    made["late"] = (
+        'exec 3<&0\n(sleep 8; exec "$real" "$@" <&3 > /dev/null 2>&1) &\nexec sleep 300\n'
+    )
     return made
 
 
@@ -105,9 +113,10 @@ def failures() -> dict[str, str]:
 ANSWERS = {
     "zfs list": [(1, "internal error: failed to initialize ZFS library"),
                  (1, "cannot iterate filesystems: I/O error")],
-    "zfs snapshot": [(1, "cannot create snapshots : out of space"),
-                     (1, "cannot create snapshots : pool is read-only"),
-                     (2, "cannot open 'kta/home': dataset does not exist")],
+    "zfs program": [(1, "Channel program execution failed: out of space"),
+                    (1, "Channel program execution failed: pool is read-only"),
+                    (1, "Channel program execution failed: memory limit exhausted"),
+                    (2, "cannot open 'kta': no such pool")],
     "zfs destroy": [(1, "cannot destroy snapshot kta/home@x: dataset is busy"),
                     (1, "cannot destroy snapshots: pool 'kta' is read-only")],
     "zfs get": [(1, "internal error: out of memory")],
@@ -117,8 +126,12 @@ ANSWERS = {
     "mount": [(1, "mount: /dev: Operation not supported by device")],
     "umount": [(1, "umount: unmount of /x failed: Device busy"),
                (1, "umount: /x: not a file system root directory")],
-    "chroot": [(1, "chroot: /kt/client: No such file or directory"),
-               (1, "chroot: /var/run/restomic/default/view: No such file or directory")],
+    "client": [(1, "Fatal: unable to open repository"), (3, "some files could not be read")],
+    # errno(2): as Linux has them, on which the fake host runs.
+    "nmount": [(errno.EPERM, ""), (errno.ENOENT, ""), (errno.EBUSY, ""), (errno.EDEADLK, ""),
+               (errno.EOPNOTSUPP, "")],
+    "unmount": [(errno.EBUSY, ""), (errno.ENOENT, ""), (errno.EPERM, "")],
+    "getfsstat": [(errno.EFAULT, ""), (errno.EINVAL, "")],
     "sysctl": [(1, "sysctl: unknown oid 'security.jail.jailed'")],
     "kldstat": [(1, "kldstat: can't find module zfs: No such file or directory")],
     "fstat": [(1, "fstat: can't read mount table")],
@@ -194,6 +207,9 @@ class Injected:
         place = self.path(PLACE)
         (place / "hook").write_text(HOOK)
         (place / "hook").chmod(0o755)
+        client = self.path("/kt/client")
+        client.write_text(CLIENT)
+        client.chmod(0o755)
         for name, where in WRAPPED.items():
             program = self.path(where)
             (place / "real" / name).write_text(program.read_text())
@@ -207,9 +223,6 @@ class Injected:
                 name = f"{program.replace(' ', '-')}-{number}"
                 text = f"echo {shlex.quote(message)} >&2\nexit {status}\n"
                 (place / "actions" / name).write_text(text)
-        client = self.path("/kt/client")
-        client.write_text(CLIENT)
-        client.chmod(0o755)
         (place / "quick").write_text(f"#!/usr/local/bin/python3 -IXutf8\n{QUICK}")
         (place / "quick").chmod(0o755)
         self.plan(0)
@@ -225,7 +238,7 @@ class Injected:
         """Say what happens at which call, and begin to count."""
         place = self.path(PLACE)
         (place / "plan").write_text(f"{number} {action}\n")
-        for name in ("count", "calls", "cut", "seen", "client-plan", "started"):
+        for name in ("count", "calls", "cut", "seen", "client-plan", "started", "snapped"):
             (place / name).unlink(missing_ok=True)
 
     def words(self, program: str, job: str = "default") -> list[str]:

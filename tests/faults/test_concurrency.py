@@ -78,7 +78,7 @@ def test_sweeping_one_job_leaves_the_other_alone(injected: Injected):
     )
     other = start(injected, "-j", "default.2", "-c", waits, "-r", "kta/home")
     while not injected.path("/var/run/restomic/default.2/view").exists() or (
-        "chroot" not in "".join(injected.calls())
+        "devfs" not in injected.machine.run(["mount", "-v"]).stdout.rpartition("default.2")[2]
     ):
         time.sleep(0.05)
     swept = injected.machine.run([RESTOMIC, "--sweep"])
@@ -95,7 +95,7 @@ def test_the_lock_of_a_dead_process_is_no_lock(injected: Injected):
     injected.plan(0)
     injected.path(f"{PLACE}/client-plan").write_text("sleep 30\n")
     run = injected.start()
-    while "chroot" not in "".join(injected.calls()):
+    while "client" not in "".join(injected.calls()):
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()

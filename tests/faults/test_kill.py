@@ -103,7 +103,7 @@ def test_at_any_time(injected: Injected, steps: list[str]):
 def test_again_while_it_sweeps(injected: Injected, steps: list[str]):
     """What is left by a run that was killed in the view is swept by runs that are killed too."""
     chance = random.Random(f"{SEED} again")
-    client = next(number for number, step in enumerate(steps, 1) if step.startswith("chroot"))
+    client = next(number for number, step in enumerate(steps, 1) if step.startswith("client"))
     for number in range(len(sample(range(40), 3, "again"))):
         wrong, told = [], ""
         injected.plan(client, "KILL-one-inside")

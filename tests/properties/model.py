@@ -87,6 +87,7 @@ class Model:
     suspended: set[str] = field(default_factory=set)  # pools
     misled: set[str] = field(default_factory=set)  # points that a link leads elsewhere
     looked: bool = False  # somebody looks into each .zfs/snapshot
+    pruned: str = ""  # the dataset whose snapshot somebody destroys while the view is built
     moves: tuple[str, str] | None = None  # what is renamed, and to what
     moves_at: int = 0  # before which call; 0: while the client runs
     blind: set[str] = field(default_factory=set)  # points that the client does not back up
@@ -167,8 +168,8 @@ class Model:
         fault = self._next(" ".join(argv[:2]))
         if fault == "no-start":
             raise CommandFailed(argv, "cannot be started: No such file or directory")
-        # Of all but the mounts of the view it is believed that they did what they say.
-        if fault == "lies" and (argv[0] != "mount_nullfs"):
+        # Of all but mounts it is believed that they did what they say.
+        if fault == "lies" and not argv[0].startswith("mount"):
             fault = ""
         status, out, err = int(fault != "lies"), "", "fault injected"
         # What acts may print what it likes, but is taken by its word that it did what it was told.
@@ -313,7 +314,17 @@ class Model:
             raise OSError(errno.ENOENT, "No such file or directory")
         self._target = target
         # The program is given the whole path, the call the working directory.
+        for name, each in list(self.snapshots.items()):
+            ours = each.run.startswith("restomic:default:") and each.source == "local"
+            if ours and name.startswith(f"{self.pruned}@"):
+                self.prune(name)
         yield ".", lambda: 0
+
+    def prune(self, name: str) -> None:
+        """Let somebody destroy a snapshot, as far as ZFS lets him."""
+        before, trespasses = list(self.destroyed), list(self.trespasses)
+        self._destroy(name)
+        self.destroyed, self.trespasses = before, trespasses
 
     def what_is(self, _door: Door, _enter: Callable[[], int]) -> view._Seen:
         """Stand for view._what_is: what a look at that place finds."""
@@ -323,6 +334,14 @@ class Model:
     def is_meant(self, _door: Door, mount: plan.ViewMount, _made: view._Seen) -> bool:
         """Stand for view._is_meant: nobody leads a source elsewhere here."""
         return any(m.point == nearest(mount.source, self._live_points()) for m in self.mounts)
+
+    def is_held(self, _door: Door, directory: str) -> bool:
+        """Stand for view._is_held."""
+        return any(m.point == directory and m.special in self.snapshots for m in self.mounts)
+
+    def numbers(self, path: str) -> tuple[int, int]:
+        """Stand for view._numbers."""
+        return 0, sum(m.point == path for m in self.mounts)
 
     # -- zfs(8) ------------------------------------------------------------------------------
 
@@ -578,6 +597,8 @@ def attempt(model: Model, job: Job) -> Report:
         patch.setattr(view, "standing_in", model.standing_in)
         patch.setattr(view, "_what_is", model.what_is)
         patch.setattr(view, "_is_meant", model.is_meant)
+        patch.setattr(view, "_is_held", model.is_held)
+        patch.setattr(view, "_numbers", model.numbers)
         ready = make_ready(job, model.door(), ENVIRONMENT)
         return routine.run(ready._replace(job=preflight.resolve(job)), QUIET)
 

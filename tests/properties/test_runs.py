@@ -186,6 +186,7 @@ def undo(model: Model) -> None:
     model.moves = None
 
 
+KINDS = ("refused", "read-only", "suspended", "misled", "moves", "blind", "pruned")
 ERRORS = (13, 17, 28, 69)
 
 
@@ -197,8 +198,7 @@ def trouble(model: Model, chance: random.Random) -> None:
     model.looked = chance.random() < 0.3
     model.idle, model.full = chance.random() < 0.1, chance.random() < 0.1
     points = sorted(m.point for m in model.mounts if m.type == "zfs" and m.point != "/")
-    for kind in chance.choices(("refused", "read-only", "suspended", "misled", "moves", "blind"),
-                               k=chance.randint(1, 3)):  # fmt: skip
+    for kind in chance.choices(KINDS, k=chance.randint(1, 3)):
         if kind == "refused":
             model.refused[chance.choice(names)] = chance.choice(ERRORS)
         elif kind == "read-only":
@@ -207,6 +207,9 @@ def trouble(model: Model, chance: random.Random) -> None:
             model.suspended.add(chance.choice(pools))
         elif kind == "misled" and points:
             model.misled.add(chance.choice(points))
+        elif kind == "pruned":
+            # Without the calls it is not seen.
+            model.pruned = chance.choice(names) if model.calls else ""
         elif kind == "blind" and points:
             model.blind.add(chance.choice(points))
         nested = [name for name in names if "/" in name]

@@ -36,6 +36,7 @@ MOUNT_TIME_LIMIT = 120.0
 _NO_DIRECTORY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 LINK = "a symbolic link or a file has taken the place of a directory on the way there"
 LED_AWAY = "somebody led its path elsewhere meanwhile"
+NOTHING = "reported success, and nothing is mounted there"
 
 # How often and how long to wait for a mount table that cannot be read, in seconds.
 PATIENCE = (1.0, 1.0, 0.0)
@@ -194,6 +195,7 @@ def _hold(door: Door, hold: Hold) -> None:
     options = {
         "fstype": "zfs", "fspath": hold.directory, "from": hold.snapshot, "ro": "", "nosuid": "",
     }  # fmt: skip
+    before = _numbers(hold.directory)
     try:
         door.mount(argv, options, MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
     except MountRefused as error:
@@ -204,6 +206,13 @@ def _hold(door: Door, hold: Hold) -> None:
             if mount.special == hold.snapshot:
                 door.unmount(mount.point, mount.fsid)
         door.mount(argv, options, MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
+    if door.kernel is None and _numbers(hold.directory) == before:
+        raise CommandFailed(argv, NOTHING)
+
+
+def _numbers(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 # The view
@@ -249,7 +258,10 @@ def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) 
         door.mount(argv, options_of(mount, here), MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
         made = _what_is(door, enter)
         if made == before:
-            raise CommandFailed(argv, "reported success, and nothing is mounted there")
+            raise CommandFailed(argv, NOTHING)
+        if mount.kind == "frozen" and not mount.fsid and not _is_held(door, mount.source):
+            door.unmount(target, made.fsid)
+            raise CommandFailed(argv, "somebody has destroyed its snapshot meanwhile")
         if mount.kind in ("live", "frozen") and mount.fsid and not _is_meant(door, mount, made):
             door.unmount(target, made.fsid)
             raise CommandFailed(argv, LED_AWAY)
@@ -287,6 +299,20 @@ def _is_meant(door: Door, mount: ViewMount, made: _Seen) -> bool:
     except OSError:
         return False
     return (found.fsid, found.inode) == (mount.fsid, made.inode)
+
+
+def _is_held(door: Door, directory: str) -> bool:
+    """Say whether a snapshot is mounted at a private place still; also if that is not known.
+
+    Until there is a nullfs on it, any ``zfs destroy`` takes it away, without a word.
+    """
+    if door.kernel is None:
+        return True
+    descriptor = os.open(directory, _ENTER)
+    try:
+        return "@" in door.kernel.mount_of(descriptor).special
+    finally:
+        os.close(descriptor)
 
 
 def _make_remote(door: Door, argv: Sequence[str], target: str) -> None:

@@ -69,8 +69,8 @@ class Kernel:
             slot.base, slot.length = ctypes.addressof(buffer), length
         if self._library.nmount(vector, len(vector), flags) != 0:
             number = ctypes.get_errno()
-            said = decode(message.value)
-            raise OSError(number, f"{os.strerror(number)}{f' ({said})' if said else ''}")
+            reason, said = os.strerror(number), decode(message.value)
+            raise OSError(number, f"{reason} ({said})" if said not in ("", reason) else reason)
 
     def unmount(self, fsid: tuple[int, int], force: bool = False) -> None:
         """Take a mount away by the number of its file system, wherever its path leads."""

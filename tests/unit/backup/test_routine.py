@@ -151,6 +151,7 @@ def world(library, places, monkeypatch) -> World:
 
     monkeypatch.setattr(view, "standing_in", standing_in)
     monkeypatch.setattr(view, "_is_meant", lambda *_: True)
+    monkeypatch.setattr(view, "_is_held", lambda *_: True)
     return made
 
 

@@ -91,6 +91,7 @@ def world(library, tmp_path, monkeypatch) -> World:
     """Every mount point is there."""
     (tmp_path / "empty").mkdir()
     made = World(library, tmp_path / "empty")
+    monkeypatch.setattr(view, "_is_held", lambda door, directory: True)
     monkeypatch.setattr(view, "standing_in", made.standing_in)
     return made
 
@@ -329,9 +330,18 @@ class TestHolding:
         assert not fp.calls
 
     def test_by_a_program_where_there_is_no_call(self, plan, fp):
-        for hold in plan.holds:
-            fp.register(["mount", "-t", "zfs", "-o", "ro,nosuid", hold.snapshot, hold.directory])
-        assert view.hold_all(Door(), plan) == {}
+        for hold in plan.holds[:2]:
+            command = ["mount", "-t", "zfs", "-o", "ro,nosuid", hold.snapshot, hold.directory]
+            fp.register(command, callback=lambda _, hold=hold: self.cover(hold))
+        # Which may say that it did what it did not.
+        fp.register(["mount", fp.any()])
+        lost = view.hold_all(Door(), plan)
+        assert lost == {"t/c": view.Lost(view.NOTHING, gone=False)}
+
+    def cover(self, hold: Hold) -> None:
+        """Let another directory be there, as after a mount."""
+        os.rename(hold.directory, f"{hold.directory}.covered")
+        os.mkdir(hold.directory)
 
     @pytest.mark.parametrize(
         ("number", "gone"), [(errno.ENOENT, True), (errno.EACCES, False), (errno.EIO, False)]
@@ -366,6 +376,28 @@ class TestHolding:
         with pytest.raises(CommandFailed, match=r"^mkdir .*/hold: File exists"):
             view.hold_all(Door(kernel=library.kernel()), plan)
         assert not library.given
+
+
+class TestHeldStill:
+    """Until there is a nullfs on it, any zfs destroy takes a mounted snapshot away."""
+
+    @pytest.mark.parametrize("special", [b"t/a@s", b"zroot/var/run"])
+    def test_what_is_shown_is_the_snapshot(self, world, library, tmp_path, special, monkeypatch):
+        monkeypatch.undo()
+        monkeypatch.setattr(view, "standing_in", world.standing_in)
+        (tmp_path / "hold").mkdir()
+        library.put(tmp_path / "hold", mounted(special, b"/hold", b"zfs"))
+        mount = FROZEN._replace(source=str(tmp_path / "hold"))
+        if b"@" in special:
+            world.make(mount)
+            assert library.unmounted == []
+        else:
+            with pytest.raises(CommandFailed, match="has destroyed its snapshot"):
+                world.make(mount)
+            assert library.unmounted == [((901, 41), 0)]
+
+    def test_where_there_are_no_calls_it_is_not_known(self):
+        assert view._is_held(Door(), "/nowhere")
 
 
 class TestBuilding:

@@ -250,15 +250,15 @@ def point_of(path: str, points: Sequence[str]) -> str:
 def test_the_view_has_what_the_client_needs_and_no_more(busy: Machine):
     points = mount_points(busy)
     wanted = {point_of(path, points) for path in [*SYSTEM, "/kt/slow"]}
-    # What leads to the chosen mount point.
-    wanted |= {TOP, "/dev", f"{TOP}/home"}
+    # An empty tree leads to the chosen mount point.
+    wanted |= {TOP, "/dev", f"{TOP}/home", "/kt/usb"}
     if busy.is_sandbox:
         wanted.add("/compat/linux")  # where its programs lie
     view = f"{RUN}/default/view"
-    with ongoing(busy, "kta/home"):
+    with ongoing(busy, "kta/home", "--live", "/kt/usb"):
         ours = [each for each in mount_points(busy) if each.startswith(RUN)]
         told = busy.run(["mount", "-v"]).stdout
-        pinned = busy.run(["/bin/sh", "-c", f"umount {TOP}"])
+        pinned = busy.run(["umount", "/kt/usb"])
     expected = {view + ("" if point == "/" else point) for point in wanted}
     assert sorted(ours) == sorted([*expected, f"{RUN}/default/hold/0"])
     # The snapshot itself, read-only, and of the rest each once.
@@ -268,6 +268,7 @@ def test_the_view_has_what_the_client_needs_and_no_more(busy: Machine):
     held = f"{RUN}/default/hold/0"
     assert re.search(rf"^{held} on {view}{TOP}/home \(nullfs, .*read-only", told, re.M)
     assert re.search(rf"^devfs on {view}/dev \(devfs", told, re.M)
+    assert re.search(rf"^{RUN}/default/gap/\d+ on {view}{TOP} \(nullfs, .*read-only", told, re.M)
     # What is in the view stays: the test would not notice otherwise that nothing is.
     assert "Device busy" in pinned.stderr
     clean(busy)
@@ -290,9 +291,9 @@ def test_they_are_not_shown_to_who_does_not_ask(filled: Machine):
 
 def test_live_mounts_keep_their_flags(busy: Machine):
     shell(busy, "zfs set setuid=off kta; zfs set exec=off kta")
-    with ongoing(busy, "kta/home"):
+    with ongoing(busy, "kta/home", "--live", f"{TOP}/src"):
         lines = busy.run(["mount", "-v"]).stdout.splitlines()
-    (live,) = [line for line in lines if line.startswith(f"{TOP} on {RUN}")]
+    (live,) = [line for line in lines if line.startswith(f"{TOP}/src on {RUN}")]
     assert "nosuid" in live
     assert "noexec" in live
 

@@ -28,6 +28,7 @@ NAMES = (
 )
 FSTAB_ORDER = ("noexec", "nosuid", "noatime", "nosymfollow", "nfsv4acls")
 AUTOMOUNT = -2
+UNREACHABLE = -3
 PENDING = -1
 LONGEST = 1023
 
@@ -198,7 +199,7 @@ class Table:
 
         if self.uppers(mount):
             raise MountError(mount.node, errno.EBUSY)
-        if mount.kernel != AUTOMOUNT:
+        if mount.kernel >= 0:
             deep = force or mount.special == "/compat/linux"
             self.state.set_meta("changing", "1")
             try:
@@ -209,11 +210,45 @@ class Table:
             for automount in self._automounts(mount):
                 self.state.run("delete from mounts where id = ?", automount.id)
         self.state.run("delete from mounts where id = ?", mount.id)
-        if mount.kernel != AUTOMOUNT:
+        if mount.kernel >= 0:
             if deep:
                 # Linux takes along what is mounted below it.
                 self._reconcile()
             self.state.set_meta("changing", "0")
+
+    def remove_point(self, path: str) -> None:
+        """Remove an empty directory that nothing is mounted on any more, as zfs(8) does.
+
+        FreeBSD's rmdir(2) does not mind what is mounted on it as a nullfs shows it. That stays
+        in the mount table, but no path leads to it any more. Linux would refuse: so it is
+        detached, and its line stays.
+        """
+        from sandbox import kernel
+
+        try:
+            if os.listdir(path) or self._where("node = ?", _stored(path)):
+                return
+        except OSError:
+            return
+        self.state.set_meta("changing", "1")
+        for mount in self.all():
+            if mount.kernel >= 0 and self._shown_at(mount) == path:
+                kernel.umount(self.way_to(mount), kernel.MNT_DETACH)
+                inside = [m for m in self.all() if m.kernel not in (AUTOMOUNT, *_kernel_mounts())]
+                for each in inside:
+                    self.state.run("update mounts set kernel = ? where id = ?", UNREACHABLE,
+                                   each.id)
+        self.state.set_meta("changing", "0")
+        os.rmdir(path)
+
+    def _shown_at(self, mount: Mount) -> str:
+        """The live directory that a mount of a view lies on, through the nullfs it is in."""
+        above = [m for m in self.all()
+                 if m.id < mount.id and f"{mount.node}/".startswith(f"{m.node.rstrip('/')}/")]
+        around = max(above, key=lambda m: (len(m.node), m.id), default=None)
+        if around is None or around.fstype != "nullfs":
+            return ""
+        return around.special.rstrip("/") + mount.node[len(around.node):]
 
     def way_to(self, mount: Mount) -> str:
         """Where the root of a mount can be reached now; MountError where something hides it."""
@@ -261,7 +296,7 @@ class Table:
                 if fresh:
                     self.state.run("update mounts set kernel = ? where id = ?", fresh[0], mount.id)
                     continue
-            if mount.kernel != AUTOMOUNT and mount.kernel not in kernel:
+            if mount.kernel not in (AUTOMOUNT, UNREACHABLE, *kernel):
                 self.state.run("delete from mounts where id = ?", mount.id)
         self.state.set_meta("changing", "0")
 

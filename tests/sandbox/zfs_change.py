@@ -151,7 +151,10 @@ def _clone(world: World, arguments: list[str]) -> int:
 
 
 def _rename(world: World, arguments: list[str]) -> int:
-    """What is mounted is mounted anew, with -u it stays where it is."""
+    """What is mounted is mounted anew, with -u it stays where it is.
+
+    The old mount points go, of what was not mounted as well.
+    """
     given, words = _options(arguments, "uf")
     if len(words) != 2:
         raise Usage("missing target dataset argument")
@@ -167,6 +170,8 @@ def _rename(world: World, arguments: list[str]) -> int:
         moving = [d for d in world.below(old) if world.mountpoint(d)[0].startswith("/")]
         if not _unmount_in_order(world, moving, "f" in given, taken):
             return 1
+        for dataset in reversed(moving):
+            world.table.remove_point(world.mountpoint(dataset)[0])
     renamed = {d.name: new + d.name[len(old):] for d in world.below(old)}
     world.state.begin()
     for dataset in world.below(old):
@@ -269,12 +274,16 @@ def _change(world: World, what: Dataset, props: Mapping[str, str | None], mount:
     tree = [d for d in world.below(what.name) if d.kind == "filesystem"]
     moving = bool({"mountpoint", "canmount"} & set(props)) and mount
     before = {d.name: world.mountpoint(d)[0] for d in tree}
+    source = world.mountpoint(what)[1]
     affected = tree if "mountpoint" in props else [what]
     taken: list[Dataset] = []
     if moving and (props.get("canmount", "off") == "off" or "mountpoint" in props) \
             and not _unmount_in_order(world, affected, False, taken):
         return False
     mounted = {d.name for d in taken}
+    if moving and "mountpoint" in props and source != "local" and what in taken:
+        # libzfs's remove_mountpoint(): only what was not set on it.
+        world.table.remove_point(before[what.name])
     for name, value in props.items():
         if value is None:
             world.state.run("delete from props where dataset = ? and name = ?", what.id, name)

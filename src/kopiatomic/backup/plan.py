@@ -62,7 +62,7 @@ class ViewMount(NamedTuple):
 
     ``kind`` is ``frozen`` (a snapshot, of ``dataset``), ``live`` (the live system's
     own), ``device`` (devfs), or ``gap``: an empty tree with ``directories``, in place
-    of a dataset that was left out although one below it is chosen. ``fsid`` is what a
+    of a mount that was left out although something below it is chosen. ``fsid`` is what a
     live source is on; ``remote`` is what lies on another machine, which may not
     answer; without what is ``needed``, the client or its repository would be missing.
     """
@@ -212,7 +212,7 @@ def _lay_out(
     a file system that has a nullfs on it, so each live mount here takes it from others.
     """
     frozen = {each.point: each for each in captured}
-    wanted = _wanted(scene, frozen)
+    wanted = _wanted(scene)
     view: dict[str, ViewMount] = {}
     unchosen, unseen = [], []
     for mount in scene.mounts:
@@ -242,12 +242,16 @@ def _frozen(captured: Captured, hold: str, mount: Mount) -> ViewMount:
     return frozen._replace(source=mount.point, fsid=mount.fsid) if captured.still else frozen
 
 
-def _wanted(scene: Scene, frozen: Iterable[str]) -> set[str]:
-    """Return the mount points of the live system that the view cannot do without."""
+def _wanted(scene: Scene) -> set[str]:
+    """Return the mount points of the live system that the view cannot do without.
+
+    What only leads to a chosen mount point is not among them: zfs(8) removes the mount
+    point of a dataset that is renamed, and in the view it would be gone as well.
+    """
     needs = scene.needs
     whole = [*needs.live, *needs.scratch, *needs.writable]
     whole += [needs.repository] if needs.repository else []
-    places = [*SYSTEM_PLACES, needs.program, needs.temporary, *needs.places, *frozen, *whole]
+    places = [*SYSTEM_PLACES, needs.program, needs.temporary, *needs.places, *whole]
     leads = {up for place in places for up in ancestors(place)}
     return {
         mount.point
@@ -381,7 +385,7 @@ def _found_at(scene: Scene, view: Mapping[str, ViewMount], path: str) -> str | N
 
 
 def _bridge_gaps(scene: Scene, view: dict[str, ViewMount]) -> None:
-    """Lay an empty tree over each dataset left out that has something chosen below it.
+    """Lay an empty tree over each mount left out that has something chosen below it.
 
     Without it the mount point of what is chosen would not exist in the view.
     """

@@ -150,17 +150,27 @@ def make_places(plan: Plan) -> list[str]:
 
 
 def _make_like(path: str, live: str) -> None:
-    """Make an empty directory that looks like a live one: its mode and owner."""
-    found = os.stat(live)
+    """Make an empty directory that looks like a live one: its mode and owner.
+
+    One that has gone meanwhile, with the dataset that was mounted there, is made all the
+    same: that this dataset is lost is found out later.
+    """
     if not os.path.isdir(path):
         os.mkdir(path, 0o700)
+    try:
+        found = os.stat(live)
+    except FileNotFoundError:
+        return
     os.chown(path, found.st_uid, found.st_gid)
     os.chmod(path, stat.S_IMODE(found.st_mode))
 
 
 def _date_like(path: str, live: str) -> None:
     """Give a directory the times of a live one."""
-    found = os.stat(live)
+    try:
+        found = os.stat(live)
+    except FileNotFoundError:
+        return
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 

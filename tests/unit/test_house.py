@@ -127,7 +127,10 @@ def test_only_the_commands_check_for_root():
             assert "need_root" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("name", ["backup/plan", "backup/selection", "system/machine", "job", "errors"])
+PURE = ["backup/plan", "backup/selection", "system/machine", "job", "errors"]
+
+
+@pytest.mark.parametrize("name", PURE)
 def test_what_is_pure_knows_no_program_and_no_file(name: str):
     touched = imports(SOURCE / f"{name}.py") & {"os", "subprocess", "kopiatomic.system.command"}
     assert not touched

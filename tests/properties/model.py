@@ -578,6 +578,7 @@ def attempt(model: Model, job: Job) -> Report:
         patch.setattr(view, "standing_in", model.standing_in)
         patch.setattr(view, "_what_is", model.what_is)
         patch.setattr(view, "_is_meant", model.is_meant)
+        patch.setattr(view, "_is_astray", lambda *_: False)  # no mount point goes here
         ready = make_ready(job, model.door(), ENVIRONMENT)
         return routine.run(ready._replace(job=preflight.resolve(job)), QUIET)
 

@@ -180,6 +180,21 @@ def test_what_is_done_to_them_in_the_end_is_told_and_costs_nothing(
     clean(filled)
 
 
+@pytest.mark.parametrize("change", ["zfs rename kta/own kta/o2", "zfs rename -u kta/own kta/o2"])
+def test_a_mount_point_that_is_removed_from_the_root_is_told(filled: Machine, change: str):
+    """It lies on /, which the view shows live: zfs rename removes it and makes it anew."""
+    shell(filled, "zfs create -o mountpoint=/kt/own kta/own; echo > /kt/own/file")
+    removed = "-u" not in change
+    client = "find /kt/own > /kt/seen || true"
+    with ongoing(filled, "kta/own", "kta/src", client=client, status=65 * removed) as run:
+        tried(filled, [change])
+    assert ("/kt/own/file" in filled.path("/kt/seen").read_text()) != removed
+    assert ("the backup is INCOMPLETE" in run.said) == removed
+    assert ("kta/own (/kt/own) is not, or not whole, in the backup" in run.said) == removed
+    assert "kta/src (" not in run.said
+    clean(filled)
+
+
 @pytest.mark.parametrize("killed", ["not killed", "killed", "killed with its client"])
 def test_the_snapshots_cannot_be_pulled_away(filled: Machine, killed: str):
     listing = f"find {TOP}/home | sort > /kt/seen"

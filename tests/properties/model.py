@@ -599,6 +599,7 @@ def attempt(model: Model, job: Job) -> Report:
         patch.setattr(view, "_is_meant", model.is_meant)
         patch.setattr(view, "_is_held", model.is_held)
         patch.setattr(view, "_numbers", model.numbers)
+        patch.setattr(view, "_is_astray", lambda *_: False)  # no mount point goes here
         ready = make_ready(job, model.door(), ENVIRONMENT)
         return routine.run(ready._replace(job=preflight.resolve(job)), QUIET)
 

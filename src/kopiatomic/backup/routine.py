@@ -13,6 +13,7 @@ from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import (
     EX_CANTCREAT,
+    EX_DATAERR,
     EX_OSERR,
     EX_SOFTWARE,
     EX_TEMPFAIL,
@@ -504,6 +505,7 @@ def take_down(work: Work) -> None:
     """
     report, names = work.report, work.names
     outcome = view.take_down(work.task.door, names.directory)
+    tell_astray(work, outcome.astray)
     report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
     for mount in outcome.left:
         report.fail(
@@ -530,6 +532,24 @@ def take_down(work: Work) -> None:
         report.notes.append(f"{path} is not empty and stays")
     if not (left or report.stuck or work.unsure):
         state.finish(work.place)
+
+
+def tell_astray(work: Work, astray: list[Mount]) -> None:
+    """Tell of datasets whose mount points went from the view while the client ran."""
+    report = work.report
+    if report.client_status is None:
+        return
+    gone = {mount.point.removeprefix(work.names.view) for mount in astray}
+    for each in work.plan.captured:
+        if each.point in gone:
+            report.fail(
+                f"{each.dataset} ({each.point}) is not, or not whole, in the backup: its mount "
+                "point was removed while the client ran, as zfs rename does",
+                EX_DATAERR,
+                "incomplete",
+            )
+    if work.evidence is not None:
+        work.evidence.told |= gone
 
 
 def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:

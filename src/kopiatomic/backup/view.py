@@ -65,6 +65,7 @@ class TakenDown:
 
     def __init__(self) -> None:
         self.stopped: list[str] = []  # processes, as "name (pid)"
+        self.astray: list[Mount] = []  # frozen mounts that could not be reached any more
         self.left: list[Mount] = []  # what is still mounted
         self.reason = ""  # why it is
         self.unknown = ""  # why the mount table could not be read
@@ -403,6 +404,9 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
     """
     outcome = TakenDown()
     left = _mounted(door, directory, outcome) if below is None else list(below)
+    if below is None:
+        holds = f"{directory}/hold/"
+        outcome.astray = [m for m in left if m.special.startswith(holds) and _is_astray(door, m)]
     if left:
         left = _unmount(door, directory, left, outcome)
     for signum in (signal.SIGTERM, signal.SIGKILL):
@@ -412,6 +416,26 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
         left = _unmount(door, directory, left, outcome, force=True)
     outcome.left = left
     return outcome
+
+
+def _is_astray(door: Door, mount: Mount) -> bool:
+    """Say whether the mount point of a mount leads to it no more.
+
+    zfs(8) removes the mount point of a dataset that it renames. Where that lies on the live
+    system, it is gone from the view too, or another directory is in its place.
+    """
+    if door.kernel is None or mount.fsid is None:
+        return False
+    try:
+        descriptor = os.open(mount.point, _ENTER)
+    except OSError:
+        return True
+    try:
+        return door.kernel.mount_of(descriptor).fsid != mount.fsid
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def _unmount(

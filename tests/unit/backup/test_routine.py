@@ -152,6 +152,7 @@ def world(library, places, monkeypatch) -> World:
     monkeypatch.setattr(view, "standing_in", standing_in)
     monkeypatch.setattr(view, "_is_meant", lambda *_: True)
     monkeypatch.setattr(view, "_is_held", lambda *_: True)
+    monkeypatch.setattr(view, "_is_astray", lambda *_: False)
     return made
 
 
@@ -657,6 +658,17 @@ class TestTakingDown:
         directory = f"{world.top}/restomic/default"
         assert f"{directory}/view cannot be unmounted" in "".join(report.problems)
         assert f"or: umount -f {directory}/view" in "".join(report.problems)
+
+    def test_one_whose_mount_point_was_removed_meanwhile(self, world, monkeypatch):
+        """What the client found there cannot be known, whatever it says."""
+        astray = lambda _, mount: mount.point.endswith("/view/b")  # noqa: E731
+        monkeypatch.setattr(view, "_is_astray", astray)
+        report = run(ALL, world)
+        assert (report.outcome, report.status) == ("incomplete", 65)
+        assert report.problems == [
+            "kta/b (/b) is not, or not whole, in the backup: its mount point was removed while "
+            "the client ran, as zfs rename does"
+        ]
 
     def test_a_snapshot_that_has_gone_elsewhere_is_looked_for_by_its_mark(self, world):
         """Where that cannot be seen, the note that the run has begun stays for the next one."""

@@ -96,6 +96,41 @@ def world(library, tmp_path, monkeypatch) -> World:
     return made
 
 
+class TestAMountPointThatHasGone:
+    @pytest.fixture
+    def mount(self, library, tmp_path) -> Mount:
+        """A nullfs of a held snapshot, at a directory that is there."""
+        (tmp_path / "a").mkdir()
+        entry = mounted(b"/x/hold/0", os.fsencode(tmp_path / "a"), b"nullfs", (7, 41))
+        library.put(tmp_path / "a", entry)
+        library.table.append(entry)
+        return library.kernel().mounts()[-1]
+
+    def look(self, library) -> list[str]:
+        door = Door(kernel=library.kernel())
+        return [m.special for m in library.kernel().mounts() if view._is_astray(door, m)]
+
+    def test_one_that_leads_there(self, library, mount):
+        assert self.look(library) == []
+
+    def test_another_directory_in_its_place(self, library, mount, tmp_path):
+        (tmp_path / "a").rename(tmp_path / "b")
+        (tmp_path / "a").mkdir()
+        assert self.look(library) == ["/x/hold/0"]
+
+    def test_nothing_in_its_place(self, library, mount, tmp_path):
+        (tmp_path / "a").rmdir()
+        assert self.look(library) == ["/x/hold/0"]
+
+    def test_a_file_or_link_in_its_place(self, library, mount, tmp_path):
+        (tmp_path / "a").rename(tmp_path / "b")
+        (tmp_path / "a").symlink_to("b")
+        assert self.look(library) == ["/x/hold/0"]
+
+    def test_without_the_calls_it_is_not_known(self, mount):
+        assert not view._is_astray(Door(), mount._replace(point="/nonesuch"))
+
+
 class TestMakingAMount:
     def test_no_program_is_started(self, world, library, fp):
         assert world.make(FROZEN) == [f"+ mount_nullfs -o ro /hold/0 {VIEW}/a"]

@@ -14,7 +14,7 @@ from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed
-from kopiatomic.system.machine import ancestors
+from kopiatomic.system.machine import leading_on
 from kopiatomic.system.process import Signals
 
 # How long a repository may take to answer, in seconds.
@@ -65,23 +65,12 @@ def expect(plan: Plan, client: Client) -> Evidence:
     """Look into the snapshots for what the backup must have; call it while they are mounted."""
     holds = {hold.dataset: hold.directory for hold in plan.holds}
     datasets = {each.point: each.dataset for each in plan.captured}
-    nested = _nested(datasets)
+    nested = leading_on(datasets)
     points = {
         point: _has_entries(client, holds.get(dataset, point), nested.get(point, set()))
         for point, dataset in datasets.items()
     }
     return Evidence(points, datasets)
-
-
-def _nested(points: Collection[str]) -> dict[str, set[str]]:
-    """Return of each mount point the names of its entries that lead to another one of them."""
-    found: dict[str, set[str]] = {}
-    for point in points:
-        for above in ancestors(point)[1:]:
-            if above in points:
-                name = point[len(above.rstrip("/")) + 1 :].split("/")[0]
-                found.setdefault(above, set()).add(name)
-    return found
 
 
 def _has_entries(client: Client, directory: str, nested: Collection[str]) -> bool:

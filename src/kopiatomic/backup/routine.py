@@ -109,7 +109,7 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
         finally:
             guarded(work, take_down)
             guarded(work, prove)
-            call_anyway(work, "-q", job.after)
+            guarded(work, lambda work: call_anyway(work, "-q", job.after))
             report.ended = time.time()
             report.conceal(task.hide)
             remember(place, report)
@@ -407,13 +407,12 @@ def unseen_hint(plan: Plan, text: str) -> str | None:
 
 
 def prove(work: Work) -> None:
-    """Ask the repository whether all that was captured is in the new backup."""
-    report, evidence = work.report, work.evidence
-    ended = report.client_status
-    if evidence is None or evidence.request is None or ended is None:
-        return
-    if ended == 0 or work.task.client.is_incomplete(ended):
-        proof.prove(work.task, evidence, report, work.signals)
+    """Ask the repository whether all that was captured is in the new backup.
+
+    Only where there is one, as far as the client's exit status tells.
+    """
+    if work.evidence is not None and work.report.saved:
+        proof.prove(work.task, work.evidence, work.report, work.signals)
 
 
 def last_paths(place: Place) -> list[str] | None:
@@ -447,7 +446,8 @@ def call_hook(work: Work, signals: Signals, option: str, text: str | None) -> No
         environment |= {
             "KOPIATOMIC_OUTCOME": report.outcome,
             "KOPIATOMIC_STATUS": str(report.status),
-            "KOPIATOMIC_MESSAGE": printable("; ".join(report.problems)),
+            # The hook may mail it.
+            "KOPIATOMIC_MESSAGE": printable(task.hide("; ".join(report.problems))),
         }
     try:
         ended = process.run_hook(

@@ -49,7 +49,9 @@ def make_ready(
     script = script_of(program)
     called = [word for words in calls(script, client.name) for word in words]
     words = [*job.command, *job.options, *called]
-    hide = redact.redactor(environment, words, script, client.secret_options)
+    # The report has the text of a hook that fails.
+    scripts = "\n".join(filter(None, (script, job.before, job.after_snapshot, job.after)))
+    hide = redact.redactor(environment, words, scripts, client.secret_options)
     trace = door.trace
     if trace is not None:
         tell = trace

@@ -10,7 +10,7 @@ from kopiatomic.clients.base import File, Source, Tally, permissions
 from kopiatomic.clients.kopia_proof import Directories, has_entries
 from kopiatomic.clients.parsing import as_marked, count, nanoseconds, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
-from kopiatomic.system.machine import join, lies_in, nearest
+from kopiatomic.system.machine import ancestors, join, lies_in, nearest
 
 
 def choose(
@@ -40,8 +40,8 @@ def choose(
 class _Part(NamedTuple):
     """A mount point in a backup: its entry, its path, and what of it belongs to others.
 
-    ``others`` are the mount points below it with the number of files in them, and
-    ``total`` is the number of files without those.
+    ``others`` says of directories how many of the files in them belong to other mount
+    points; ``total`` is the number of files without those.
     """
 
     entry: Mapping[str, object]
@@ -57,6 +57,7 @@ class _Tree:
         self.root: Mapping[str, object] = source.root or {}
         self.path = source.path
         self.entries = lru_cache(maxsize=32)(Directories(reader))
+        self._directories = lru_cache(maxsize=32)(self._directories_in)
 
     def parts(self, tally: Tally) -> list[_Part]:
         """Return the tally's mount points that are in the backup; tell it of the others."""
@@ -69,17 +70,26 @@ class _Tree:
             found[as_marked(point)] = entry
             if not has_entries(entry):
                 tally.empty.append(point)
+        others: dict[str, dict[str, int]] = {path: {} for path in found}
+        for path, entry in found.items():
+            above = nearest(path.rpartition("/")[0] or "/", found)
+            if above is None or above == path:
+                continue
+            for directory in ancestors(path):
+                others[above][directory] = others[above].get(directory, 0) + _files_below(entry)
+                if directory == above:
+                    break
         parts = []
         for path, entry in found.items():
-            below = {
-                other: _files_below(found[other])
-                for other in found
-                if other != path and nearest(other.rpartition("/")[0] or "/", found) == path
-            }
-            total = _files_below(entry) - sum(below.values())
+            total = _files_below(entry) - others[path].get(path, 0)
             if total > 0:
-                parts.append(_Part(entry, path, below, total))
+                parts.append(_Part(entry, path, others[path], total))
         return parts
+
+    def _directories_in(self, name: str) -> dict[str, Mapping[str, object]]:
+        """Return the directories in a directory by their names; of two of a name, the first."""
+        listing = self.entries(name)
+        return {str(each["name"]): each for each in reversed(listing) if each["type"] == "d"}
 
     def _find(self, path: str) -> Mapping[str, object] | None:
         """Return the entry of a directory, None where there is none."""
@@ -87,11 +97,10 @@ class _Tree:
             return None
         here = self.root
         for name in filter(None, path[len(self.path) :].split("/")):
-            listing = self.entries(str(here["obj"]))
-            inside = [each for each in listing if each["name"] == name and each["type"] == "d"]
-            if not inside:
+            inside = self._directories(str(here["obj"])).get(name)
+            if inside is None:
                 return None
-            here = inside[0]
+            here = inside
         return here
 
     def file(self, part: _Part, number: int) -> tuple[Mapping[str, object], str]:
@@ -100,10 +109,7 @@ class _Tree:
         while here.get("type") == "d":
             for entry in self.entries(str(here["obj"])):
                 path = join(at, f"/{entry['name']}")
-                files = _files_below(entry)
-                files -= sum(
-                    number for other, number in part.others.items() if lies_in(other, path)
-                )
+                files = _files_below(entry) - part.others.get(path, 0)
                 if left < files:
                     here, at = entry, path
                     break

@@ -44,7 +44,7 @@ from kopiatomic.clients.restic_files import Choice
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed, Door, decode, encode
-from kopiatomic.system.machine import lies_in
+from kopiatomic.system.machine import ancestors, nearest
 
 # Without it a directory with files of several links looks changed in every
 # run, and so do all files: each nullfs mount has a device number of its own.
@@ -469,20 +469,18 @@ def choose_parent(
     """
     best: tuple[int, str, str] | None = None
     for snapshot in snapshots:
-        theirs = snapshot["paths"]
-        if snapshot.get("hostname") != host or not isinstance(theirs, list):
+        listed = snapshot["paths"]
+        if snapshot.get("hostname") != host or not isinstance(listed, list):
             continue
-        if set(paths) <= set(theirs):
+        theirs = {path for path in listed if isinstance(path, str)}
+        if theirs.issuperset(paths):
             return None
-        shared = sum(any(_overlap(path, other) for other in theirs) for path in paths)
+        above = {up for path in theirs for up in ancestors(path)}
+        shared = sum(path in above or nearest(path, theirs) is not None for path in paths)
         candidate = (shared, str(snapshot["time"]), str(snapshot["id"]))
         if shared and (best is None or candidate > best):
             best = candidate
     return best[2] if best else None
-
-
-def _overlap(path: str, other: str) -> bool:
-    return lies_in(path, other) or lies_in(other, path)
 
 
 # Figures

@@ -198,10 +198,13 @@ def _questions(reader: Reader, points: Sequence[str]) -> Iterator[list[str]]:
     Of a name that is not UTF-8 the answer does not tell which it is, so each of them is
     asked for alone.
     """
-    plain = [point for point in points if UNKNOWN_BYTE not in as_marked(point)]
+    plain: list[str] = []
+    odd: list[str] = []
+    for point in points:
+        (odd if UNKNOWN_BYTE in as_marked(point) else plain).append(point)
     room = ARGUMENT_BYTES - argument_bytes([*reader.base, *"ls --no-lock --json ID".split()]) - 99
     yield from chunks(plain, room)
-    yield from ([point] for point in points if point not in set(plain))
+    yield from ([point] for point in odd)
 
 
 def _nodes(

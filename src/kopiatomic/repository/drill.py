@@ -30,7 +30,7 @@ from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.repository.scratch import Scratch
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, exit_status, printable
-from kopiatomic.system.machine import ancestors, lies_in, nearest
+from kopiatomic.system.machine import ancestors, leading_on
 from kopiatomic.system.process import Interrupted, Signals
 
 # Larger files are not restored unless the user says otherwise.
@@ -124,13 +124,12 @@ def shared_out(
     """
     shares: list[list[str]] = [[] for _ in sources]
     nowhere = []
-    paths = [set(source.paths) for source in sources]
+    newest: dict[str, tuple[float, int]] = {}
+    for index, source in enumerate(sources):
+        for path in source.paths:
+            newest[path] = max(newest.get(path, (source.moment, index)), (source.moment, index))
     for point in points:
-        holding = [
-            (source.moment, index)
-            for index, source in enumerate(sources)
-            if nearest(as_marked(point), paths[index]) is not None
-        ]
+        holding = [newest[path] for path in ancestors(as_marked(point)) if path in newest]
         if holding:
             shares[max(holding)[1]].append(point)
         else:
@@ -170,15 +169,9 @@ def _drill(
 def _not_held(task: Task, tally: Tally) -> list[str]:
     """Say which mount points are not in a backup, or empty there though something was in them."""
     problems = [f"{point} was captured, but is not in the backup" for point in tally.absent]
+    nested = leading_on(tally.points) if tally.empty else {}
     for point in tally.empty:
-        nested = {
-            step.rpartition("/")[2]
-            for other in tally.points
-            if other != point and lies_in(other, point)
-            for step in ancestors(other)
-            if (step.rpartition("/")[0] or "/") == point
-        }
-        if _had_entries(task, point, nested, tally.source.moment):
+        if _had_entries(task, point, nested.get(point, set()), tally.source.moment):
             problems.append(f"{point} was captured, but is empty in the backup")
     return problems
 

@@ -80,7 +80,7 @@ def _judge(task: Task, account: Account, step: Step, done: Done, ended: Ended) -
     problem = task.client.step_problem(step.kind, text)
     if problem:
         done.outcome = "failed"
-        account.fail(f"{done.name}: {problem}", ended.status or EX_UNAVAILABLE)
+        account.fail(f"{done.name}: {problem}", exit_status(ended.status) or EX_UNAVAILABLE)
     if account.status or ended.status == 0:
         return
     hint = task.client.step_hint(task.job, step.kind, ended.status, text)

@@ -1,6 +1,6 @@
 """The machine as data: its datasets, its mounts, and which of them can be seen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -51,6 +51,18 @@ def nearest(path: str, points: Iterable[str]) -> str | None:
     """Return the one of ``points`` that ``path`` is or lies below, the deepest; or None."""
     known = points if isinstance(points, (set, frozenset, dict)) else set(points)
     return next((point for point in ancestors(path) if point in known), None)
+
+
+def leading_on(points: Collection[str]) -> dict[str, set[str]]:
+    """Return of each point the names of its entries that lead to another one of them."""
+    known = points if isinstance(points, (set, frozenset, dict)) else set(points)
+    found: dict[str, set[str]] = {}
+    for point in known:
+        for above in ancestors(point)[1:]:
+            if above in known:
+                name = point[len(above.rstrip("/")) + 1 :].split("/")[0]
+                found.setdefault(above, set()).add(name)
+    return found
 
 
 def join(directory: str, path: str) -> str:

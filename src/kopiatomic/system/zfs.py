@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from kopiatomic.system.command import CommandFailed, Door, Result, encode, failure
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, encode, failure
 from kopiatomic.system.machine import Dataset
 
 # Set by the same atomic command that makes a snapshot: this, and no name, says
@@ -249,7 +249,8 @@ def destroy(door: Door, snapshots: Sequence[str]) -> Destroyed:
     """Destroy exactly these snapshots, by one channel program for each pool.
 
     They must not be mounted any more. Where there is just one, and where a channel
-    program does not work, it is done by zfs-destroy(8).
+    program does not work, it is done by zfs-destroy(8). A pool that does not answer is
+    asked no more: it would take as long for each snapshot.
     """
     if any("@" not in name for name in snapshots):
         raise ValueError("only snapshots are ever destroyed")
@@ -266,20 +267,41 @@ def _all_of(parts: Iterable[Destroyed]) -> Destroyed:
 
 def _destroy_in_pool(door: Door, snapshots: Sequence[str]) -> Destroyed:
     if len(snapshots) == 1:
-        return _destroy_one(door, snapshots[0])
+        return _destroy_singly(door, snapshots)
     try:
         failed = _run_program(door, snapshots, destroy_program(snapshots))
+    except GivenUp as error:
+        return _all_left(snapshots, error.reason)
     except CommandFailed:
-        return _all_of(_destroy_one(door, name) for name in snapshots)
-    missing = sorted(name for name, number in failed.items() if number == ENOENT)
+        return _destroy_singly(door, snapshots)
+    missing = tuple(sorted(name for name, number in failed.items() if number == ENOENT))
     # zfs-destroy(8) unmounts what a look into .zfs/snapshot has mounted; a program cannot.
-    others = [_destroy_one(door, name) for name in sorted(failed) if name not in set(missing)]
-    return _all_of([*others, Destroyed(missing=tuple(missing))])
+    others = sorted(failed.keys() - set(missing))
+    return _all_of([_destroy_singly(door, others), Destroyed(missing=missing)])
+
+
+def _destroy_singly(door: Door, snapshots: Sequence[str]) -> Destroyed:
+    """Destroy snapshots one by one, until one of them does not come back."""
+    done: list[Destroyed] = []
+    for index, name in enumerate(snapshots):
+        try:
+            done.append(_destroy_one(door, name))
+        except GivenUp as error:
+            done.append(_all_left(snapshots[index:], error.reason))
+            break
+    return _all_of(done)
+
+
+def _all_left(snapshots: Sequence[str], reason: str) -> Destroyed:
+    return Destroyed(left=tuple(NotDestroyed(name, reason) for name in snapshots))
 
 
 def _destroy_one(door: Door, name: str) -> Destroyed:
+    """Destroy one snapshot; raises GivenUp."""
     try:
         result = door.run(["zfs", "destroy", name], check=False)
+    except GivenUp:
+        raise
     except CommandFailed as error:
         return Destroyed(left=(NotDestroyed(name, error.reason),))
     if result.status == 0:

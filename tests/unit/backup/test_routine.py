@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -320,6 +321,23 @@ class TestWhatHooksDo:
         # The services that -p stopped go on whatever became of the rest.
         assert "thaw" in world.said
 
+    def test_what_undoes_it_is_told_no_secret(self, world):
+        secret = "dump --password=battery"
+        world.does[secret] = lambda: (_ for _ in ()).throw(CommandFailed(["sh"], "battery is flat"))
+        run(JOB._replace(before=secret, after="tell"), world)
+        message = world.environments["tell"]["KOPIATOMIC_MESSAGE"]
+        assert message == "the command of -p: [hidden] is flat"
+
+    def test_a_fault_of_ours_there_is_in_the_history_as_well(self, world):
+        def broken() -> None:
+            raise ZeroDivisionError("at night")
+
+        world.does["tell"] = broken
+        report = run(JOB._replace(after="tell"), world)
+        assert "internal error" in report.problems[-1]
+        (entry,) = state.read_history(state.Place("restomic", "default"))
+        assert entry["problems"] == report.problems
+
     def test_nothing_runs_after_a_plan_that_is_refused_at_once(self, world):
         with pytest.raises(Refusal):
             run(JOB._replace(targets=("kta/typo",), after="tell"), world)
@@ -630,6 +648,15 @@ class TestTheProof:
     def test_of_an_incomplete_backup_as_well(self, world, monkeypatch):
         job = ALL._replace(proof=True, command=("restic", "backup"))
         assert self.run(world, monkeypatch, job, Ended(3, 0.1)) == ["/a", "/b", "/c"]
+
+    def test_not_when_a_signal_came_while_the_client_worked(self, world, monkeypatch):
+        """Some end with 0 all the same; the run was interrupted, which is said once."""
+        world.does["client"] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        world.client = Ended(0, 0.1)
+        report = run(ALL._replace(proof=True), world)
+        assert report.outcome == "interrupted"
+        assert report.problems == ["interrupted by SIGTERM"]
+        assert report.proof is None
 
     def test_of_what_was_captured_in_the_end(self, world, monkeypatch):
         world.library.refusals["nmount"] = [errno.EACCES]

@@ -352,6 +352,19 @@ class TestReady:
         said = task.hide("correct horse battery staple caller's own")
         assert said == "[hidden] [hidden] [hidden] [hidden]"
 
+    def test_hides_what_the_hooks_hold(self):
+        """The report has the text of one that fails."""
+        job = Job(
+            "restomic", command=("true",), before="dump --password=battery /db",
+            after_snapshot="PGPASSWORD='correct horse' psql", after="curl https://me:staple@x/",
+        )  # fmt: skip
+        hide = make_ready(job, Door(), {}).hide
+        said = hide(f"{job.before}; {job.after_snapshot}; {job.after}")
+        assert said == (
+            "dump --password=[hidden] /db; PGPASSWORD=[hidden] psql; "
+            "curl https://me:[hidden]@x/"
+        )
+
     @pytest.mark.parametrize(
         ("program", "told"), [("kopiatomic", "[hidden] [hidden]"), ("restomic", "hunter22 battery")]
     )

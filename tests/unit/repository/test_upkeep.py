@@ -97,10 +97,12 @@ class TestRun:
         assert account.status == 1
         assert re.search(told.format(tmp_path), account.problems[0])
 
-    @pytest.mark.parametrize(("ends", "status"), [(0, EX_UNAVAILABLE), (3, 3)])
+    @pytest.mark.parametrize(
+        ("ends", "status"), [("exit 0", EX_UNAVAILABLE), ("exit 3", 3), ("kill -9 $$", 137)]
+    )
     def test_what_restic_could_not_forget_is_no_success(self, place, tmp_path, ends, status):
         says = "unable to remove snapshot/802eb from the repository"
-        forget = f'test "$1" = check || {{ echo "{says}" >&2; exit {ends}; }}'
+        forget = f'test "$1" = check || {{ echo "{says}" >&2; {ends}; }}'
         account = self.run(tmp_path, forget)
         assert (account.outcome, account.status) == ("failed", status)
         assert [step.outcome for step in account.steps] == ["ok", "failed"]

@@ -31,6 +31,12 @@ def test_the_nearest_of_several_points(kind):
     assert machine.nearest("/abc", kind(["/a"])) is None
 
 
+def test_which_entries_lead_on_to_another_point():
+    points = ["/", "/a", "/a/b/c", "/a/b/d", "/ab", "/x/y"]
+    assert machine.leading_on(points) == {"/": {"a", "ab", "x"}, "/a": {"b"}}
+    assert machine.leading_on(["/a"]) == {}
+
+
 def test_join():
     assert machine.join("/view", "/a/b") == "/view/a/b"
     assert machine.join("/view", "/") == "/view"

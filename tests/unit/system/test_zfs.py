@@ -248,6 +248,23 @@ class TestDestroy:
         left = zfs.destroy(DOOR, ["t@s"]).left
         assert left == (zfs.NotDestroyed("t@s", "did not end within 900 s"),)
 
+    @pytest.mark.parametrize("hangs", ["program", "destroy"])
+    def test_a_pool_that_does_not_answer_is_asked_once(self, monkeypatch, hangs):
+        """Asked for each of ten thousand snapshots, it would hold us up for months."""
+        asked = []
+
+        def answer(self, argv, **_):
+            asked.append(argv[1])
+            if argv[1] == hangs:
+                raise GivenUp(argv, "did not end within 900 s")
+            raise CommandFailed(argv, "no channel programs here")
+
+        monkeypatch.setattr(Door, "run", answer)
+        done = zfs.destroy(DOOR, ["t/a@s", "t/b@s", "t/c@s"])
+        assert asked == {"program": ["program"], "destroy": ["program", "destroy"]}[hangs]
+        assert [each.name for each in done.left] == ["t/a@s", "t/b@s", "t/c@s"]
+        assert {each.reason for each in done.left} == {"did not end within 900 s"}
+
     def test_a_dataset_is_never_destroyed(self, fp):
         with pytest.raises(ValueError, match="only snapshots"):
             zfs.destroy(DOOR, ["t/a@s", "t/b"])

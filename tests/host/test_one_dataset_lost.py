@@ -111,9 +111,19 @@ def test_what_is_unmounted_before_the_snapshot_is_in_it_all_the_same(filled, res
 
 
 def test_what_is_mounted_elsewhere_meanwhile_is_where_it_was(filled, restic, others):
+    shell(filled, "zfs set mountpoint=/kt/was kta/short")
     program = meanwhile(filled, TAKEN, "zfs set mountpoint=/kt/elsewhere kta/short")
     back_up(restic, "kta/src", "kta/short", program=program)
-    assert restic("dump", "latest", f"{TOP}/short/file") == "short\n"
+    assert restic("dump", "latest", "/kt/was/file") == "short\n"
+
+
+def test_unless_its_mount_point_was_removed(filled, restic, others):
+    """As zfs(8) does where the mount point was inherited: there is no place for it then."""
+    program = meanwhile(filled, TAKEN, "zfs set mountpoint=/kt/elsewhere kta/short")
+    said = back_up(restic, "kta/src", "kta/short", program=program, status=CANTCREAT)
+    assert "the backup is INCOMPLETE" in said
+    assert "  ! cannot show at its mount point kta/short: No such file or directory" in said
+    assert left_out_of(said) == {"kta/short"}
 
 
 def test_what_comes_meanwhile_is_not_missed(filled, restic, others):
@@ -173,8 +183,16 @@ def leave_no_room(machine: Machine) -> None:
     if machine.is_sandbox:
         machine.host.room("kta/short", False)
         return
-    shell(machine, f"dd if=/dev/random of={TOP}/short/big bs=1m count=100; sync")
-    shell(machine, "zfs set refreservation=150m kta/short")
+    # What is in it would have to be reserved once more beside the snapshot.
+    shell(
+        machine,
+        f"""
+        room=$(zfs list -Hpo avail kta/short)
+        dd if=/dev/random of={TOP}/short/big bs=1m count=$((room * 4 / 10 / 1048576))
+        zpool sync kta
+        zfs set refreservation=$((room * 7 / 10)) kta/short
+        """,
+    )
 
 
 def test_no_room_for_one_snapshot(filled, restic, others):

@@ -119,7 +119,7 @@ class TestView:
         assert "a symbolic link or a file has taken the place" in output
         # It costs that dataset, and not the other.
         assert "the backup is INCOMPLETE" in output
-        assert f"{TOP}/src:\nmain.c" in output
+        assert "main.c\n" in output
 
     def test_a_gap_keeps_looks(self, filled: Machine):
         shell(filled, f"zfs create kta/home/ben/data; chmod 750 {TOP}/home/ben")

@@ -662,6 +662,8 @@ def disturbs(model: Model, report: Report, job: Job) -> list[str]:
     needs = needs_of(job)
     places = [*SYSTEM, needs.program, needs.temporary, *needs.places, *needs.scratch]
     places += [*needs.writable, *needs.live, *([needs.repository] if needs.repository else [])]
+    if report.plan is not None:
+        places += [each.point for each in report.plan.captured]
     leads = {up for path in places for up in ancestors(path)}
     mounts = {m.point: m for m in model.mounts}
     still = {p for p, m in mounts.items() if zfs.pool_of(m.special) in model.read_only}

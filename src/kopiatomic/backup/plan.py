@@ -212,7 +212,7 @@ def _lay_out(
     a file system that has a nullfs on it, so each live mount here takes it from others.
     """
     frozen = {each.point: each for each in captured}
-    wanted = _wanted(scene)
+    wanted = _wanted(scene, frozen)
     view: dict[str, ViewMount] = {}
     unchosen, unseen = [], []
     for mount in scene.mounts:
@@ -242,16 +242,17 @@ def _frozen(captured: Captured, hold: str, mount: Mount) -> ViewMount:
     return frozen._replace(source=mount.point, fsid=mount.fsid) if captured.still else frozen
 
 
-def _wanted(scene: Scene) -> set[str]:
+def _wanted(scene: Scene, frozen: Iterable[str]) -> set[str]:
     """Return the mount points of the live system that the view cannot do without.
 
-    What only leads to a chosen mount point is not among them: zfs(8) removes the mount
-    point of a dataset that is renamed, and in the view it would be gone as well.
+    What leads to a chosen mount point is among them, although nobody needs its files: an
+    empty tree in its place would have other inode numbers and times in each backup, and
+    restic would find something changed every night.
     """
     needs = scene.needs
     whole = [*needs.live, *needs.scratch, *needs.writable]
     whole += [needs.repository] if needs.repository else []
-    places = [*SYSTEM_PLACES, needs.program, needs.temporary, *needs.places, *whole]
+    places = [*SYSTEM_PLACES, needs.program, needs.temporary, *needs.places, *frozen, *whole]
     leads = {up for place in places for up in ancestors(place)}
     return {
         mount.point

@@ -212,8 +212,8 @@ class TestWhatTheClientNeeds:
         datasets.append(dataset("zroot/x"))
         mounts += [Mount("t", "/a", "tmpfs"), Mount("t", "/b", "tmpfs"), zfs("zroot/x", "/a/x")]
         plan = plan_for((datasets, mounts), "zroot/x")
-        assert view_of(plan) == {"/": "live", "/dev": "device", "/a": "gap", "/a/x": "frozen"}
-        assert plan.unseen == ("/a", "/b", "/data", "/home", "/home/ben")
+        assert view_of(plan) == {"/": "live", "/dev": "device", "/a": "live", "/a/x": "frozen"}
+        assert plan.unseen == ("/b", "/data", "/home", "/home/ben")
 
     def test_a_snapshot_that_is_mounted_somewhere_is_part_of_the_live_system(self):
         datasets, mounts = simple()

@@ -49,6 +49,7 @@ HINTS_PLACE = "/var/run"
 # standard streams: all that a client in a frozen system needs of /dev.
 JAIL_RULESET = "4"
 
+
 class Hold(NamedTuple):
     """A snapshot that is mounted at a private place of ours, which nobody else can reach."""
 

@@ -49,6 +49,7 @@ HINTS_PLACE = "/var/run"
 # standard streams: all that a client in a frozen system needs of /dev.
 JAIL_RULESET = "4"
 
+
 class Hold(NamedTuple):
     """A snapshot that is mounted at a private place of ours, which nobody else can reach."""
 
@@ -151,6 +152,7 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
     live, skipped, temporary = _keep_live(scene, view)
     _bridge_gaps(scene, view)
     _check_client(scene, view)
+    unseen += [each.point for each in unchosen if not _is_shown(view, each.point)]
     points = [each.point for each in captured]
     holds = [
         Hold(each.dataset, f"{each.dataset}@{scene.names.snapshot}", _hold_of(scene.names, each))
@@ -363,6 +365,11 @@ def _mount_at(scene: Scene, path: str) -> Mount:
     """Return the live mount that a path is on."""
     mounted = {mount.point: mount for mount in scene.mounts}
     return mounted[nearest(path, mounted) or "/"]
+
+
+def _is_shown(view: Mapping[str, ViewMount], point: str) -> bool:
+    """Say whether the view has at a mount point what is mounted there, live or frozen."""
+    return point in view and view[point].kind != "gap"
 
 
 def _chosen_within(place: str, view: Mapping[str, ViewMount]) -> list[str]:

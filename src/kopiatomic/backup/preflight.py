@@ -101,5 +101,3 @@ def _module_missing(door: Door, name: str) -> bool:
         return door.run(["kldstat", "-q", "-m", name], check=False).status != 0
     except CommandFailed:
         return False
-
-

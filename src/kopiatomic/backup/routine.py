@@ -32,7 +32,7 @@ from kopiatomic.system.command import (
     printable,
     quote,
 )
-from kopiatomic.system.machine import Mount
+from kopiatomic.system.machine import Mount, lies_in
 from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 
@@ -396,9 +396,13 @@ def judge(work: Work, ended: Ended) -> None:
 
 
 def unseen_hint(plan: Plan, text: str) -> str | None:
-    """Say so if the client names a path on a live file system that is not in the view."""
+    """Say so if the client names a path on a live file system that is not in the view.
+
+    Where it names what was captured below, that is in the view.
+    """
     for point in plan.unseen:
-        if mentions(text, point):
+        below = (each.point for each in plan.captured if lies_in(each.point, point))
+        if mentions(text, point) and not any(mentions(text, each) for each in below):
             return (
                 f"{point}, which it names, is not in the view, where only what the client is "
                 f"known to need is live; if it needs that: --live {quote([point])}"

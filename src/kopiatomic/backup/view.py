@@ -405,7 +405,7 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
     outcome = TakenDown()
     left = _mounted(door, directory, outcome) if below is None else list(below)
     if below is None:
-        holds = f"{directory}/hold/"
+        holds = Names("", "", directory).holds + "/"
         outcome.astray = [m for m in left if m.special.startswith(holds) and _is_astray(door, m)]
     if left:
         left = _unmount(door, directory, left, outcome)

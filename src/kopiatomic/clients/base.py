@@ -6,11 +6,10 @@ variable, an exit status or a message of it.
 """
 
 import os
-import random
 import re
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kopiatomic.clients import places, wrapper
 from kopiatomic.clients.reader import Reader
@@ -18,6 +17,9 @@ from kopiatomic.environment import inherit
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door, decode, find, printable, quote
+
+if TYPE_CHECKING:
+    import random
 
 # What else a client may read in HOME: keys, and what gives access to a repository.
 _OF_HOME = (".ssh", ".gnupg", ".aws")
@@ -549,7 +551,7 @@ class Client:
         raise NotImplementedError
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
     ) -> list[File]:
         """Return so many files of a source, chosen at random; raises ClientFailed.
 

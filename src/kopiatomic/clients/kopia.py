@@ -2,12 +2,11 @@
 
 import json
 import os
-import random
 import re
 import stat
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kopiatomic.clients import kopia_proof, places, wrapper
 from kopiatomic.clients.base import (
@@ -43,6 +42,9 @@ from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import decode, quote
+
+if TYPE_CHECKING:
+    import random
 
 # The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ...".
 _DONE = re.compile(r" \* \d+ hashing, ([0-9]{1,18}) hashed ")
@@ -310,7 +312,7 @@ class Kopia(Client):
         return [newest[path] for path in sorted(newest)]
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
     ) -> list[File]:
         """Return files of a backup; only the directories on the way to them are read.
 

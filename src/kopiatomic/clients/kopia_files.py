@@ -1,10 +1,9 @@
 """Choosing files of a kopia backup for a drill, by their numbers."""
 
-import random
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kopiatomic.clients.base import File, Source, Tally, permissions
 from kopiatomic.clients.kopia_proof import Directories, has_entries
@@ -12,9 +11,12 @@ from kopiatomic.clients.parsing import as_marked, count, nanoseconds, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.system.machine import ancestors, join, lies_in, nearest
 
+if TYPE_CHECKING:
+    import random
+
 
 def choose(
-    reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+    reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
 ) -> list[File]:
     """Do what Client.files() says."""
     chosen: dict[str, File] = {}
@@ -120,7 +122,7 @@ class _Tree:
 
 
 def _some(
-    tree: _Tree, part: _Part, large: set[str], wanted: int, size_limit: int, rng: random.Random
+    tree: _Tree, part: _Part, large: set[str], wanted: int, size_limit: int, rng: "random.Random"
 ) -> Iterator[File]:
     """Yield so many files of a part, each with the same chance, and note the large ones."""
     # Some of them may be too large.

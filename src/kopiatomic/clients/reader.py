@@ -4,7 +4,6 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,14 @@ _BLOCK = 1 << 18
 
 # What a client that is ended at its time limit gets to tidy up, in seconds.
 GRACE = 10.0
+
+
+def _scratch() -> IO[bytes]:
+    """Return a file without a name for what the client says on standard error."""
+    # Not for every run: it brings shutil, and with that three compressors.
+    import tempfile
+
+    return tempfile.TemporaryFile(dir=state.STATE_DIRECTORY)
 
 
 class ClientFailed(Exception):
@@ -62,7 +69,7 @@ class Reader:
 
     def into(self, descriptor: int, *words: str) -> None:
         """Have the client write to a file; raises ClientFailed, Interrupted."""
-        with tempfile.TemporaryFile(dir=state.STATE_DIRECTORY) as messages:
+        with _scratch() as messages:
             child = self._start(words, descriptor, messages)
             deadline = self._deadline()
             try:
@@ -110,7 +117,7 @@ class Reader:
         )
 
     def _blocks(self, words: Sequence[str]) -> Iterator[bytes]:
-        with tempfile.TemporaryFile(dir=state.STATE_DIRECTORY) as messages:
+        with _scratch() as messages:
             child = self._start(words, subprocess.PIPE, messages)
             assert child.stdout is not None
             descriptor = child.stdout.fileno()

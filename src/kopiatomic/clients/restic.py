@@ -2,11 +2,11 @@
 
 import json
 import os
-import random
 import re
 import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING
 
 from kopiatomic.clients import places, restic_proof, wrapper
 from kopiatomic.clients.base import (
@@ -45,6 +45,9 @@ from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed, Door, decode, encode
 from kopiatomic.system.machine import ancestors, nearest
+
+if TYPE_CHECKING:
+    import random
 
 # Without it a directory with files of several links looks changed in every
 # run, and so do all files: each nullfs mount has a device number of its own.
@@ -388,7 +391,7 @@ class Restic(Client):
             ]
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
     ) -> list[File]:
         """Return files of a snapshot by one ``restic ls``; memory is for those only.
 

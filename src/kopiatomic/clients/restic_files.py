@@ -1,11 +1,14 @@
 """Choosing files of a restic snapshot for a drill, as ``restic ls`` lists them."""
 
-import random
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from kopiatomic.clients.base import File, Tally, permissions
 from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_marked, nanoseconds
 from kopiatomic.system.machine import ancestors, nearest
+
+if TYPE_CHECKING:
+    import random
 
 
 class Choice:
@@ -15,7 +18,7 @@ class Choice:
     of all as are wanted, each with the same chance.
     """
 
-    def __init__(self, tally: Tally, wanted: int, rng: random.Random) -> None:
+    def __init__(self, tally: Tally, wanted: int, rng: "random.Random") -> None:
         self.tally, self.wanted, self.rng = tally, wanted, rng
         self.points = {as_marked(point): point for point in tally.points}
         share = max(1, wanted // max(1, len(self.points)))
@@ -72,7 +75,7 @@ class Choice:
 class _Sample:
     """So many of the things that pass by, each with the same chance."""
 
-    def __init__(self, size: int, rng: random.Random) -> None:
+    def __init__(self, size: int, rng: "random.Random") -> None:
         self.size, self.rng = size, rng
         self.held: list[File] = []
         self.seen = 0

@@ -70,7 +70,7 @@ class TestView:
     def test_a_live_system_around_what_is_frozen(self):
         plan = plan_for(simple(), "zroot/home")
         assert view_of(plan) == {"/": "live", "/dev": "device", "/home": "frozen"}
-        assert plan.unseen == ("/data",)
+        assert plan.unseen == ("/data", "/home/ben")
         assert plan.live == plan.skipped == ()
         assert plan.temporary is None
 
@@ -129,7 +129,7 @@ class TestView:
         needs = NEEDS._replace(places=tuple(mount.point for mount in mounts))
         plan = plan_for((datasets, mounts), "zroot/home", needs=needs)
         assert set(view_of(plan)) == {"/", "/dev", "/data", "/home"}
-        assert plan.unseen == ()
+        assert plan.unseen == ("/home/ben",)
 
     def test_what_is_mounted_inside_devfs_is_passed_over_in_silence(self):
         datasets, mounts = installer()
@@ -167,7 +167,7 @@ class TestWhatTheClientNeeds:
         plan = plan_for((datasets, table), "zroot/home", needs=NEEDS._replace(**needs))
         seen = {point for point, kind in view_of(plan).items() if kind == "live"} - {"/"}
         assert not seen & {*plan.unseen}
-        assert seen | {*plan.unseen} == {*mounts, "/data"}
+        assert seen | {*plan.unseen} == {*mounts, "/data", "/home/ben"}
         return seen
 
     @pytest.mark.parametrize("point", ["/usr", "/usr/local", "/var", "/var/run", "/tmp",
@@ -214,6 +214,18 @@ class TestWhatTheClientNeeds:
         plan = plan_for((datasets, mounts), "zroot/x")
         assert view_of(plan) == {"/": "live", "/dev": "device", "/a": "live", "/a/x": "frozen"}
         assert plan.unseen == ("/b", "/data", "/home", "/home/ben")
+
+    def test_what_nobody_chose_within_what_is_frozen_is_not_seen_unless_it_is_live(self):
+        """The client may look for its repository there, and finds an empty directory."""
+        datasets, mounts = installer()
+        mounts += [Mount("/dev/da0p1", "/backup", "ufs"), Mount("t", "/mnt", "tmpfs")]
+        plan = plan_for((datasets, mounts), everything=True)
+        assert {"/backup", "/mnt"} <= {*plan.unseen}
+        needs = NEEDS._replace(live=("/backup/restic",))
+        live = plan_for((datasets, mounts), everything=True, needs=needs)
+        assert view_of(live)["/backup/restic"] == "live"
+        whole = NEEDS._replace(live=("/backup",))
+        assert "/backup" not in plan_for((datasets, mounts), everything=True, needs=whole).unseen
 
     def test_a_snapshot_that_is_mounted_somewhere_is_part_of_the_live_system(self):
         datasets, mounts = simple()

@@ -17,6 +17,7 @@ from kopiatomic import state
 from kopiatomic.backup import preflight, proof, routine, view
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report, as_dict
+from kopiatomic.backup.selection import Captured
 from kopiatomic.clients import make_ready
 from kopiatomic.clients.base import Client, Task
 from kopiatomic.clients.restic import Restic
@@ -598,10 +599,12 @@ class TestTheClient:
     @pytest.mark.parametrize(
         ("text", "point"),
         [("open /m n/f", "/m n"), ("open /m", None), ("open /mnt/xy", None), ("", None),
-         ("open '/mnt/x'", "/mnt/x"), ("sftp:h:/srv/mnt/x", None)],
+         ("open '/mnt/x'", "/mnt/x"), ("sftp:h:/srv/mnt/x", None),
+         ("cannot read /mnt/x/data/f", None), ("open /mnt/x/data2", "/mnt/x")],
     )  # fmt: skip
     def test_which_of_the_unseen_a_text_names(self, text, point):
-        plan = Plan(None, (), (), (), (), (), unseen=("/m n", "/mnt/x"))
+        captured = (Captured("kta/x", "/mnt/x/data"),)
+        plan = Plan(None, captured, (), (), (), (), unseen=("/m n", "/mnt/x"))
         hint = routine.unseen_hint(plan, text)
         assert (hint is None) if point is None else hint.startswith(f"{point}, which it names")
 

@@ -15,10 +15,12 @@ from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed
 from kopiatomic.system.machine import leading_on
-from kopiatomic.system.process import Signals
+from kopiatomic.system.process import Interrupted, Signals
 
 # How long a repository may take to answer, in seconds.
 TIME_LIMIT = 3600.0
+
+UNCHECKED = "whether all of it is in the backup could not be checked"
 
 # How many datasets that are missing in a backup are told one by one.
 NAMED = 20
@@ -46,7 +48,9 @@ class Evidence:
     ) -> None:
         """Take what the client has said, which was started at ``since``."""
         self.request, self.since, self.figures = request, since, figures
-        self.proved = task.client.proves_itself(task.job, request, figures, output, self.points)
+        self.proved = task.client.proves_itself(
+            task.job, request, figures, output, self.points, task.script
+        )
 
 
 class Result(NamedTuple):
@@ -84,24 +88,33 @@ def _has_entries(client: Client, directory: str, nested: Collection[str]) -> boo
 def prove(task: Task, evidence: Evidence, report: Report, signals: Signals) -> None:
     """Compare, and enter into the report what is missing."""
     if evidence.proved or evidence.request is None:
-        report.proof = Result(len(evidence.points), len(evidence.points))
+        wanted = len(evidence.points)
+        report.proof = Result(wanted - len(evidence.told & evidence.points.keys()), wanted)
         return
     try:
+        unasked = task.client.wrapper_keeps_words(task.job, task.script)
+        if unasked:
+            raise Refusal(unasked)
         base = task.client.base_command(task.job)
         reader = Reader(task.door, base, task.environment, signals, TIME_LIMIT)
         found = task.client.prove(
             reader, task.job, evidence.request, evidence.figures, evidence.points,
             evidence.since, task.script,
         )  # fmt: skip
+    except Interrupted as error:
+        report.fail(f"{UNCHECKED}: {error}", 128 + error.signum, "incomplete")
+        return
     except (ClientFailed, CommandFailed, Refusal, OSError) as error:
-        message = f"whether all of it is in the backup could not be checked: {error}"
-        report.fail(f"{message}; --no-proof does without", EX_UNAVAILABLE, "trouble")
+        # What nobody has looked at is not called a backup of all.
+        message = f"{UNCHECKED}: {error}; --no-proof does without"
+        report.fail(message, EX_UNAVAILABLE, "incomplete")
         return
     _conclude(task, evidence, report, found)
 
 
 def _conclude(task: Task, evidence: Evidence, report: Report, found: Proof) -> None:
-    report.proof = Result(len(found.found), len(evidence.points))
+    there = [point for point in found.found if point not in evidence.told]
+    report.proof = Result(len(there), len(evidence.points))
     if not found.backups:
         report.saved = False
         report.fail(

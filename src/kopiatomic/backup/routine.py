@@ -14,6 +14,7 @@ from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import (
     EX_CANTCREAT,
     EX_DATAERR,
+    EX_NOINPUT,
     EX_OSERR,
     EX_SOFTWARE,
     EX_TEMPFAIL,
@@ -208,6 +209,23 @@ def look_again(work: Work) -> None:
         except Refusal as refusal:
             raise Failed(str(refusal), refusal.status) from refusal
     work.report.notes += work.plan.notes
+    miss_named(work)
+
+
+def miss_named(work: Work) -> None:
+    """Tell of datasets that the user named and that were captured last time, but cannot be now."""
+    last = last_entry(work.place)
+    captured = last.get("captured") if last else None
+    rows = captured if isinstance(captured, list) else []
+    names = {row.get("dataset") for row in rows if isinstance(row, dict)}
+    for each in work.plan.left_out:
+        if each.name in work.task.job.targets and each.name in names and each.is_obstacle:
+            work.report.fail(
+                f"{each.name} was in the last successful backup and is not in this one: "
+                f"{each.reason}",
+                EX_NOINPUT,
+                "incomplete",
+            )
 
 
 def prepare(work: Work) -> None:
@@ -310,7 +328,8 @@ def build_view(work: Work) -> None:
     work.signals.check()
     door, notes = work.task.door, work.report.notes
     try:
-        lose(work, view.hold_all(door, work.plan), "cannot mount the snapshot of")
+        lost = tell_gone(work, view.hold_all(door, work.plan))
+        lose(work, lost, "cannot mount the snapshot of")
         while True:
             work.signals.check()
             try:
@@ -330,6 +349,17 @@ def build_view(work: Work) -> None:
     # The client may run for hours: until then, only what is still needed is kept.
     work.drawing, work.report.plan = None, work.plan._replace(view=(), holds=())
     work.signals.check()
+
+
+def tell_gone(work: Work, lost: dict[str, view.Lost]) -> dict[str, view.Lost]:
+    """Look which of the datasets have gone: it may be only the snapshot that is not there."""
+    if not any(why.gone for why in lost.values()):
+        return lost
+    there = {each.name for each in zfs.list_datasets(work.task.door)}
+    return {
+        name: view.Lost("its snapshot has been destroyed", gone=False) if name in there else why
+        for name, why in lost.items()
+    }
 
 
 def begin_anew(work: Work) -> None:
@@ -421,14 +451,19 @@ def prove(work: Work) -> None:
 
 def last_paths(place: Place) -> list[str] | None:
     """Return the paths of the job's last successful backup, or None if none is known."""
+    entry = last_entry(place)
+    paths = entry.get("paths") if entry else None
+    return [str(path) for path in paths] if isinstance(paths, list) else None
+
+
+def last_entry(place: Place) -> dict[str, object] | None:
+    """Return what the history says of the job's last successful backup, or None."""
     try:
-        for entry in state.newest_first(place):
-            paths = entry.get("paths")
-            if entry.get("outcome") in state.GOOD and isinstance(paths, list):
-                return [str(path) for path in paths]
+        return next(
+            (each for each in state.newest_first(place) if each.get("outcome") in state.GOOD), None
+        )
     except OSError:
         return None  # which is told when this run cannot be added either
-    return None
 
 
 # The hooks

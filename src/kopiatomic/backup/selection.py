@@ -45,6 +45,11 @@ class LeftOut(NamedTuple):
     reason: str
     kind: str = LOST
 
+    @property
+    def is_obstacle(self) -> bool:
+        """Whether it is a file system that could be captured if it were mounted and seen."""
+        return self.kind in (HIDDEN, LOCKED, NOT_MOUNTED)
+
 
 class Selection(NamedTuple):
     """Which datasets are captured and which are left out, and what there is to say about it."""

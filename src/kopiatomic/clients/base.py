@@ -215,6 +215,9 @@ class Client:
     repository_words: tuple[str, ...] = ()
     repository_switches: tuple[str, ...] = ()
 
+    # A backup's other options that take a word.
+    option_words: tuple[str, ...] = ()
+
     # Short options that take a secret; of long ones the name says that.
     secret_options: tuple[str, ...] = ()
 
@@ -282,11 +285,27 @@ class Client:
             joined = not word.startswith("--") and len(word) > 2
             joined = joined and word[:2] in self.repository_words
             known = name in self.repository_words
-            if word in self.repository_switches or joined or (equals and known):
+            bundled = self._bundled(word)
+            if bundled is not None:
+                words.append(bundled)
+                words += options[index + 1 : index + 2] if len(bundled) == 2 else []
+            elif word in self.repository_switches or joined or (equals and known):
                 words.append(word)
             elif known:
                 words += options[index : index + 2]
         return words
+
+    def _bundled(self, word: str) -> str | None:
+        """Return the option of the repository in a bundle of short ones: -r/b of -vr/b."""
+        if word.startswith("--") or word[:1] != "-":
+            return None
+        for index, letter in enumerate(word[1:], 1):
+            option = f"-{letter}"
+            if option in self.repository_words:
+                return None if index == 1 else option + word[index + 1 :]
+            if option in self.option_words:
+                return None  # the rest is its word
+        return None
 
     def by_hand(self, job: Job) -> ByHand:
         """Return how somebody calls this job's client for anything but a backup."""
@@ -484,6 +503,7 @@ class Client:
         figures: Figures,
         output: bytes,
         points: Mapping[str, bool],
+        script: str = "",
     ) -> bool:
         """Say whether what the client printed shows already that all is in the backup.
 

@@ -200,6 +200,7 @@ class Kopia(Client):
         figures: Figures,
         output: bytes,
         points: Mapping[str, bool],
+        script: str = "",
     ) -> bool:
         """Take the JSON of a backup for proof of its path: it counts what is in it."""
         try:

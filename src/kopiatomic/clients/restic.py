@@ -86,6 +86,7 @@ class Restic(Client):
         "--limit-download", "--limit-upload", "--retry-lock", "--stuck-request-timeout",
         "--http-user-agent", "--compression", "--pack-size",
     )  # fmt: skip
+    option_words = _BACKUP_WORDS
     repository_switches = (
         "--insecure-tls", "--insecure-no-password", "--no-cache", "--cleanup-cache",
     )  # fmt: skip
@@ -110,7 +111,7 @@ class Restic(Client):
 
     def options(self, job: Job, script: str = "") -> list[tuple[str, str | None]]:
         """Return the options of a backup, those first that stand in a wrapper's text."""
-        known = {*self.repository_words, *_BACKUP_WORDS}
+        known = {*self.repository_words, *self.option_words}
         words = (*wrapper.calls(script, self.name), [*job.command[1:], *job.options])
         return [option for each in words for option in parse_options(each, known)]
 
@@ -124,7 +125,8 @@ class Restic(Client):
         home = known.get("HOME") or "/"
         default = f"{known.get('XDG_CACHE_HOME') or f'{home}/.cache'}/restic"
         named = last_value(options, "--cache-dir") or known.get("RESTIC_CACHE_DIR") or default
-        return ([named], []) if named == default or places.is_cache(named) else ([], [named])
+        is_cache = places.is_cache(os.path.realpath(named))
+        return ([named], []) if is_cache else ([], [named])
 
     def repository(
         self, job: Job, environment: Mapping[str, str], script: str = ""
@@ -190,9 +192,13 @@ class Restic(Client):
         figures: Figures,
         output: bytes,
         points: Mapping[str, bool],
+        script: str = "",
     ) -> bool:
         """Take a snapshot of one path for proof if files are in it, and no other path can be."""
-        if not self.is_plain(job) or tuple(points) != request.paths or len(request.paths) != 1:
+        # A script may have restic's name.
+        if script or not self.is_plain(job):
+            return False
+        if tuple(points) != request.paths or len(request.paths) != 1:
             return False
         options = self.options(job)
         others = [value for name, value in options if name == "" and value not in self.subcommand]
@@ -318,6 +324,8 @@ class Restic(Client):
             return None
         if last_paths is not None and set(paths) <= set(last_paths):
             return None
+        if self.wrapper_keeps_words(job, script):
+            return None  # it would make a backup, whatever it is asked for
         try:
             argv = [*self.base_command(job), "--no-lock", "snapshots", "--json"]
             said = door.run(argv, environment=environment, time_limit=LISTING_LIMIT).stdout
@@ -609,6 +617,14 @@ def _forget_words(
     words = list(wishes.forget or ())
     check_forget(words)
     if not has_option(words, "--host"):
+        computed = wrapper.sets(script, "RESTIC_HOST") and "RESTIC_HOST" not in (
+            wrapper.assigned(script)
+        )
+        if computed:
+            raise Refusal(
+                "--forget: the wrapper works out RESTIC_HOST while it runs, so the host is not "
+                "known here; name it, as in --forget '--host NAME --keep-daily 7'"
+            )
         words = ["--host", host_of(job, environment, script), *words]
     if wishes.prune and "--prune" not in words:
         words.append("--prune")

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kopiatomic.clients.base import Missing, Proof
@@ -21,6 +21,9 @@ from kopiatomic.system.machine import ancestors, nearest
 
 # A clock that was set back a little does not make a new snapshot an old one; in seconds.
 _SLACK = 1.0
+
+# A moment that was told to the second, and not in words or by a command.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 _NOT_UNDERSTOOD = "restic ls: the client printed something that is not understood"
 
@@ -72,7 +75,7 @@ def prove(
     for backup in backups:
         missing = _missing(points, held)
         try:
-            found = _look(reader, backup, [each.point for each in missing])
+            found = _look(reader, backup, [each.point for each in missing], points)
         except ClientFailed as error:
             failure = error  # one of several repositories, perhaps
             continue
@@ -126,8 +129,9 @@ def _new(listed: Sequence[Mapping[str, object]], asked: Asked) -> tuple[str, ...
             same_paths = isinstance(theirs, list) and set(theirs) == paths
             same_time = str(each["time"])[:19].replace("T", " ") == asked.time
             ours = begun >= (asked.since - _SLACK) * 1e9 if begun is not None else same_time
-            # A wrapper may have given it other paths.
-            if ours and (same_paths or same_time):
+            # A wrapper may have given it other paths; but a backup of the same paths that
+            # another job has made meanwhile bears another time.
+            if ours and (same_time or (same_paths and not _TIME.fullmatch(asked.time))):
                 candidate = (same_paths, same_time, begun or 0, str(each["id"]))
                 best = candidate if best is None else max(best, candidate)
     return () if best is None else (best[3],)
@@ -151,14 +155,18 @@ def _newest(listed: Sequence[Mapping[str, object]], asked: Asked) -> str | None:
 # What is in it
 
 
-def _look(reader: Reader, backup: str, points: Sequence[str]) -> _Held:
+def _look(
+    reader: Reader, backup: str, points: Sequence[str], captured: Iterable[str]
+) -> _Held:
     """Ask which of the points a snapshot has, by ``restic ls``, which takes paths as they are.
 
     It keeps the directories above what it backs up as well: they say nothing of
-    themselves, and what leads to another path says nothing of the directory it is in.
+    themselves, and what leads to another path, or to another captured mount point,
+    says nothing of the directory it is in.
     """
     name, moment = backup, None
     there: dict[str, bool] = {}
+    leads = {each for point in captured for each in ancestors(as_marked(point))}
     for words in _questions(reader, points):
         forms = {as_marked(point): point for point in words}
         above: set[str] = set()
@@ -177,7 +185,7 @@ def _look(reader: Reader, backup: str, points: Sequence[str]) -> _Held:
                 path, parent = str(node["path"]), str(node["path"]).rpartition("/")[0] or "/"
                 if path in forms and node["type"] == "dir":
                     there.setdefault(forms[path], False)
-                if parent in forms and path not in above:
+                if parent in forms and path not in above and path not in leads:
                     there[forms[parent]] = True
         if snapshot is None:
             raise ClientFailed(1, _NOT_UNDERSTOOD)

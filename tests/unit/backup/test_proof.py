@@ -17,7 +17,7 @@ from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed, Door
-from kopiatomic.system.process import Signals
+from kopiatomic.system.process import Interrupted, Signals
 
 JOB = Job("restomic", command=("/bin/sample", "backup"))
 POINTS = {"/a": True, "/b": True, "/c": False}
@@ -33,7 +33,10 @@ class Sample(Client):
         self.answer, self.sure = answer, sure
         self.asked: list[tuple[object, ...]] = []
 
-    def proves_itself(self, job, request, figures, output, points):
+    def wrapper_keeps_words(self, job, script):
+        return None
+
+    def proves_itself(self, job, request, figures, output, points, script):
         self.asked.append((request, figures, output, points))
         return self.sure
 
@@ -153,18 +156,33 @@ class TestProof:
         [ClientFailed(1, "no key"), CommandFailed(["sample"], "no key"), Refusal("no key"),
          OSError(5, "no key")],
     )  # fmt: skip
-    def test_a_repository_that_does_not_answer_is_trouble(self, monkeypatch, error):
+    def test_a_repository_that_does_not_answer_proves_nothing(self, monkeypatch, error):
         report = proved(Sample(error), monkeypatch)
-        assert (report.outcome, report.status) == ("trouble", EX_UNAVAILABLE)
+        assert (report.outcome, report.status) == ("incomplete", EX_UNAVAILABLE)
         assert "could not be checked: " in report.problems[0]
         assert report.problems[0].endswith("; --no-proof does without")
         assert report.proof is None
 
-    def test_a_wrapper_that_cannot_be_asked_is_trouble(self, monkeypatch):
+    def test_a_wrapper_that_cannot_be_asked_proves_nothing(self, monkeypatch):
         class Mute(Sample):
             def base_command(self, job):
                 raise Refusal("the command does not name its subcommand")
 
         report = proved(Mute(), monkeypatch)
-        assert report.outcome == "trouble"
+        assert report.outcome == "incomplete"
         assert "does not name its subcommand" in report.problems[0]
+
+    def test_a_wrapper_that_keeps_its_words_is_not_run_again(self, monkeypatch):
+        class Deaf(Sample):
+            def wrapper_keeps_words(self, job, script):
+                return "it does not pass on the paths"
+
+        client = Deaf()
+        report = proved(client, monkeypatch)
+        assert report.outcome == "incomplete"
+        assert "it does not pass on the paths" in report.problems[0]
+        assert len(client.asked) == 1  # whether it has proved itself, and no more
+
+    def test_a_signal_meanwhile(self, monkeypatch):
+        report = proved(Sample(Interrupted(15)), monkeypatch)
+        assert (report.outcome, report.status) == ("incomplete", 143)

@@ -23,7 +23,7 @@ from kopiatomic.clients.base import Client, Task
 from kopiatomic.clients.restic import Restic
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
-from kopiatomic.system import process
+from kopiatomic.system import mounts, process, zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result
 from kopiatomic.system.process import Ended, Interrupted, Streams
 
@@ -414,11 +414,37 @@ class TestWhatIsLost:
         # Its snapshot goes all the same.
         assert "kta/a@" in next(text for text in world.texts if "check" not in text)
 
-    def test_one_that_has_gone_before_it_could_be_mounted(self, world):
+    def test_one_that_has_gone_before_it_could_be_mounted(self, world, monkeypatch):
         world.library.refusals["nmount"] = [errno.ENOENT]
+        listed, looks = zfs.list_datasets, []
+
+        def look(door):
+            looks.append(door)
+            return [each for each in listed(door) if len(looks) == 1 or each.name != "kta/a"]
+
+        monkeypatch.setattr(zfs, "list_datasets", look)
         report = run(ALL, world)
         assert report.status == 0
         assert captured(report) == ["kta/b", "ktb"]
+
+    def test_one_whose_snapshot_alone_has_gone(self, world):
+        world.library.refusals["nmount"] = [errno.ENOENT]
+        report = run(ALL, world)
+        assert (report.outcome, report.status) == ("incomplete", 73)
+        assert "its snapshot has been destroyed" in report.problems[0]
+        assert captured(report) == ["kta/b", "ktb"]
+
+    def test_one_that_was_named_and_captured_last_time(self, world, monkeypatch):
+        job = JOB._replace(targets=("kta/a", "kta/b"), recursive=True)
+        assert run(job, world).outcome == "success"
+        mounted = mounts.table
+        monkeypatch.setattr(
+            mounts, "table",
+            lambda door: [each for each in mounted(door) if each.special != "kta/a"],
+        )
+        report = run(job, world)
+        assert report.outcome == "incomplete"
+        assert report.problems[0].startswith("kta/a was in the last successful backup and is not")
 
     def test_one_whose_mount_point_was_led_elsewhere(self, world, monkeypatch):
         """The view is made anew without it, and the snapshots stay where they are mounted."""

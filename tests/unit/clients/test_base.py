@@ -479,3 +479,19 @@ def test_modes_as_go_counts_them():
     assert permissions(0o644) == 0o644
     assert permissions((1 << 23) | (1 << 22) | (1 << 20) | 0o777) == 0o7777
     assert permissions((1 << 31) | 0o755) == 0o755
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("-vr /backup/other", "-r /backup/other"),
+        ("-vr/backup/other", "-r/backup/other"),
+        ("-xvr /backup/other --tag t", "-r /backup/other"),
+        ("-er /backup/other", ""),  # -e takes a word, which is r
+        ("-v -x", ""),
+    ],
+)
+def test_the_repository_in_a_bundle_of_short_options(options, words):
+    """Or upkeep would remove the snapshots of another repository than the backup's."""
+    job = Job("restomic", options=tuple(options.split()))
+    assert " ".join(Restic().base_command(job)) == f"restic {words}".strip()

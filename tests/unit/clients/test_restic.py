@@ -432,3 +432,14 @@ class TestSources:
 
 
 # What a listing begins with.
+
+
+def test_a_host_that_a_wrapper_works_out_is_not_guessed():
+    """Nothing would match, and nothing be removed, for ever, while all seems well."""
+    job = Job("restomic", command=("restic-x", "backup"))
+    wishes = Wishes(forget=("--keep-last", "1"))
+    script = '#!/bin/sh\nexport RESTIC_HOST="$(hostname -s)"\nexec restic "$@"\n'
+    with pytest.raises(Refusal, match="works out RESTIC_HOST"):
+        Restic().steps(job, wishes, {}, script)
+    named = wishes._replace(forget=("--host", "web", "--keep-last", "1"))
+    assert "web" in Restic().steps(job, named, {}, script)[0].argv

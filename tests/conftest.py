@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
 from support import clients
+
+
+# Chosen once for all processes that run tests, which collect the same tests only then.
+os.environ.setdefault("KOPIATOMIC_FAULTS_SEED", str(random.randrange(10**6)))
 
 
 def pytest_configure() -> None:

@@ -52,6 +52,9 @@ TESTING = {
     "hypothesis": "6.155.7",
     "sortedcontainers": "2.4.0",
 }
+if LINUX:
+    # Several test files at once; on FreeBSD the tests share the machine itself.
+    TESTING |= {"pytest-xdist": "3.8.0", "execnet": "2.1.2"}
 LINTING = {"ruff": "0.17.6", "mypy": "2.4.1"}
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 from support import clients
 
-
 # Chosen once for all processes that run tests, which collect the same tests only then.
 os.environ.setdefault("KOPIATOMIC_FAULTS_SEED", str(random.randrange(10**6)))
 

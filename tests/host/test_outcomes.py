@@ -63,7 +63,7 @@ def test_one_that_came_and_went(mailing: Repository):
         "Left out:\n"
         "  kta/src/build  it has gone since the run began"
     )
-    assert "  1 of 1 datasets found in the backup\n" in text
+    assert "  1 of 1 dataset found in the backup\n" in text
     assert outcome(mailing.machine)["outcome"] == "success"
 
 
@@ -90,7 +90,7 @@ def test_one_that_was_named_and_has_gone(mailing: Repository, when, what: str, w
     program = meanwhile(mailing.machine, when, "zfs destroy -r kta/short")
     text = mail(mailing, *SELECTED, status=TROUBLE, program=program)
     assert told(text) == NAMED_GONE.format(what=what, why=why)
-    assert "  1 of 1 datasets found in the backup\n" in text
+    assert "  1 of 1 dataset found in the backup\n" in text
 
 
 def test_no_room_for_one(mailing: Repository):
@@ -180,7 +180,7 @@ def test_a_killed_run_before(mailing: Repository):
         run.wait_for_client()
         run.kill(client=True)
         text = mail(mailing, "kta/src", status=INFORMATION)
-    _, _, swept = text.partition("Taken down from an earlier run that did not end in order:\n")
+    _, _, swept = text.partition("Removed, left behind by a killed run:\n")
     lines = swept.splitlines()
     assert "  mount /var/run/restomic/default/hold/0" in lines
     assert "  mount /var/run/restomic/default/view" in lines

@@ -408,10 +408,15 @@ def back_up(work: Work) -> None:
 def judge(work: Work, ended: Ended) -> None:
     """Turn the client's exit status into the run's."""
     task, report = work.task, work.report
+    client, job = task.client, task.job
     if ended.status == 0:
+        said = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+        lacking = None if job.plain else client.lacking(said)
+        if lacking:
+            message = f"{client.name} says that the backup lacks something: {printable(lacking)}"
+            report.fail(message, EX_DATAERR, "incomplete")
         report.settle()
         return
-    client, job = task.client, task.job
     message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
     outcome = "failed"
     text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")

@@ -411,6 +411,13 @@ class Client:
         """Say whether an exit status means a backup that lacks some files."""
         return False
 
+    def lacking(self, text: str) -> str | None:
+        """Return the line in which the client says that its backup lacks files, or None.
+
+        A wrapper may end with 0 all the same, or an option make the client do so.
+        """
+        return None
+
     def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Say who has locked the repository and what to do about it, if that is the matter."""
         return None

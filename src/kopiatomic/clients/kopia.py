@@ -63,6 +63,9 @@ _BACKUP_WORDS = (
 # How kopia names the one who may do maintenance.
 _OWNER = re.compile(r"must be run by designated user: (\S{1,300})")
 
+# What kopia says where --ignore-file-errors or its policy made it go on.
+_IGNORED = re.compile(r"^.{0,200}Ignored [1-9][0-9]* error.{0,500}$", re.M)
+
 
 class Kopia(Client):
     """kopia(1)."""
@@ -172,6 +175,11 @@ class Kopia(Client):
     def complaint(self, line: str) -> str | None:
         """Return a line on standard error that is neither progress nor said in every run."""
         return None if _ROUTINE.match(line) else line
+
+    def lacking(self, text: str) -> str | None:
+        """Find what kopia says where it was told to go on after errors."""
+        found = _IGNORED.search(text)
+        return found[0].strip() if found else None
 
     def is_repository(self, directory: str) -> bool:
         """Say whether a directory has the file that each repository of kopia's has."""

@@ -67,6 +67,13 @@ _BACKUP_WORDS = (
     "--files-from-raw", "--stdin-filename",
 )  # fmt: skip
 
+# What restic says of a backup that lacks something, whatever it ends with.
+_LACKING = re.compile(
+    r"^Warning: at least one source file could not be read$"
+    r"|^.{1,4096} does not (?:exist|match any files), skipping$",
+    re.M,
+)
+
 # Where Go, in which restic is written, looks for the zones that TZ names.
 _ZONES = ("/usr/share/zoneinfo/", "/usr/share/lib/zoneinfo/", "/usr/lib/locale/TZ/",
           "/etc/zoneinfo/")  # fmt: skip
@@ -267,6 +274,11 @@ class Restic(Client):
     def is_incomplete(self, status: int) -> bool:
         """Say whether restic made a backup without the files that it could not read."""
         return status == INCOMPLETE
+
+    def lacking(self, text: str) -> str | None:
+        """Find restic's warnings of files that it could not read and paths that it passed over."""
+        found = _LACKING.search(text)
+        return found[0].strip() if found else None
 
     def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Explain restic's locks."""

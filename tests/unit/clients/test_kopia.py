@@ -215,3 +215,9 @@ def test_a_list_of_backups_that_is_none(answer):
     client = Answers({("snapshot", "list", "--json"): answer})
     with pytest.raises(ClientFailed, match="not understood"):
         Kopia().sources(client, JOB, {})
+
+
+def test_it_says_itself_that_something_is_missing():
+    said = " * 0 hashing, 1 hashed\n! Ignored 1 error(s) while snapshotting root@h:/x.\nend\n"
+    assert "Ignored 1 error(s)" in Kopia().lacking(said)
+    assert Kopia().lacking(" * 0 hashing, 1 hashed\n") is None

@@ -443,3 +443,15 @@ def test_a_host_that_a_wrapper_works_out_is_not_guessed():
         Restic().steps(job, wishes, {}, script)
     named = wishes._replace(forget=("--host", "web", "--keep-last", "1"))
     assert "web" in Restic().steps(job, named, {}, script)[0].argv
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Warning: at least one source file could not be read",
+     "/kt/kta/src does not exist, skipping",
+     'pattern "/kt/kta/src" does not match any files, skipping'],
+)  # fmt: skip
+def test_it_says_itself_that_something_is_missing(line):
+    """A wrapper with `|| true` ends with 0 all the same."""
+    assert Restic().lacking(f"using parent snapshot\n{line}\nsnapshot 1 saved\n") == line
+    assert Restic().lacking("Files: 1 new\nskipping\n") is None

@@ -71,9 +71,6 @@ def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
     was started.
     """
     job = task.job
-    unasked = task.client.wrapper_keeps_words(job, task.script)
-    if unasked:
-        raise Refusal(unasked)
     base = task.client.base_command(job)
     place = Place(job.program, job.name)
     with state.lock(place, wait) as waited, Signals() as signals:

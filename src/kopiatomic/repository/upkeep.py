@@ -55,9 +55,6 @@ def run(
 
 def plan(task: Task, wishes: Wishes) -> list[Step]:
     """Return the steps that were asked for, in their order; raises Refusal."""
-    unasked = task.client.wrapper_keeps_words(task.job, task.script)
-    if unasked:
-        raise Refusal(unasked)
     return task.client.steps(task.job, wishes, task.environment, task.script)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kopiatomic.clients import places, wrapper
+from kopiatomic.clients.parsing import parse_options
 from kopiatomic.clients.reader import Reader
 from kopiatomic.environment import inherit
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
@@ -357,6 +358,12 @@ class Client:
     def is_repository(self, directory: str) -> bool:
         """Say whether a directory is one in which this client keeps a repository."""
         return False
+
+    def options(self, job: Job, script: str = "") -> list[tuple[str, str | None]]:
+        """Return the options of a backup, those first that stand in a wrapper's text."""
+        known = {*self.repository_words, *self.option_words}
+        words = (*wrapper.calls(script, self.name), [*job.command[1:], *job.options])
+        return [option for each in words for option in parse_options(each, known)]
 
     def known(self, environment: Mapping[str, str], script: str) -> dict[str, str]:
         """Return the variables that the client will have, as far as a wrapper's text says."""

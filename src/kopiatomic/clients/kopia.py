@@ -80,6 +80,7 @@ class Kopia(Client):
         "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
         "--disable-file-logging", "--disable-content-log",
     )  # fmt: skip
+    option_words = _BACKUP_WORDS
     secret_options = ("-p",)
 
     # A backup
@@ -98,12 +99,6 @@ class Kopia(Client):
     def speaks_to_us_alone(self, words: Sequence[str]) -> bool:
         """Say whether kopia prints JSON, which is not shown."""
         return "--json" in words
-
-    def options(self, job: Job, script: str = "") -> list[tuple[str, str | None]]:
-        """Return the options of a backup, those first that stand in a wrapper's text."""
-        known = {*self.repository_words, *_BACKUP_WORDS}
-        words = (*wrapper.calls(script, self.name), [*job.command[1:], *job.options])
-        return [option for each in words for option in parse_options(each, known)]
 
     def scratch(
         self, job: Job, known: Mapping[str, str], script: str

@@ -36,7 +36,6 @@ from kopiatomic.clients.parsing import (
     last_value,
     marked,
     nanoseconds,
-    parse_options,
     understood,
 )
 from kopiatomic.clients.reader import Reader
@@ -115,12 +114,6 @@ class Restic(Client):
         if FEATURE in features:
             return {}
         return {"RESTIC_FEATURES": ",".join(filter(None, (features, f"{FEATURE}=true")))}
-
-    def options(self, job: Job, script: str = "") -> list[tuple[str, str | None]]:
-        """Return the options of a backup, those first that stand in a wrapper's text."""
-        known = {*self.repository_words, *self.option_words}
-        words = (*wrapper.calls(script, self.name), [*job.command[1:], *job.options])
-        return [option for each in words for option in parse_options(each, known)]
 
     def scratch(
         self, job: Job, known: Mapping[str, str], script: str
@@ -477,8 +470,9 @@ def _literal(path: str) -> str:
 
 def host_of(job: Job, environment: Mapping[str, str], script: str = "") -> str:
     """Return the host name under which restic stores this job's backups."""
-    given = last_value(Restic().options(job, script), "--host", "-H", "--hostname")
-    known = {**environment, **wrapper.assigned(script)}
+    restic = Restic()
+    given = last_value(restic.options(job, script), "--host", "-H", "--hostname")
+    known = restic.known(environment, script)
     return given or known.get("RESTIC_HOST") or os.uname().nodename
 
 

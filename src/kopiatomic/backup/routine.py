@@ -214,12 +214,15 @@ def look_again(work: Work) -> None:
 
 def miss_named(work: Work) -> None:
     """Tell of datasets that the user named and that were captured last time, but cannot be now."""
-    last = last_entry(work.place)
+    targets = work.task.job.targets
+    missed = [each for each in work.plan.left_out if each.is_obstacle and each.name in targets]
+    # The history is read only where there is something to look up.
+    last = last_entry(work.place) if missed else None
     captured = last.get("captured") if last else None
     rows = captured if isinstance(captured, list) else []
     names = {row.get("dataset") for row in rows if isinstance(row, dict)}
-    for each in work.plan.left_out:
-        if each.name in work.task.job.targets and each.name in names and each.is_obstacle:
+    for each in missed:
+        if each.name in names:
             work.report.fail(
                 f"{each.name} was in the last successful backup and is not in this one: "
                 f"{each.reason}",
@@ -409,9 +412,9 @@ def judge(work: Work, ended: Ended) -> None:
     """Turn the client's exit status into the run's."""
     task, report = work.task, work.report
     client, job = task.client, task.job
+    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
     if ended.status == 0:
-        said = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
-        lacking = None if job.plain else client.lacking(said)
+        lacking = None if job.plain else client.lacking(text)
         if lacking:
             message = f"{client.name} says that the backup lacks something: {printable(lacking)}"
             report.fail(message, EX_DATAERR, "incomplete")
@@ -419,7 +422,6 @@ def judge(work: Work, ended: Ended) -> None:
         return
     message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
     outcome = "failed"
-    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
     hint = unseen_hint(work.plan, text)
     if not job.plain:
         hint = hint or client.hint(ended.status, text, client.by_hand(job))

@@ -292,6 +292,11 @@ def newest_first(place: Place) -> Iterator[dict[str, object]]:
             yield entry
 
 
+def successes(place: Place) -> Iterator[dict[str, object]]:
+    """Yield the job's runs that made a complete backup, likewise."""
+    return (each for each in newest_first(place) if each.get("outcome") in GOOD)
+
+
 def read_upkeep(place: Place) -> list[dict[str, object]]:
     """Return the job's upkeep runs and restore drills, oldest first; ``kind`` says which."""
     return _entries(place.upkeep)

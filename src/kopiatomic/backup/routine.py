@@ -412,7 +412,7 @@ def judge(work: Work, ended: Ended) -> None:
     """Turn the client's exit status into the run's."""
     task, report = work.task, work.report
     client, job = task.client, task.job
-    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+    text = ended.text
     if ended.status == 0:
         lacking = None if job.plain else client.lacking(text)
         if lacking:
@@ -466,9 +466,7 @@ def last_paths(place: Place) -> list[str] | None:
 def last_entry(place: Place) -> dict[str, object] | None:
     """Return what the history says of the job's last successful backup, or None."""
     try:
-        return next(
-            (each for each in state.newest_first(place) if each.get("outcome") in state.GOOD), None
-        )
+        return next(state.successes(place), None)
     except OSError:
         return None  # which is told when this run cannot be added either
 

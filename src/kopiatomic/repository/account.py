@@ -1,13 +1,16 @@
 """The account of what is done between backups, and how it enters the job's history."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kopiatomic import state
-from kopiatomic.errors import EX_OSERR, Refusal
+from kopiatomic.errors import EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import iso
 from kopiatomic.state import Place
+from kopiatomic.system.command import CommandFailed
+from kopiatomic.system.process import Interrupted
 
 
 @dataclass
@@ -52,6 +55,27 @@ class Account:
         """Take secrets out of all that is told."""
         for texts in (self.problems, self.notes):
             texts[:] = map(hide, texts)
+
+
+@contextmanager
+def kept(
+    place: Place, account: Account, client: str, hide: Callable[[str], str]
+) -> Iterator[None]:
+    """Enter what cuts the work short into its account, as a problem, and close that in the end.
+
+    ``client`` is the program that is told of where one cannot be run.
+    """
+    try:
+        yield
+    except Interrupted as error:
+        account.fail(str(error), 128 + error.signum, "interrupted")
+    except CommandFailed as error:
+        # Only the reason: the command line may hold a password.
+        account.fail(f"{client}: {error.reason}", EX_UNAVAILABLE)
+    except Exception as error:
+        account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
+    finally:
+        close(place, account, hide)
 
 
 def close(place: Place, account: Account, hide: Callable[[str], str]) -> None:

@@ -21,7 +21,7 @@ from kopiatomic import formatting, state
 from kopiatomic.clients.base import Source, Tally, Task
 from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
-from kopiatomic.errors import EX_NOINPUT, EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE, Refusal
+from kopiatomic.errors import EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
 from kopiatomic.repository import account as accounts
 from kopiatomic.repository import scratch
@@ -29,9 +29,9 @@ from kopiatomic.repository.account import Account, Done
 from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.repository.scratch import Scratch
 from kopiatomic.state import Place
-from kopiatomic.system.command import CommandFailed, exit_status, printable
+from kopiatomic.system.command import exit_status, printable
 from kopiatomic.system.machine import ancestors, leading_on
-from kopiatomic.system.process import Interrupted, Signals
+from kopiatomic.system.process import Signals
 
 # Larger files are not restored unless the user says otherwise.
 SIZE_LIMIT = 1 << 30
@@ -79,24 +79,16 @@ def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
             size_limit=wishes.size_limit, waited=waited,
         )  # fmt: skip
         reader = Reader(task.door, base, task.environment, signals)
-        try:
-            state.private_directory(state.STATE_DIRECTORY)
-            account.notes += scratch.sweep(place)
-            with Scratch(place, account) as room:
-                _drill(task, reader, room, account, captured(place))
-        except Interrupted as error:
-            account.fail(str(error), 128 + error.signum, "interrupted")
-        except ClientFailed as error:
-            account.fail(_with_hint(task, error), exit_status(error.status))
-        except CommandFailed as error:
-            # Only the reason: the command line may hold a password.
-            account.fail(f"{base[0]}: {error.reason}", EX_UNAVAILABLE)
-        except (OSError, Refusal) as error:
-            account.fail(str(error), EX_OSERR)
-        except Exception as error:
-            account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
-        finally:
-            accounts.close(place, account, task.hide)
+        with accounts.kept(place, account, base[0], task.hide):
+            try:
+                state.private_directory(state.STATE_DIRECTORY)
+                account.notes += scratch.sweep(place)
+                with Scratch(place, account) as room:
+                    _drill(task, reader, room, account, captured(place))
+            except ClientFailed as error:
+                account.fail(_with_hint(task, error), exit_status(error.status))
+            except (OSError, Refusal) as error:
+                account.fail(str(error), EX_OSERR)
     return account
 
 
@@ -107,9 +99,9 @@ def _with_hint(task: Task, error: ClientFailed) -> str:
 
 def captured(place: Place) -> list[str]:
     """Return the mount points that the job's last good backup must hold, as the history says."""
-    for entry in state.newest_first(place):
+    for entry in state.successes(place):
         rows = entry.get("captured")
-        if entry.get("outcome") in state.GOOD and isinstance(rows, list):
+        if isinstance(rows, list):
             points = (row.get("mountpoint") for row in rows if isinstance(row, dict))
             return [point for point in points if isinstance(point, str)]
     return []

@@ -9,19 +9,13 @@ from collections.abc import Sequence
 
 from kopiatomic import formatting, state
 from kopiatomic.clients.base import FORGET, Step, Task, Wishes
-from kopiatomic.errors import EX_SOFTWARE, EX_UNAVAILABLE, Refusal
+from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import duration, headline, table
-from kopiatomic.repository.account import Account, Done, close
+from kopiatomic.repository.account import Account, Done, kept
 from kopiatomic.state import Place
 from kopiatomic.system import process
-from kopiatomic.system.command import (
-    CommandFailed,
-    decode,
-    describe_status,
-    exit_status,
-    printable,
-)
-from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
+from kopiatomic.system.command import decode, describe_status, exit_status, printable
+from kopiatomic.system.process import Ended, Signals, Streams
 
 
 def run(
@@ -39,17 +33,8 @@ def run(
     with state.lock(place, wait) as waited, Signals() as signals:
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
         account.steps = [Done(step.title) for step in steps]
-        try:
+        with kept(place, account, steps[0].argv[0], task.hide):
             _do_all(task, streams._replace(hide=task.hide), signals, account, steps)
-        except Interrupted as error:
-            account.fail(str(error), 128 + error.signum, "interrupted")
-        except CommandFailed as error:
-            # Only the reason: the command line may hold a password.
-            account.fail(f"{steps[0].argv[0]}: {error.reason}", EX_UNAVAILABLE)
-        except Exception as error:
-            account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
-        finally:
-            close(place, account, task.hide)
     return account
 
 
@@ -76,7 +61,7 @@ def _do_all(
 
 
 def _judge(task: Task, account: Account, step: Step, done: Done, ended: Ended) -> None:
-    text = (ended.messages + b"\n" + ended.output).decode("utf-8", "replace")
+    text = ended.text
     problem = task.client.step_problem(step.kind, text)
     if problem:
         done.outcome = "failed"

@@ -131,6 +131,11 @@ class Ended(NamedTuple):
     messages: bytes = b""
     said: bytes = b""
 
+    @property
+    def text(self) -> str:
+        """Both ends as one text, in which to look for what the client says."""
+        return (self.messages + b"\n" + self.output).decode("utf-8", "replace")
+
 
 def as_it_is(text: str) -> str:
     """Return a text unchanged."""

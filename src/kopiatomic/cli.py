@@ -212,8 +212,7 @@ def job_from(
     from kopiatomic import state
     from kopiatomic.job import Job, split_words
 
-    def last(option: str) -> "str | None":
-        return next((value for name, value in reversed(options) if name == option), None)
+    last = dict(options)  # of an option that is given twice, the later one counts
 
     def every(option: str) -> "tuple[str, ...]":
         return tuple(value for name, value in options if name == option)
@@ -223,22 +222,21 @@ def job_from(
             word for text in every(option) for word in split_words(text, option)
         ]
 
-    switches = {name for name, _ in options}
-    env_file = last("-e")
+    env_file = last.get("-e")
     return Job(
         program=program,
-        name=state.check_job_name(last("-j") or "default"),
+        name=state.check_job_name(last.get("-j") or "default"),
         targets=(*targets, *words("--datasets")),
-        everything="-a" in switches,
-        recursive="-r" in switches,
+        everything="-a" in last,
+        recursive="-r" in last,
         exclude=(*every("-x"), *words("--excludes")),
-        command=split_words(last("-c") or "", "-c"),
+        command=split_words(last.get("-c") or "", "-c"),
         options=tuple(words("-o")),
-        plain="--plain" in switches,
-        proof="--no-proof" not in switches,
-        before=last("-p"),
-        after_snapshot=last("-s"),
-        after=last("-q"),
+        plain="--plain" in last,
+        proof="--no-proof" not in last,
+        before=last.get("-p"),
+        after_snapshot=last.get("-s"),
+        after=last.get("-q"),
         live=(*every("--live"), *words("--lives")),
         env_file=None if env_file is None else os.path.abspath(env_file),
     )

@@ -13,7 +13,7 @@ from kopiatomic.backup.report import Report
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.monitoring.history import read_histories
+from kopiatomic.monitoring.history import find_running
 from kopiatomic.monitoring.leftovers import find_leftovers
 from kopiatomic.state import Place, Wait
 from kopiatomic.system.command import Door, printable
@@ -44,8 +44,7 @@ def _swept(place: Place, door: Door, wait: Wait) -> Report:
 
 def _sweep_all(program: str, door: Door, values: Mapping[str, str], wait: Wait) -> int:
     """Sweep one job after the other; what cannot be removed of one is no matter to the next."""
-    pasts = [past for past in read_histories() if past.place.program == program]
-    running = {past.place.job for past in pasts if past.running}
+    running = {place.job for place in find_running(program)}
     found = {each.place for each in find_leftovers(door) if each.place.program == program}
     reports: list[Report] = []
     problems: list[tuple[str, str]] = []

@@ -14,7 +14,7 @@ from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
 from kopiatomic.monitoring.exposure import WatchedPath, exposures, find_watched
 from kopiatomic.monitoring.history import DAY, JobHistory, PastRun, read_histories
-from kopiatomic.monitoring.leftovers import Leftover, described, find_leftovers
+from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
 from kopiatomic.monitoring.status import running_since
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, zfs
@@ -304,8 +304,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _left_over(leftovers: Sequence[Leftover]) -> list[Finding]:
     found = []
-    for place in dict.fromkeys(each.place for each in leftovers):
-        own = described([each for each in leftovers if each.place == place])
+    for place, own in described_by_job(leftovers):
         text = f"{place.label}: left behind by a killed run: {'; '.join(own)}"
         remedy = f"to remove it: {place.sweep_command}"
         found.append(Finding("leftover", place.label, text, remedy))

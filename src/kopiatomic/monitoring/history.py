@@ -91,10 +91,13 @@ def read_histories() -> list[JobHistory]:
     """
     found = {*_places(state.STATE_DIRECTORY, ".history"), *find_unfinished()}
     for program in programs():
-        for place in _places(Place(program, "").root, ".lock", program):
-            if state.is_locked(place):
-                found.add(place)
+        found |= find_running(program)
     return [_read(place) for place in sorted(found, key=lambda each: (each.program, each.job))]
+
+
+def find_running(program: str) -> set[Place]:
+    """Return the jobs of a program with a run under way; raises Refusal."""
+    return set(filter(state.is_locked, _places(Place(program, "").root, ".lock", program)))
 
 
 def find_unfinished() -> list[Place]:

@@ -1,6 +1,6 @@
 """What killed runs have left behind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
@@ -64,6 +64,12 @@ def _left_snapshots(door: Door) -> list[Leftover]:
         if place is not None:
             found.append(Leftover(place, "snapshot", name))
     return found
+
+
+def described_by_job(leftovers: Sequence[Leftover]) -> Iterator[tuple[Place, list[str]]]:
+    """Yield each job that has left something behind, with what that is in a few words."""
+    for place in dict.fromkeys(each.place for each in leftovers):
+        yield place, described([each for each in leftovers if each.place == place])
 
 
 def described(leftovers: Sequence[Leftover]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kopiatomic.formatting import age, clock, duration, iso, size, when
 from kopiatomic.monitoring.history import JobHistory, PastRun, last_failure, nights, read_histories
-from kopiatomic.monitoring.leftovers import Leftover, described, find_leftovers
+from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
 
@@ -136,9 +136,8 @@ def _failures(overview: Overview) -> list[str]:
 
 def _leftovers(overview: Overview) -> list[str]:
     lines = []
-    for place in dict.fromkeys(each.place for each in overview.leftovers):
-        own = [each for each in overview.leftovers if each.place == place]
-        lines += [f"  {each}" for each in described(own)]
+    for place, own in described_by_job(overview.leftovers):
+        lines += [f"  {each}" for each in own]
         lines.append(f"    to remove it: {place.sweep_command}")
     return ["", "Left behind by killed runs:", *lines] if lines else []
 

@@ -10,7 +10,6 @@ from kopiatomic import cli, state
 from kopiatomic.backup.report import Report
 from kopiatomic.commands import common, sweep
 from kopiatomic.errors import EX_OSERR, EX_TEMPFAIL, EX_USAGE, Refusal
-from kopiatomic.monitoring.history import JobHistory
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 
@@ -37,7 +36,7 @@ def jobs(monkeypatch):
     monkeypatch.setattr(common, "need_root", lambda job: None)
     monkeypatch.setattr(sweep, "_swept", swept)
     monkeypatch.setattr(sweep, "find_leftovers", leftovers)
-    monkeypatch.setattr(sweep, "read_histories", list)
+    monkeypatch.setattr(sweep, "find_running", lambda program: set())
     monkeypatch.setattr(state, "is_locked", lambda place: False)
     return jobs
 
@@ -99,11 +98,8 @@ def test_a_signal_ends_all_of_it(jobs, capfd):
 
 
 def test_as_json(jobs, capfd, monkeypatch):
-    pasts = [
-        JobHistory(Place("restomic", "c"), running=True), JobHistory(Place("restomic", "d")),
-        JobHistory(Place("kopiatomic", "e"), running=True),
-    ]  # fmt: skip
-    monkeypatch.setattr(sweep, "read_histories", lambda: pasts)
+    running = {"restomic": {Place("restomic", "c")}, "kopiatomic": {Place("kopiatomic", "e")}}
+    monkeypatch.setattr(sweep, "find_running", running.__getitem__)
     jobs.update({"a": ["snapshot s"], "b": Refusal("stuck", EX_TEMPFAIL)})
     assert main("--json") == EX_TEMPFAIL
     assert json.loads(capfd.readouterr().out) == {

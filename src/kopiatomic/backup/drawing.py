@@ -9,7 +9,7 @@ from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import Selection, select, stand_still, without
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
-from kopiatomic.system import mounts, zfs
+from kopiatomic.system import mounts
 from kopiatomic.system.command import CommandFailed, fits
 from kopiatomic.system.machine import Mount, visible_mounts
 
@@ -41,7 +41,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     """
     job, door, client = preflight.resolve(task.job), task.door, task.client
     try:
-        datasets = preflight.list_datasets(door, zfs.list_datasets)
+        datasets = preflight.list_datasets(door)
         table = mounts.table(door) if table is None else table
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error

@@ -106,11 +106,7 @@ class Plan(NamedTuple):
     @property
     def snapshots(self) -> tuple[str, ...]:
         """The snapshots to make, by full name."""
-        return tuple(self.snapshot_of(each) for each in self.captured if not each.still)
-
-    def snapshot_of(self, captured: Captured) -> str:
-        """Return the full name of the snapshot of a captured dataset."""
-        return f"{captured.dataset}@{self.names.snapshot}"
+        return tuple(hold.snapshot for hold in self.holds)
 
 
 class Scene(NamedTuple):
@@ -215,13 +211,14 @@ def _lay_out(
     """
     frozen = {each.point: each for each in captured}
     wanted = _wanted(scene, frozen)
+    ours = _our_places(scene.names)
     view: dict[str, ViewMount] = {}
     unchosen, unseen = [], []
     for mount in scene.mounts:
         if mount.point in frozen:
             each = frozen[mount.point]
             view[mount.point] = _frozen(each, _hold_of(scene.names, each), mount)
-        elif mount.type in UNWANTED or _is_inner(mount, scene.names):
+        elif mount.type in UNWANTED or _is_inner(mount, ours):
             continue
         elif lies_in(mount.point, "/dev"):
             # What is mounted inside devfs has no place in ours, and no files of anybody.
@@ -272,14 +269,18 @@ def mentions(text: str, point: str) -> bool:
     return re.search(rf"(?<![\w./-]){re.escape(point)}(?![\w.-])", text) is not None
 
 
-def _is_inner(mount: Mount, names: Names) -> bool:
-    """Say whether a mount is one of ours, or one that ZFS made to show a snapshot.
+def _our_places(names: Names) -> list[str]:
+    """Return where mounts of ours are.
 
-    Where /var or /var/run is a symbolic link, ours have other names in the mount table.
+    Where /var or /var/run is a symbolic link, they have other names in the mount table.
     """
-    automount = mount.type == "zfs" and "/.zfs/snapshot/" in mount.point
     run = ancestors(names.directory)[2]
-    ours = [f"{root}/{program}" for root in (state.RUN_ROOT, run) for program in programs()]
+    return [f"{root}/{program}" for root in (state.RUN_ROOT, run) for program in programs()]
+
+
+def _is_inner(mount: Mount, ours: Sequence[str]) -> bool:
+    """Say whether a mount is in one of ``ours``, or one that ZFS made to show a snapshot."""
+    automount = mount.type == "zfs" and "/.zfs/snapshot/" in mount.point
     return automount or any(lies_in(mount.point, each) for each in ours)
 
 
@@ -320,8 +321,8 @@ def _keep_live(
     temporary = None if _is_live(scene, view, needs.temporary) else names.temporary
     written = [*needs.scratch, *([temporary] if temporary else [])]
     written = [place for place in written if not _chosen_within(place, view)]
-    own = [place for place in (*needs.writable, *written) if not _chosen_within(place, view)]
-    skipped |= _show_all_live(scene, view, own, live)
+    writable = [place for place in needs.writable if not _chosen_within(place, view)]
+    skipped |= _show_all_live(scene, view, [*writable, *written], live)
     frozen = {mount.point for mount in view.values() if mount.kind == "frozen"}
     written += [*needs.repositories, *([needs.repository] if needs.repository else [])]
     skipped |= {place for place in written if nearest(place, frozen) is not None}
@@ -351,11 +352,12 @@ def _show_live(scene: Scene, view: dict[str, ViewMount], place: str) -> set[str]
     mount = _mount_at(scene, place)
     chosen = mount.point in view and view[mount.point].kind == "frozen"
     strange = set() if chosen else {place}
+    ours = _our_places(scene.names)
     view[place] = _live(mount)._replace(source=place, point=place)
     for inner in scene.mounts:
         if inner.point == place or not lies_in(inner.point, place) or inner.point in view:
             continue
-        if inner.type not in UNWANTED | {"devfs"} and not _is_inner(inner, scene.names):
+        if inner.type not in UNWANTED | {"devfs"} and not _is_inner(inner, ours):
             view[inner.point] = _live(inner)
             strange.add(inner.point)
     return strange

@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable
 
 from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
+from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import Dataset
 
@@ -78,10 +78,10 @@ def targets(job: Job) -> tuple[str, ...]:
     return tuple(resolved)
 
 
-def list_datasets(door: Door, zfs_list: Callable[[Door], list[Dataset]]) -> list[Dataset]:
+def list_datasets(door: Door) -> list[Dataset]:
     """Return the machine's datasets; raises Refusal where there is no ZFS."""
     try:
-        return zfs_list(door)
+        return zfs.list_datasets(door)
     except CommandFailed as error:
         if _module_missing(door, "zfs"):
             raise Refusal(

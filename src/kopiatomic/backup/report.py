@@ -109,8 +109,6 @@ class Report:
 def as_dict(report: Report) -> dict[str, object]:
     """Return a report as plain data, for --json and the history."""
     plan = report.plan
-    captured = plan.captured if plan else ()
-    left_out = plan.left_out if plan else ()
     return {
         "program": report.program,
         "job": report.job,
@@ -126,9 +124,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "waited": round(report.waited, 3),
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
-        "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
-        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
-        "not_frozen": list(plan.live) if plan else [],
+        **_chosen(plan),
         "paths": list(plan.paths) if plan else [],
         "client": {
             "command": report.client,
@@ -144,6 +140,16 @@ def as_dict(report: Report) -> dict[str, object]:
     }
 
 
+def _chosen(plan: Plan | None) -> dict[str, object]:
+    captured = plan.captured if plan else ()
+    left_out = plan.left_out if plan else ()
+    return {
+        "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
+        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
+        "not_frozen": list(plan.live) if plan else [],
+    }
+
+
 def as_text(report: Report) -> str:
     """Return a report for a person: first whether all is well, then what there is to know."""
     took = report.ended - report.began
@@ -156,9 +162,8 @@ def as_text(report: Report) -> str:
         lines += table([(each.dataset, each.point) for each in plan.captured])
     if plan and plan.left_out:
         lines += ["", "Left out:", *table([(each.name, each.reason) for each in plan.left_out])]
-    if plan and plan.live:
-        lines += ["", "Live, not frozen, because the client needs it so:"]
-        lines += [f"  {printable(place)}" for place in plan.live]
+    live = plan.live if plan else ()
+    lines += section("Live, not frozen, because the client needs it so:", live)
     if report.client_status is not None:
         lines += ["", *_client(report)]
     lines += _complaints(report)
@@ -171,8 +176,12 @@ def as_mail(report: Report) -> str:
     """Return a report for periodic(8)'s mail: with what the client said, if that matters."""
     if not report.problems:
         return as_text(report)
-    name = os.path.basename(report.client[0]) if report.client else "the command"
-    return as_text(report) + what_was_said(name, report.said)
+    return as_text(report) + what_was_said(_called(report, "the command"), report.said)
+
+
+def _called(report: Report, otherwise: str = "the client") -> str:
+    """Return what the client's command is called, as far as one was made up."""
+    return os.path.basename(report.client[0]) if report.client else otherwise
 
 
 def _when(report: Report) -> str:
@@ -197,10 +206,9 @@ def _client(report: Report) -> list[str]:
         facts.append(f"{figures.new_or_changed} new or changed")
     if figures.added is not None:
         facts.append(f"{size(figures.added)} added")
-    name = os.path.basename(report.client[0]) if report.client else "the client"
     how = "" if report.client_status == 0 else f", {describe_status(report.client_status or 0)}"
     told = f": {', '.join(facts)}" if facts else ""
-    lines = [f"{name} ran {duration(report.client_seconds)}{how}{told}"]
+    lines = [f"{_called(report)} ran {duration(report.client_seconds)}{how}{told}"]
     if 0 < len(figures.snapshots) <= MOST_NAMES:
         lines.append(f"  saved as {', '.join(each[:16] for each in figures.snapshots)}")
     elif figures.snapshots:
@@ -217,18 +225,15 @@ def _complaints(report: Report) -> list[str]:
     # Where something went wrong, all that the client said is told or has been seen.
     if not lines or report.problems:
         return []
-    name = os.path.basename(report.client[0]) if report.client else "the client"
     more = len(lines) - COMPLAINTS
     shown = [*lines[:COMPLAINTS], *([f"... and {more} more lines"] if more > 0 else [])]
-    return section(f"What {name} said on standard error:", shown)
+    return section(f"What {_called(report)} said on standard error:", shown)
 
 
 def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
     """Return a plan as plain data, for -n --json."""
     return {
-        "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in plan.captured],
-        "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in plan.left_out],
-        "not_frozen": list(plan.live),
+        **_chosen(plan),
         "view": [mount._asdict() for mount in plan.view],
         "not_in_view": list(plan.unseen),
         "paths": list(plan.paths),

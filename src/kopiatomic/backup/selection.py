@@ -141,7 +141,7 @@ def _excluded(job: Job, datasets: Sequence[Dataset]) -> dict[str, str]:
     """Return the datasets that an -x pattern matches, or matches above, and which one."""
     excluded: dict[str, str] = {}
     for name in sorted(dataset.name for dataset in datasets):
-        above = next((excluded[up] for up in _parents(name)[:1] if up in excluded), None)
+        above = excluded.get(name.rpartition("/")[0])
         pattern = above or next((p for p in job.exclude if fnmatchcase(name, p)), None)
         if pattern is not None:
             excluded[name] = pattern

@@ -26,7 +26,7 @@ from kopiatomic.system.command import (
     quote,
     reason_of,
 )
-from kopiatomic.system.kernel import MNT_IGNORE
+from kopiatomic.system.kernel import MNT_IGNORE, Kernel
 from kopiatomic.system.machine import Mount, join, lies_in
 
 # A network file system that hangs must not hang the backup.
@@ -317,11 +317,14 @@ def _is_held(door: Door, directory: str) -> bool:
 
     Until there is a nullfs on it, any ``zfs destroy`` takes it away, without a word.
     """
-    if door.kernel is None:
-        return True
+    return door.kernel is None or "@" in _mount_on(door.kernel, directory).special
+
+
+def _mount_on(kernel: Kernel, directory: str) -> Mount:
+    """Return the mount that a directory is on, following no link to it; raises OSError."""
     descriptor = os.open(directory, _ENTER)
     try:
-        return "@" in door.kernel.mount_of(descriptor).special
+        return kernel.mount_of(descriptor)
     finally:
         os.close(descriptor)
 
@@ -403,18 +406,15 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
     taken away by force, which nullfs(5) allows at any time.
     """
     outcome = TakenDown()
-    left = _mounted(door, directory, outcome) if below is None else list(below)
     if below is None:
+        below = _mounted(door, directory, outcome)
         holds = Names("", "", directory).holds + "/"
-        outcome.astray = [m for m in left if m.special.startswith(holds) and _is_astray(door, m)]
-    if left:
-        left = _unmount(door, directory, left, outcome)
+        outcome.astray = [m for m in below if m.special.startswith(holds) and _is_astray(door, m)]
+    left = _unmount(door, directory, below, outcome)
     for signum in (signal.SIGTERM, signal.SIGKILL):
         if left and _end_processes(door, left, outcome, signum):
             left = _unmount(door, directory, left, outcome)
-    if left:
-        left = _unmount(door, directory, left, outcome, force=True)
-    outcome.left = left
+    outcome.left = _unmount(door, directory, left, outcome, force=True)
     return outcome
 
 
@@ -427,15 +427,9 @@ def _is_astray(door: Door, mount: Mount) -> bool:
     if door.kernel is None or mount.fsid is None:
         return False
     try:
-        descriptor = os.open(mount.point, _ENTER)
+        return _mount_on(door.kernel, mount.point).fsid != mount.fsid
     except OSError:
         return True
-    try:
-        return door.kernel.mount_of(descriptor).fsid != mount.fsid
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def _unmount(

@@ -10,7 +10,6 @@ from support.libc import Library
 from kopiatomic.backup import preflight
 from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door
 
 JAILED = "sysctl -n security.jail.jailed"
@@ -106,14 +105,14 @@ class TestKernel:
         fp.register(["zfs", "list", fp.any()], returncode=1, stderr="internal error")
         fp.register("kldstat -q -m zfs", returncode=1)
         with pytest.raises(Refusal, match="kldload zfs") as caught:
-            preflight.list_datasets(DOOR, zfs.list_datasets)
+            preflight.list_datasets(DOOR)
         assert caught.value.status == EX_UNAVAILABLE
 
     def test_with_zfs_its_own_words_are_told(self, fp):
         fp.register(["zfs", "list", fp.any()], returncode=1, stderr="out of memory")
         fp.register("kldstat -q -m zfs")
         with pytest.raises(CommandFailed, match="out of memory"):
-            preflight.list_datasets(DOOR, zfs.list_datasets)
+            preflight.list_datasets(DOOR)
 
     @pytest.mark.parametrize(("status", "missing"), [(0, False), (1, True)])
     def test_nullfs(self, fp, status, missing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from support import tree
 from support.machine import CHECKOUT, PATH, Machine, wait_for
 
-from host.conftest import TOP, Repository
+from host.conftest import Repository
 from host.test_restic import LINK_TIMES
 from host.test_routine import script
 
@@ -23,7 +24,7 @@ RUN = "/var/run/restomic"
 
 # What a backup begins with; anything else that is asked of the client it does at once.
 SLOW = """\
-case $1 in
+case {word} in
 backup | snapshot)
     {first}
     echo $$ > {place}/there
@@ -87,9 +88,8 @@ def started(
     for name in ("there", "go"):
         machine.path(f"{place}/{name}").unlink(missing_ok=True)
     then = f'exec {client} "$@"' if real else client
-    text = SLOW.format(first=first, then=then, place=place)
-    if not real:
-        text = text.replace("case $1 in", "case backup in")
+    word = "$1" if real else "backup"
+    text = SLOW.format(first=first, then=then, place=place, word=word)
     slow = script(machine, text, f"{place}/slow")
     subcommand = {"restic": " backup", "kopia": " snapshot create"}.get(client, "")
     plain = [] if real else ["--plain"]
@@ -196,10 +196,5 @@ def is_whole(repository: Repository, expected: Mapping[str, object]) -> None:
 
 def outcome(machine: Machine, job: str = "default") -> dict[str, object]:
     """Return the last entry of a job's history."""
-    import json
-
     path = machine.path(f"/var/db/kopiatomic/restomic.{job}.history")
     return json.loads(path.read_text().splitlines()[-1])
-
-
-HOMES = (f"{TOP}/home",)

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from support.datasets import NAMES, NEEDS
+from support.datasets import NAMES, NEEDS, make_plan
 
 from kopiatomic import cli, environment, redact, state
 from kopiatomic.backup import routine, view
-from kopiatomic.backup.plan import make_plan
 from kopiatomic.clients import client_of, make_ready, parsing, programs
 from kopiatomic.clients.base import Request, Source, Tally
 from kopiatomic.clients.kopia import Kopia

@@ -10,10 +10,9 @@ from collections import Counter
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from support.datasets import NAMES
+from support.datasets import NAMES, make_plan
 
 from kopiatomic import state
-from kopiatomic.backup.plan import make_plan
 from kopiatomic.backup.report import Report, as_dict, as_mail
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import as_json

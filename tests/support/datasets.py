@@ -1,10 +1,16 @@
 """Made-up machines for the tests of what is pure."""
 
+from collections.abc import Sequence
+
+import pytest
+
 from kopiatomic.backup.names import Names
-from kopiatomic.backup.plan import Plan, make_plan
+from kopiatomic.backup.plan import Plan, Scene, arrange
+from kopiatomic.backup.selection import select
 from kopiatomic.clients.base import Needs
+from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
-from kopiatomic.system.machine import Dataset, Mount
+from kopiatomic.system.machine import Dataset, Mount, visible_mounts
 
 NAMES = Names("restomic:default:1", "restomic-1", "/var/run/restomic/default")
 NEEDS = Needs("/usr/local/bin/restic")
@@ -53,6 +59,15 @@ def installer() -> tuple[list[Dataset], list[Mount]]:
     return datasets, [mounts[0], Mount("devfs", "/dev", "devfs"), *mounts[1:]]
 
 
+def make_plan(
+    job: Job, datasets: Sequence[Dataset], table: Sequence[Mount], names: Names, needs: Needs,
+    each_point: bool = False,
+) -> Plan:  # fmt: skip
+    """Return what a run of a job does on a machine with these datasets and mounts."""
+    scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
+    return arrange(scene, select(job, datasets, scene.mounts, names))
+
+
 def plan_for(
     machine: tuple[list[Dataset], list[Mount]], *targets: str, needs: Needs = NEEDS,
     names: Names = NAMES, each_point: bool = False, **job: object,
@@ -60,6 +75,19 @@ def plan_for(
     """Return the plan of a restomic job on a machine."""
     made = Job("restomic", targets=targets, **job)
     return make_plan(made, *machine, names, needs, each_point)
+
+
+def refused(*args: object, **kwargs: object) -> Refusal:
+    """Return why there is no such plan, which is one line."""
+    with pytest.raises(Refusal) as caught:
+        plan_for(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def captured(plan: Plan) -> dict[str, str]:
+    """Return what a plan captures, as dataset to mount point."""
+    return {each.dataset: each.point for each in plan.captured}
 
 
 def view_of(plan: Plan) -> dict[str, str]:

@@ -17,20 +17,11 @@ from kopiatomic.backup.selection import (
     LeftOut,
     Selection,
     nothing_left,
-    select,
 )
 from kopiatomic.clients import programs
 from kopiatomic.clients.base import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
-from kopiatomic.job import Job
-from kopiatomic.system.machine import (
-    Dataset,
-    Mount,
-    ancestors,
-    lies_in,
-    nearest,
-    visible_mounts,
-)
+from kopiatomic.system.machine import Mount, ancestors, lies_in, nearest
 
 # What a view never needs: these show processes, file descriptors or nothing.
 UNWANTED = frozenset({"fdescfs", "procfs", "linprocfs", "linsysfs", "autofs"})
@@ -116,24 +107,6 @@ class Scene(NamedTuple):
     needs: Needs
     names: Names
     each_point: bool = False  # whether the client stays on the file systems of its paths
-
-
-def make_plan(
-    job: Job,
-    datasets: Sequence[Dataset],
-    table: Sequence[Mount],
-    names: Names,
-    needs: Needs,
-    each_point: bool = False,
-) -> Plan:
-    """Return what a run of ``job`` does on a machine with these datasets and mounts.
-
-    Path targets of the job are absolute and free of symbolic links. Raises
-    Refusal if a target cannot be backed up, if nothing is left to back up, or if
-    the client could not work in the view.
-    """
-    scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
-    return arrange(scene, select(job, datasets, scene.mounts, names))
 
 
 def arrange(scene: Scene, selection: Selection) -> Plan:

@@ -7,10 +7,12 @@ from support.datasets import (
     NAMES,
     NEEDS,
     ROOT,
+    captured,
     dataset,
     installer,
     left_out,
     plan_for,
+    refused,
     simple,
     view_of,
     zfs,
@@ -22,17 +24,6 @@ from kopiatomic.clients.base import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.machine import Mount, visible_mounts
-
-
-def captured(plan):
-    return {each.dataset: each.point for each in plan.captured}
-
-
-def refused(*args, **kwargs) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        plan_for(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 class TestRefusals:

@@ -4,30 +4,21 @@
 import pytest
 from support.datasets import (
     ROOT,
+    captured,
     dataset,
     installer,
     left_out,
     left_out_kinds,
     plan_for,
+    refused,
     simple,
     unmounted,
     view_of,
     zfs,
 )
 
-from kopiatomic.errors import EX_NOINPUT, Refusal
+from kopiatomic.errors import EX_NOINPUT
 from kopiatomic.system.machine import Dataset, Mount
-
-
-def captured(plan):
-    return {each.dataset: each.point for each in plan.captured}
-
-
-def refused(*args, **kwargs) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        plan_for(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 class TestSelection:

@@ -29,15 +29,6 @@ def test_percentages():
     assert [upkeep.percent_of(each) for each in ("0", "2.5", "5%", "100")] == [0, 2.5, 5, 100]
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
-    monkeypatch.setattr(state, "STATE_DIRECTORY", str(tmp_path / "db"))
-    monkeypatch.setattr("os.geteuid", lambda: os.stat(tmp_path).st_uid)
-    return state.Place("restomic", "default")
-
-
 def wrapper(tmp_path, text):
     """Write a wrapper that notes its words; return the command line of a backup by it."""
     script = tmp_path / "restic-x"

@@ -8,7 +8,7 @@ variable, an exit status or a message of it.
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kopiatomic.clients import places, wrapper
@@ -38,6 +38,9 @@ _FOR_CLIENTS = re.compile(
 COMPLAINTS, COMPLAINT_LENGTH = 20, 300
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+# A clock that was set back a little does not make a new backup an old one; in seconds.
+CLOCK_SLACK = 1.0
 
 # The kinds of steps that upkeep consists of.
 CHECK, FORGET, PRUNE, MAINTENANCE = "check", "forget", "prune", "maintenance"
@@ -123,6 +126,31 @@ class Proof(NamedTuple):
     missing: tuple[Missing, ...] = ()
     stands_in: str | None = None
     moment: float | None = None
+
+
+def missing_in(held: Mapping[str, bool], points: Mapping[str, bool]) -> tuple[Missing, ...]:
+    """Return the points that are not held, or without entries though they have some."""
+    return tuple(
+        Missing(point, point in held)
+        for point, full in points.items()
+        if point not in held or (full and not held[point])
+    )
+
+
+def compared(
+    points: Mapping[str, bool],
+    held: Mapping[str, bool],
+    backups: Iterable[str],
+    moments: Iterable[float | None],
+    stands_in: str | None = None,
+) -> Proof:
+    """Return the proof that comes of the points ``held``, each with whether it has entries."""
+    missing = missing_in(held, points)
+    gone = {each.point for each in missing}
+    return Proof(
+        tuple(backups), tuple(each for each in points if each not in gone), missing, stands_in,
+        max((each for each in moments if each is not None), default=None),
+    )  # fmt: skip
 
 
 class ByHand(NamedTuple):
@@ -333,10 +361,9 @@ class Client:
         ``program`` is the path of the client or wrapper, ``script`` the latter's text.
         """
         known = self.known(environment, script)
-        home = known.get("HOME") or "/"
-        config = known.get("XDG_CONFIG_HOME") or f"{home}/.config"
+        home = places.home(known)
         own, others = self.scratch(job, known, script)
-        kept = [config, known.get("XDG_CACHE_HOME") or f"{home}/.cache"]
+        kept = [places.configuration(known), places.caches(known)]
         kept += [f"{home}/{name}" for name in _OF_HOME]
         kept += [os.path.dirname(known.get("RCLONE_CONFIG", "")), *others]
         repository = self.repository(job, environment, script)
@@ -368,6 +395,10 @@ class Client:
     def known(self, environment: Mapping[str, str], script: str) -> dict[str, str]:
         """Return the variables that the client will have, as far as a wrapper's text says."""
         return {**environment, **wrapper.assigned(script)}
+
+    def hides(self, job: Job, script: str, name: str) -> bool:
+        """Say whether a wrapper may set a variable to what cannot be told."""
+        return wrapper.works_out(script, name) or not (script or self.is_plain(job))
 
     def zone(self, environment: Mapping[str, str], script: str = "") -> str | None:
         """Return TZ as the client will have it, None where it is not set."""

@@ -53,13 +53,6 @@ _DONE = re.compile(r" \* \d+ hashing, ([0-9]{1,18}) hashed ")
 _CREATED = re.compile(r"^Created\S* snapshot with root \S+ and ID ([0-9a-f]{16,64}) in ", re.M)
 _UNCHANGED = "Not saving snapshot because no files have been changed"
 
-# Its options of a backup, other than those that say which repository, that take a word.
-_BACKUP_WORDS = (
-    "--upload-limit-mb", "--description", "--force-hash", "--parallel", "--start-time",
-    "--end-time", "--stdin-file", "--tags", "--pin", "--override-source", "--log-dir-detail",
-    "--log-entry-detail", "--path", "--cache-directory",
-)  # fmt: skip
-
 # How kopia names the one who may do maintenance.
 _OWNER = re.compile(r"must be run by designated user: (\S{1,300})")
 
@@ -80,7 +73,11 @@ class Kopia(Client):
         "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
         "--disable-file-logging", "--disable-content-log",
     )  # fmt: skip
-    option_words = _BACKUP_WORDS
+    option_words = (
+        "--upload-limit-mb", "--description", "--force-hash", "--parallel", "--start-time",
+        "--end-time", "--stdin-file", "--tags", "--pin", "--override-source", "--log-dir-detail",
+        "--log-entry-detail", "--path", "--cache-directory",
+    )  # fmt: skip
     secret_options = ("-p",)
 
     # A backup
@@ -108,8 +105,7 @@ class Kopia(Client):
         A directory that has something else in it than a cache is not kopia's alone.
         """
         options = self.options(job, script)
-        home = known.get("HOME") or "/"
-        default = f"{known.get('XDG_CACHE_HOME') or f'{home}/.cache'}/kopia"
+        default = f"{places.caches(known)}/kopia"
         logs = last_value(options, "--log-dir") or known.get("KOPIA_LOG_DIR") or default
         config = self.config(job, known, script)
         caches = [
@@ -124,17 +120,14 @@ class Kopia(Client):
     def config(self, job: Job, known: Mapping[str, str], script: str) -> str | None:
         """Return the path of kopia's configuration file, None where it cannot be told."""
         named = last_value(self.options(job, script), "--config-file")
-        if named is None and not (script or self.is_plain(job)):
+        if named is None and self.hides(job, script, "KOPIA_CONFIG_PATH"):
             return None
-        if named is None and wrapper.sets(script, "KOPIA_CONFIG_PATH"):
-            named = wrapper.assigned(script).get("KOPIA_CONFIG_PATH", "$")
         named = named or known.get("KOPIA_CONFIG_PATH") or "repository.config"
         if "$" in named or "`" in named:
             return None
         if "/" in named:
             return named
-        home = known.get("HOME") or "/"
-        return f"{known.get('XDG_CONFIG_HOME') or f'{home}/.config'}/kopia/{named}"
+        return f"{places.configuration(known)}/kopia/{named}"
 
     def repository(
         self, job: Job, environment: Mapping[str, str], script: str = ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kopiatomic.clients.base import File, Source, Tally, permissions
 from kopiatomic.clients.kopia_proof import Directories, has_entries
-from kopiatomic.clients.parsing import as_marked, count, nanoseconds, understood
+from kopiatomic.clients.parsing import as_marked, count, member, nanoseconds, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.system.machine import ancestors, join, lies_in, nearest
 
@@ -147,6 +147,5 @@ def _some(
 def _files_below(entry: Mapping[str, object]) -> int:
     if entry.get("type") == "f":
         return 1
-    summary = entry.get("summ")
-    files = summary.get("files") if isinstance(summary, dict) else 0
+    files = member(entry, "summ", "files")
     return files if isinstance(files, int) else 0

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kopiatomic.clients.base import Missing, Proof
+from kopiatomic.clients.base import CLOCK_SLACK, Proof, compared
 from kopiatomic.clients.parsing import (
     as_marked,
     ask,
@@ -17,9 +17,6 @@ from kopiatomic.clients.parsing import (
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.system.command import chunks, decode
 from kopiatomic.system.machine import join, nearest
-
-# A clock that was set back a little does not make a new manifest an old one; in seconds.
-_SLACK = 1.0
 
 
 class Asked(NamedTuple):
@@ -76,16 +73,9 @@ def prove(reader: Reader, asked: Asked, points: Mapping[str, bool]) -> Proof:
                 # Names that differ only in bytes that are not UTF-8 cannot be told apart.
                 held[point] = held.get(point, True) and full
         moments = [nanoseconds(each["startTime"]) for each in made.values()]
-    missing = tuple(
-        Missing(point, as_marked(point) in held)
-        for point, full in points.items()
-        if held.get(as_marked(point), -1) < full
-    )
-    gone = {each.point for each in missing}
-    return Proof(
-        tuple(made), tuple(each for each in points if each not in gone), missing, stands_in,
-        max((each / 1e9 for each in moments if each is not None), default=None),
-    )  # fmt: skip
+    theirs = {point: held[as_marked(point)] for point in points if as_marked(point) in held}
+    seconds = [None if each is None else each / 1e9 for each in moments]
+    return compared(points, theirs, made, seconds, stands_in)
 
 
 # Which backups they are
@@ -116,7 +106,7 @@ def _new(reader: Reader, asked: Asked) -> dict[str, dict[str, object]]:
     names = [
         str(each["id"])
         for each in ask(reader, list, words)
-        if (nanoseconds(each["mtime"]) or 0) >= (asked.since - _SLACK) * 1e9
+        if (nanoseconds(each["mtime"]) or 0) >= (asked.since - CLOCK_SLACK) * 1e9
     ]
     paths = {as_marked(path) for path in asked.paths}
     return {

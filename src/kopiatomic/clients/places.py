@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 # An absolute path begins a word, or follows what joins it to one: KEY=/path, -i/path, a:/b.
@@ -14,6 +14,21 @@ _QUOTED = re.compile(r"\"(/[^\"$`\n]*)\"|'(/[^'\n]*)'|=(/[^\n]*)$", re.M)
 
 # A pattern, which names no place.
 _GLOB = re.compile(r"[*?\[\]{}]")
+
+
+def home(known: Mapping[str, str]) -> str:
+    """Return the home directory of a program with these variables."""
+    return known.get("HOME") or "/"
+
+
+def caches(known: Mapping[str, str]) -> str:
+    """Return where a program with these variables has its cache, among others'."""
+    return known.get("XDG_CACHE_HOME") or f"{home(known)}/.cache"
+
+
+def configuration(known: Mapping[str, str]) -> str:
+    """Return where a program with these variables has its configuration, among others'."""
+    return known.get("XDG_CONFIG_HOME") or f"{home(known)}/.config"
 
 
 def paths_in(texts: Iterable[str]) -> list[str]:

@@ -58,14 +58,6 @@ INCOMPLETE, NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 3, 10, 11, 12
 # Options with which the user decides about the parent.
 _DECIDE_PARENT = ("--parent", "--force", "-f", "--group-by", "-g")
 
-# The other options of a backup that take a word.
-_BACKUP_WORDS = (
-    "--exclude", "-e", "--iexclude", "--exclude-file", "--iexclude-file", "--exclude-if-present",
-    "--exclude-larger-than", "--tag", "--host", "-H", "--hostname", "--time", "--parent",
-    "--group-by", "-g", "--read-concurrency", "--files-from", "--files-from-verbatim",
-    "--files-from-raw", "--stdin-filename",
-)  # fmt: skip
-
 # What restic says of a backup that lacks something, whatever it ends with.
 _LACKING = re.compile(
     r"^Warning: at least one source file could not be read$"
@@ -92,7 +84,12 @@ class Restic(Client):
         "--limit-download", "--limit-upload", "--retry-lock", "--stuck-request-timeout",
         "--http-user-agent", "--compression", "--pack-size",
     )  # fmt: skip
-    option_words = _BACKUP_WORDS
+    option_words = (
+        "--exclude", "-e", "--iexclude", "--exclude-file", "--iexclude-file",
+        "--exclude-if-present", "--exclude-larger-than", "--tag", "--host", "-H", "--hostname",
+        "--time", "--parent", "--group-by", "-g", "--read-concurrency", "--files-from",
+        "--files-from-verbatim", "--files-from-raw", "--stdin-filename",
+    )  # fmt: skip
     repository_switches = (
         "--insecure-tls", "--insecure-no-password", "--no-cache", "--cleanup-cache",
     )  # fmt: skip
@@ -122,8 +119,7 @@ class Restic(Client):
         options = self.options(job, script)
         if is_switched_on(options, "--no-cache"):
             return [], []
-        home = known.get("HOME") or "/"
-        default = f"{known.get('XDG_CACHE_HOME') or f'{home}/.cache'}/restic"
+        default = f"{places.caches(known)}/restic"
         named = last_value(options, "--cache-dir") or known.get("RESTIC_CACHE_DIR") or default
         is_cache = places.is_cache(os.path.realpath(named))
         return ([named], []) if is_cache else ([], [named])
@@ -133,22 +129,12 @@ class Restic(Client):
     ) -> str | None:
         """Return the directory that an option or variable names, if that is a local one."""
         named = last_value(self.options(job, script), "--repo", "-r")
-        if named is None:
-            named = self._variable("RESTIC_REPOSITORY", job, environment, script)
+        if named is None and not self.hides(job, script, "RESTIC_REPOSITORY"):
+            named = self.known(environment, script).get("RESTIC_REPOSITORY")
         if named is None:
             return None
         path = named.removeprefix("local:")
         return path if path.startswith("/") else None
-
-    def _variable(
-        self, name: str, job: Job, environment: Mapping[str, str], script: str
-    ) -> str | None:
-        """Return the value that a variable will have, or None if that cannot be told."""
-        assigned = wrapper.assigned(script)
-        if name in assigned:
-            return assigned[name]
-        hidden = wrapper.sets(script, name) or not (script or self.is_plain(job))
-        return None if hidden else environment.get(name)
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the summary, which is text or, with --json, a line of JSON."""
@@ -247,7 +233,7 @@ class Restic(Client):
                     f"the exclude '{pattern}' keeps all of it out; if that is meant, leave the "
                     "dataset out with -x, so that it is not counted on"
                 )
-        if missing.empty and is_switched_on(options, "--one-file-system", "-x"):
+        if missing.empty and self.one_file_system(job, script):
             return (
                 "with --one-file-system restic does not go into the file systems below a path; "
                 "leave that option out, what is not chosen does not get into the backup anyway"
@@ -304,8 +290,7 @@ class Restic(Client):
 
     def hint_between(self, job: Job, status: int, text: str = "") -> str | None:
         """Explain an exit status, but not the one about files that a backup could not read."""
-        known = None if status == INCOMPLETE else self.hint(status, "")
-        return self.locked(status, text, self.by_hand(job)) or known
+        return None if status == INCOMPLETE else super().hint_between(job, status, text)
 
     # The parent
 
@@ -561,9 +546,9 @@ _ROUTINE = re.compile(
 
 # The switches of a backup that add nothing to it, and do not cross file systems otherwise.
 _KNOWN = {
-    "", *Restic.repository_words, *Restic.repository_switches, *_BACKUP_WORDS, "-v", "--verbose",
-    "-q", "--quiet", "--json", "-f", "--force", "--no-scan", "--exclude-caches", "--with-atime",
-    "--ignore-inode", "--ignore-ctime",
+    "", *Restic.repository_words, *Restic.repository_switches, *Restic.option_words,
+    "-v", "--verbose", "-q", "--quiet", "--json", "-f", "--force", "--no-scan",
+    "--exclude-caches", "--with-atime", "--ignore-inode", "--ignore-ctime",
 }  # fmt: skip
 
 # Locks
@@ -623,10 +608,7 @@ def _forget_words(
     words = list(wishes.forget or ())
     check_forget(words)
     if not has_option(words, "--host"):
-        computed = wrapper.sets(script, "RESTIC_HOST") and "RESTIC_HOST" not in (
-            wrapper.assigned(script)
-        )
-        if computed:
+        if wrapper.works_out(script, "RESTIC_HOST"):
             raise Refusal(
                 "--forget: the wrapper works out RESTIC_HOST while it runs, so the host is not "
                 "known here; name it, as in --forget '--host NAME --keep-daily 7'"

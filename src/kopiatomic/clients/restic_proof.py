@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kopiatomic.clients.base import Missing, Proof
+from kopiatomic.clients.base import CLOCK_SLACK, Proof, compared, missing_in
 from kopiatomic.clients.parsing import (
     UNKNOWN_BYTE,
     as_marked,
@@ -18,9 +18,6 @@ from kopiatomic.clients.parsing import (
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.system.command import ARGUMENT_BYTES, argument_bytes, chunks
 from kopiatomic.system.machine import ancestors, nearest
-
-# A clock that was set back a little does not make a new snapshot an old one; in seconds.
-_SLACK = 1.0
 
 # A moment that was told to the second, and not in words or by a command.
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
@@ -73,7 +70,7 @@ def prove(
     looked_at: list[_Held] = []
     failure: ClientFailed | None = None
     for backup in backups:
-        missing = _missing(points, held)
+        missing = missing_in(held, points)
         try:
             found = _look(reader, backup, [each.point for each in missing], points)
         except ClientFailed as error:
@@ -82,25 +79,11 @@ def prove(
         looked_at.append(found)
         for point, has_entries in found.points.items():
             held[point] = held.get(point, False) or has_entries
-    missing = _missing(points, held)
-    if failure is not None and (missing or not looked_at):
+    if failure is not None and (missing_in(held, points) or not looked_at):
         raise failure
-    gone = {each.point for each in missing}
-    names = tuple(each.backup for each in looked_at)
-    return Proof(
-        names, tuple(each for each in points if each not in gone), missing,
-        names[-1] if stands_in else None,
-        max((each.moment for each in looked_at if each.moment is not None), default=None),
-    )  # fmt: skip
-
-
-def _missing(points: Mapping[str, bool], held: Mapping[str, bool]) -> tuple[Missing, ...]:
-    """Return the points that are not held, or without entries though they have some."""
-    return tuple(
-        Missing(point, point in held)
-        for point, full in points.items()
-        if point not in held or (full and not held[point])
-    )
+    names = [each.backup for each in looked_at]
+    moments = [each.moment for each in looked_at]
+    return compared(points, held, names, moments, names[-1] if stands_in else None)
 
 
 # Which snapshot it is
@@ -128,7 +111,7 @@ def _new(listed: Sequence[Mapping[str, object]], asked: Asked) -> tuple[str, ...
             theirs = each["paths"]
             same_paths = isinstance(theirs, list) and set(theirs) == paths
             same_time = str(each["time"])[:19].replace("T", " ") == asked.time
-            ours = begun >= (asked.since - _SLACK) * 1e9 if begun is not None else same_time
+            ours = begun >= (asked.since - CLOCK_SLACK) * 1e9 if begun is not None else same_time
             # A wrapper may have given it other paths; but a backup of the same paths that
             # another job has made meanwhile bears another time.
             if ours and (same_time or (same_paths and not _TIME.fullmatch(asked.time))):

@@ -7,6 +7,7 @@ only words that stand in it as they are.
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from kopiatomic.system.command import decode
@@ -44,8 +45,13 @@ def script_of(path: str | None) -> str:
     return decode(data) if data.startswith(b"#!") else ""
 
 
-def commands(script: str) -> Iterator[list[Word]]:
-    """Return the words of each simple command of a script for sh(1)."""
+@lru_cache(maxsize=1)  # a run has one wrapper, of which there are many questions
+def commands(script: str) -> tuple[list[Word], ...]:
+    """Return the words of each simple command of a script for sh(1), not to be changed."""
+    return tuple(_commands(script))
+
+
+def _commands(script: str) -> Iterator[list[Word]]:
     words: list[Word] = []
     parts: list[tuple[str, bool]] = []
 
@@ -115,6 +121,11 @@ def sets(script: str, name: str) -> bool:
     return any(
         word.text.startswith(f"{name}=") for words in commands(script) for word in words
     )
+
+
+def works_out(script: str, name: str) -> bool:
+    """Say whether a script sets a variable to what is not known before it runs."""
+    return sets(script, name) and name not in assigned(script)
 
 
 def calls(script: str, program: str) -> list[list[str]]:

@@ -7,7 +7,7 @@ DISTFILES=	# none
 
 do-extract:
 	@${MKDIR} ${WRKSRC}
-	@cd ${.CURDIR} && ${CP} -Rp CHANGELOG.md LICENSE README.md files periodic pyproject.toml src tests ${WRKSRC}
+	@cd ${.CURDIR} && ${CP} -Rp CHANGELOG.md LICENSE README.md docs files periodic pyproject.toml src tests ${WRKSRC}
 
 demo:
 	@cd ${.CURDIR} && ${SETENV} PYTHONPATH=src:tests ${PYTHON_CMD} tests/demo.py

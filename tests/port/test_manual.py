@@ -1,7 +1,7 @@
 """The manual pages: complete, true to the program, and with examples that work when pasted.
 
-What the pages say is compared with what the code has; the examples of the pages and of the
-README are run in the sandbox, where a stub stands in for the client.
+What the pages say is compared with what the code has; the examples of the pages, of README
+and of docs/ are run in the sandbox, where a stub stands in for the client.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from kopiatomic.system.machine import lies_in
 
 SOURCES = CHECKOUT / "src/kopiatomic"
 PAGES = rendered("manual")
+DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 CLIENTS = {"kopiatomic": "kopia", "restomic": "restic"}
 
 both = pytest.mark.parametrize("program", PROGRAMS)
@@ -226,8 +227,9 @@ def test_every_exit_status_that_can_occur_is_listed(program):
     assert besides == [str(drill.EX_DIFFERENT), "128"]
 
 
-def test_the_readme_has_the_same_exit_statuses():
-    told = (CHECKOUT / "README.md").read_text().split("## Exit status", 1)[1].split("##", 1)[0]
+def test_the_page_on_operating_has_the_same_exit_statuses():
+    text = (CHECKOUT / "docs/operating.md").read_text()
+    told = text.split("## Exit status", 1)[1].split("##", 1)[0]
     others = code("errors")
     for name, value in vars(errors).items():
         if name.startswith("EX_") and re.search(rf"\b{name}\b", others) and name != "EX_SOFTWARE":
@@ -329,9 +331,9 @@ def commands_in(text: str) -> list[str]:
     return re.findall(rf"^((?:{'|'.join(PROGRAMS)}) (?:[^\n]*\\\n)*[^\n]*)$", text, re.M)
 
 
-def readme_commands() -> list[str]:
-    """Return the commands in README.md: those in indented blocks, and those in the text."""
-    text = (CHECKOUT / "README.md").read_text()
+def documented_commands() -> list[str]:
+    """Return the commands in README.md and docs/: of indented blocks, and those in the text."""
+    text = "\n".join(each.read_text() for each in DOCUMENTS)
     indented = "\n".join(re.findall(r"^ {4}(.*)$", text, re.M))
     prose = re.sub(r"^ {4}.*$", "", text, flags=re.M)
     inline = re.findall(rf"`((?:{'|'.join(PROGRAMS)})\s[^`]+)`", prose)
@@ -396,7 +398,7 @@ def run(host: Sandbox, text: str) -> tuple[int, str]:
 
 
 @pytest.mark.linux
-@pytest.mark.parametrize("text", dict.fromkeys([*MANUAL_COMMANDS, *readme_commands()]))
+@pytest.mark.parametrize("text", dict.fromkeys([*MANUAL_COMMANDS, *documented_commands()]))
 def test_the_command_works(text, host):
     if "--drill" in text:
         status, said = run(host, text)
@@ -425,7 +427,7 @@ def test_the_command_works(text, host):
 def test_there_are_commands_to_try():
     for program in PROGRAMS:
         assert sum(each.startswith(f"{program} ") for each in MANUAL_COMMANDS) >= 8
-        assert sum(each.startswith(f"{program} ") for each in readme_commands()) >= 3
+        assert sum(each.startswith(f"{program} ") for each in documented_commands()) >= 3
 
 
 @pytest.mark.linux
@@ -461,6 +463,19 @@ def test_the_lines_for_periodic_conf_in_the_readme_name_variables_that_exist(scr
     named = re.findall(r"^ {4}((?:daily|weekly|monthly|security)_\w+)=", text, re.M)
     assert named
     assert set(named) <= known
+
+
+def test_the_page_on_operating_has_every_variable_and_no_other(scripts):
+    table = (CHECKOUT / "docs/operating.md").read_text().split("| variable |", 1)[1]
+    table = table.split("\n\n", 1)[0]
+    told = {
+        name
+        for row in re.findall(r"^\| (.*?) \|", table, re.M)
+        for name in re.findall("`(.*?)`", row)
+    }
+    known = set().union(*scripts.values())
+    assert [each for each in told if not any(name.endswith(f"_{each}") for name in known)] == []
+    assert [name for name in known if not any(name.endswith(f"_{each}") for each in told)] == []
 
 
 @both

@@ -203,9 +203,7 @@ def _parse(arguments: "Sequence[str]") -> "tuple[list[tuple[str, str]], list[str
     return [(names.get(name, name), value) for name, value in options], targets
 
 
-def job_from(
-    program: str, options: "Sequence[tuple[str, str]]", targets: "Sequence[str]"
-) -> "Job":
+def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Sequence[str]") -> "Job":
     """Return the job that a command line describes; raises Refusal."""
     import os
 
@@ -218,9 +216,7 @@ def job_from(
         return tuple(value for name, value in options if name == option)
 
     def words(option: str) -> "list[str]":
-        return [
-            word for text in every(option) for word in split_words(text, option)
-        ]
+        return [word for text in every(option) for word in split_words(text, option)]
 
     env_file = last.get("-e")
     return Job(

@@ -11,7 +11,7 @@ from kopiatomic.system.command import PATH
 
 # Of the caller's environment the client gets all but what could make a
 # program that runs as root load something else.
-_NOT_INHERITED = re.compile(
+_NOT_INHERITED = (
     r"^(LD_|PYTHON|PERL|RUBY|BASH_FUNC_)"
     r"|^(PATH|IFS|ENV|BASH_ENV|BASHOPTS|SHELLOPTS|ZDOTDIR|FPATH|CDPATH|PS4)$"
 )
@@ -25,7 +25,7 @@ _OWN_DIRECTORIES = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 def inherit(inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the caller's environment less what endangers root, with our PATH and a HOME."""
-    base = {name: value for name, value in inherited.items() if not _NOT_INHERITED.search(name)}
+    base = {name: value for name, value in inherited.items() if not re.search(_NOT_INHERITED, name)}
     for name in _OWN_DIRECTORIES:
         if _is_anothers(base.get(name, "")):
             del base[name]

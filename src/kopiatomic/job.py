@@ -3,12 +3,12 @@
 import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from kopiatomic.errors import Refusal
+from kopiatomic.record import Record
 
 
-class Job(NamedTuple):
+class Job(Record):
     """One backup job, as the command line or periodic.conf(5) describes it.
 
     ``command`` and ``options`` are split into words already; the hooks are

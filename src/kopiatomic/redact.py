@@ -9,7 +9,7 @@ is hidden does little harm, and ``chmod 700`` answers one warning too many.
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from urllib.parse import quote, unquote
+from functools import partial
 
 from kopiatomic.system.command import printable
 
@@ -22,10 +22,10 @@ SHORTEST = 4
 LONGEST = 8192
 
 # What a name is made of: RESTIC_PASSWORD2, --secret-access-key, PGPASSWORD.
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = r"[^\W\d_]+"
 
 # A word that ends so, or is so, is a secret's; these others are not.
-_SECRET_END = re.compile(
+_SECRET_END = (
     r".*(?:pass(?:word|wd|phrase|code)?|pwd?|secret|token|key|credential|auth)s?|sas|creds"
 )
 _OTHER_WORDS = frozenset("askpass bypass compass hotkey monkey oldpwd pubkey turkey".split())
@@ -44,40 +44,38 @@ _DIRECTORIES = frozenset("cur current initial last old orig original prev saved 
 # Called as secrets are, but they are the name of a file, and a URL (restic's, for Swift).
 _NOT_SECRET = frozenset({"GOOGLE_APPLICATION_CREDENTIALS", "ST_AUTH"})
 
-_IN_URL = re.compile(r"(\w://[^/\s:@]*):([^/\s@]+)@")
+_IN_URL = r"(\w://[^/\s:@]*):([^/\s@]+)@"
 
 # What a shell passes over: whole lines of comment, and the ends of lines that go on.
-_NOTHING = re.compile(r"^[ \t]*#.*$|\\\n", re.M)
+_NOTHING = r"(?m)^[ \t]*#.*$|\\\n"
 
 # Where a script gives a name a value: sh, perhaps with a quote around both; the
 # default in an expansion; csh; an option with its word behind it.
-_ASSIGNMENT = re.compile(
-    r"""(?<![\w$-])(?P<quote>["']?)-{0,2}(?P<sh>\w[\w-]*)="""
+_ASSIGNMENT = (
+    r"""(?a)(?<![\w$-])(?P<quote>["']?)-{0,2}(?P<sh>\w[\w-]*)="""
     r"""|\$\{(?P<default>\w+):?[=-]"""
     r"""|\bsetenv[ \t]+(?P<csh>\w+)[ \t]+"""
-    r"""|(?<![^\s"'])--?(?P<option>\w[\w-]*)[ \t]+(?!-)""",
-    re.ASCII,
+    r"""|(?<![^\s"'])--?(?P<option>\w[\w-]*)[ \t]+(?!-)"""
 )
 
 # One part of a shell word: '...', "..." as far as its first expansion, or bare text.
-_PART = re.compile(
-    r"""\$?'(?P<single>[^']*)'"""
+_PART = (
+    r"""(?s)\$?'(?P<single>[^']*)'"""
     r"""|"(?P<double>(?:[^"\\$`]|\\.|\$(?![\w{(@*#?!$-]))*)(?P<end>"?)"""
-    r"""|(?P<bare>(?:[^\s;&|()<>"'\\$`]|\\.)+)""",
-    re.DOTALL,
+    r"""|(?P<bare>(?:[^\s;&|()<>"'\\$`]|\\.)+)"""
 )
 
 
 def is_secret(name: str) -> bool:
     """Say whether a variable or an option of this name has a secret for its value."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = [word.lower() for word in re.findall(_WORD, name)]
     if not words or name in _NOT_SECRET:
         return False
     if words[-1] in _LAST_WORDS or not _HARMLESS_WORDS.isdisjoint(words):
         return False
     if words[-1] == "pwd" and (len(words) == 1 or words[0] in _DIRECTORIES):
         return False
-    return any(_SECRET_END.fullmatch(word) and word not in _OTHER_WORDS for word in words)
+    return any(re.fullmatch(_SECRET_END, word) and word not in _OTHER_WORDS for word in words)
 
 
 def secrets_in(script: str) -> Iterator[tuple[str, str]]:
@@ -87,12 +85,12 @@ def secrets_in(script: str) -> Iterator[tuple[str, str]]:
     none; of one that begins with text of its own, that text counts. Lines of
     comment are passed over.
     """
-    text = _NOTHING.sub("", script)
-    for match in _ASSIGNMENT.finditer(text):
+    text = re.sub(_NOTHING, "", script)
+    for match in re.finditer(_ASSIGNMENT, text):
         name = match["sh"] or match["default"] or match["csh"] or match["option"]
         if is_secret(name):
             yield from ((name, value) for value in _values(text, match) if value)
-    for _, password in _IN_URL.findall(text):
+    for _, password in re.findall(_IN_URL, text):
         if not password.startswith(("$", "`")):
             yield "password of a URL", password
 
@@ -111,8 +109,9 @@ def _values(text: str, match: re.Match[str]) -> list[str]:
 
 def _literal(text: str) -> str:
     """Return the shell word that a text begins with, unquoted, up to its first expansion."""
+    part_at = re.compile(_PART).match
     value, start = "", 0
-    while part := _PART.match(text, start):
+    while part := part_at(text, start):
         if part["single"] is not None:
             value += part["single"]
         else:
@@ -140,14 +139,14 @@ def redactor(
         *(value for name, value in environment.items() if is_secret(name)),
         *_in_words(words, secret_options),
         *(value for _, value in secrets_in(script)),
-        *(password for text in texts for _, password in _IN_URL.findall(text)),
+        *(password for text in texts for _, password in re.findall(_IN_URL, text)),
     }
     pattern = _pattern(values)
 
     def hide(text: str) -> str:
         if pattern is not None:
             text = pattern.sub(HIDDEN, text)
-        return _IN_URL.sub(rf"\1:{HIDDEN}@", text)
+        return re.sub(_IN_URL, rf"\1:{HIDDEN}@", text)
 
     return hide
 
@@ -167,11 +166,13 @@ def _in_words(words: Sequence[str], secret_options: Collection[str]) -> Iterator
 def _pattern(values: Iterable[str]) -> re.Pattern[str] | None:
     """Return a pattern for the values in all their spellings, the longest first."""
     lines = {line.strip() for value in values for line in value.splitlines()}
-    spellings = (str, _in_url, unquote, shlex.quote, printable)
+    if not lines:
+        return None
+    # Only here: it takes a while to import.
+    from urllib.parse import quote, unquote
+
+    in_url = partial(quote, safe="", errors="surrogateescape")
+    spellings = (str, in_url, unquote, shlex.quote, printable)
     spelled = {spell(line) for line in lines for spell in spellings}
     long = sorted((each for each in spelled if len(each) >= SHORTEST), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, long))) if long else None
-
-
-def _in_url(line: str) -> str:
-    return quote(line, safe="", errors="surrogateescape")

@@ -13,10 +13,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
 from kopiatomic.formatting import clock, duration
+from kopiatomic.record import Record
 from kopiatomic.system.command import quote
 from kopiatomic.system.process import CAUGHT
 
@@ -37,10 +37,10 @@ HISTORY_BYTES = 1_000_000
 LISTS = frozenset({"captured", "left_out", "paths"})
 FEW = 8  # of any other list in them so many are kept
 
-_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+_JOB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 
 
-class Place(NamedTuple):
+class Place(Record):
     """One job of one program: what it is called, and where it keeps its files."""
 
     program: str
@@ -92,7 +92,7 @@ class Place(NamedTuple):
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.upkeep"
 
 
-class Wait(NamedTuple):
+class Wait(Record):
     """For how many seconds another run of the job is waited for; ``tell`` hears of it first."""
 
     seconds: float = 0.0
@@ -105,7 +105,7 @@ NO_WAIT = Wait()
 def check_job_name(name: str) -> str:
     """Return a job's name if it may be one; raises Refusal."""
     # "a.lock" as a job's directory would be where the lock of job "a" is.
-    if not _JOB_NAME.fullmatch(name) or name.endswith(".lock"):
+    if not re.fullmatch(_JOB_NAME, name) or name.endswith(".lock"):
         raise Refusal(
             f"'{name}' cannot be a job's name; "
             "use up to 32 letters, digits, '_', '-' and '.', a letter or digit first, "

@@ -1,7 +1,6 @@
 """Drawing the plan: one look at the machine, and what the plan is drawn from."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from kopiatomic.backup import preflight
 from kopiatomic.backup.names import Names
@@ -9,12 +8,13 @@ from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import Selection, select, stand_still, without
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
+from kopiatomic.record import Record
 from kopiatomic.system import mounts
 from kopiatomic.system.command import CommandFailed, fits
 from kopiatomic.system.machine import Mount, visible_mounts
 
 
-class Drawing(NamedTuple):
+class Drawing(Record):
     """A plan and what it was drawn from, so that it can be drawn again with less."""
 
     scene: Scene

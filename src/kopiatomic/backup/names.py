@@ -2,12 +2,12 @@
 
 import os
 import time
-from typing import NamedTuple
 
+from kopiatomic.record import Record
 from kopiatomic.state import Place
 
 
-class Names(NamedTuple):
+class Names(Record):
     """What one run calls its things, and where it puts them.
 
     ``run`` is the value of the run property, the mark of our snapshots; ``snapshot``

@@ -6,7 +6,6 @@ client gets, and what is left out and why.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from kopiatomic import state
 from kopiatomic.backup.names import Names
@@ -21,6 +20,7 @@ from kopiatomic.backup.selection import (
 from kopiatomic.clients import programs
 from kopiatomic.clients.base import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
+from kopiatomic.record import Record
 from kopiatomic.system.machine import Mount, ancestors, lies_in, nearest
 
 # What a view never needs: these show processes, file descriptors or nothing.
@@ -41,7 +41,7 @@ HINTS_PLACE = "/var/run"
 JAIL_RULESET = "4"
 
 
-class Hold(NamedTuple):
+class Hold(Record):
     """A snapshot that is mounted at a private place of ours, which nobody else can reach."""
 
     dataset: str
@@ -49,7 +49,7 @@ class Hold(NamedTuple):
     directory: str
 
 
-class ViewMount(NamedTuple):
+class ViewMount(Record):
     """One mount of the view: ``source`` appears in it as ``point``.
 
     ``kind`` is ``frozen`` (a snapshot, of ``dataset``), ``live`` (the live system's
@@ -72,7 +72,7 @@ class ViewMount(NamedTuple):
     needed: bool = False
 
 
-class Plan(NamedTuple):
+class Plan(Record):
     """What one run does, in full.
 
     ``live`` are the places within the captured datasets that stay live, because the
@@ -100,7 +100,7 @@ class Plan(NamedTuple):
         return tuple(hold.snapshot for hold in self.holds)
 
 
-class Scene(NamedTuple):
+class Scene(Record):
     """What a plan is drawn from beside the selection: the mounts, the needs, the names."""
 
     mounts: tuple[Mount, ...]

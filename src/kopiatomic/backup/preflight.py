@@ -10,7 +10,7 @@ from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import Dataset
 
 # A hook whose first word holds none of these names a program, and no shell syntax.
-_SHELL_SYNTAX = re.compile(r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]")
+_SHELL_SYNTAX = r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]"
 
 
 def not_in_a_jail(door: Door) -> None:
@@ -48,7 +48,7 @@ def hook_programs(job: Job) -> dict[str, str]:
 def _program_in(text: str) -> str | None:
     """Return the program that a hook's text begins with, if that is a path; or None."""
     words = text.split()
-    if not words or "/" not in words[0] or _SHELL_SYNTAX.search(words[0]):
+    if not words or "/" not in words[0] or re.search(_SHELL_SYNTAX, words[0]):
         return None
     return words[0]
 
@@ -85,7 +85,7 @@ def list_datasets(door: Door) -> list[Dataset]:
     except CommandFailed as error:
         if _module_missing(door, "zfs"):
             raise Refusal(
-                "there is no ZFS in this kernel; kldload zfs, or zfs_enable=\"YES\" in rc.conf",
+                'there is no ZFS in this kernel; kldload zfs, or zfs_enable="YES" in rc.conf',
                 EX_UNAVAILABLE,
             ) from error
         raise

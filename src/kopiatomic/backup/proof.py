@@ -5,7 +5,6 @@ dataset is missing: --one-file-system, an exclude, a wrapper with paths of its o
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
@@ -13,6 +12,7 @@ from kopiatomic.clients.base import Client, Figures, Missing, Proof, Request, Ta
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
+from kopiatomic.record import Record
 from kopiatomic.system.command import CommandFailed
 from kopiatomic.system.machine import leading_on
 from kopiatomic.system.process import Interrupted, Signals
@@ -53,7 +53,7 @@ class Evidence:
         )
 
 
-class Result(NamedTuple):
+class Result(Record):
     """What came of the proof: so many of so many mount points were found."""
 
     found: int

@@ -141,9 +141,7 @@ def look_early(work: Work, table: list[Mount] | None) -> None:
             raise
 
 
-def sweep(
-    place: Place, door: Door, report: Report, thoroughly: bool = False
-) -> list[Mount] | None:
+def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) -> list[Mount] | None:
     """Take down what an earlier run of the job left behind: its mounts, then its snapshots.
 
     Returns the mount table if nothing had to be unmounted, so that it need not be read again.

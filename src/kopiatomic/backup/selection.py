@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from kopiatomic.backup.names import Names
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
+from kopiatomic.record import Record
 from kopiatomic.system.machine import Dataset, Mount, join, nearest
 from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 
@@ -23,7 +23,7 @@ TOO_LONG, NOT_SELECTED, NOT_ZFS, INACTIVE = "too long", "not selected", "not zfs
 LOST = "lost"  # it vanished, or could not be snapshotted or mounted
 
 
-class Captured(NamedTuple):
+class Captured(Record):
     """A dataset that is in the backup, and where it is mounted.
 
     ``number`` is its own in this run; ``named`` says that the user named it, and not
@@ -38,7 +38,7 @@ class Captured(NamedTuple):
     still: bool = False
 
 
-class LeftOut(NamedTuple):
+class LeftOut(Record):
     """A dataset or mount that is not in the backup, and why."""
 
     name: str
@@ -51,7 +51,7 @@ class LeftOut(NamedTuple):
         return self.kind in (HIDDEN, LOCKED, NOT_MOUNTED)
 
 
-class Selection(NamedTuple):
+class Selection(Record):
     """Which datasets are captured and which are left out, and what there is to say about it."""
 
     captured: tuple[Captured, ...]
@@ -228,7 +228,6 @@ def stand_still(selection: Selection, datasets: Iterable[str]) -> Selection:
     """Return a selection in which ``datasets`` need no snapshot: their pools are read-only."""
     still = set(datasets)
     captured = (
-        each._replace(still=True) if each.dataset in still else each
-        for each in selection.captured
+        each._replace(still=True) if each.dataset in still else each for each in selection.captured
     )
     return selection._replace(captured=tuple(captured))

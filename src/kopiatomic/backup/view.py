@@ -13,10 +13,10 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import NamedTuple
 
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Hold, Plan, ViewMount
+from kopiatomic.record import Record
 from kopiatomic.system import mounts
 from kopiatomic.system.command import (
     CommandFailed,
@@ -46,7 +46,7 @@ GRACE = 5.0
 
 # A line of ``fstat -n``: user, command, process, descriptor, device, inode, mode, size, access.
 # The command may be anything, even what looks like these: so as much as possible belongs to it.
-_FSTAT_LINE = re.compile(
+_FSTAT_LINE = (
     r"^\S+\s+(?P<command>.+)\s(?P<pid>[0-9]+)\s+\S+\s+(?P<device>0x[0-9a-f]+)"
     r"\s+[0-9]+\s+[0-7]+\s+\S+\s+\S+\s*$"
 )
@@ -71,7 +71,7 @@ class TakenDown:
         self.unknown = ""  # why the mount table could not be read
 
 
-class Lost(NamedTuple):
+class Lost(Record):
     """Why a dataset is lost to a run; ``gone`` if it is there no more, ``told`` if it is known."""
 
     reason: str
@@ -278,7 +278,7 @@ def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) 
             raise CommandFailed(argv, LED_AWAY)
 
 
-class _Seen(NamedTuple):
+class _Seen(Record):
     """What a name leads to at a moment: its file system, where that can be told, and inode."""
 
     fsid: tuple[int, int] | None
@@ -499,7 +499,7 @@ def _users(door: Door, below: Sequence[Mount]) -> dict[int, str]:
         return {}
     users: dict[int, str] = {}
     for line in result.stdout.split("\n"):
-        match = _FSTAT_LINE.match(line)
+        match = re.match(_FSTAT_LINE, line)
         if match is None or int(match["device"], 16) not in devices:
             continue
         if int(match["pid"]) not in (0, 1, os.getpid(), os.getppid()):

@@ -35,9 +35,7 @@ def client_of(program: str) -> Client:
     return TABLE[program]()
 
 
-def make_ready(
-    job: Job, door: Door, inherited: Mapping[str, str], installed: bool = True
-) -> Task:
+def make_ready(job: Job, door: Door, inherited: Mapping[str, str], installed: bool = True) -> Task:
     """Return a job with all that its client is run with; raises Refusal if it cannot be run.
 
     ``inherited`` is the caller's environment. Where somebody only reads how the client

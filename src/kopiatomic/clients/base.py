@@ -9,7 +9,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from kopiatomic.clients import places, wrapper
 from kopiatomic.clients.parsing import parse_options
@@ -17,6 +16,7 @@ from kopiatomic.clients.reader import Reader
 from kopiatomic.environment import inherit
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
+from kopiatomic.record import TYPE_CHECKING, Record
 from kopiatomic.system.command import Door, decode, find, printable, quote
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _OF_HOME = (".ssh", ".gnupg", ".aws")
 _HELPERS = ("rclone", "ssh", "gpg", "pass", "age")
 
 # Inherited variables that clients and their helpers read.
-_FOR_CLIENTS = re.compile(
+_FOR_CLIENTS = (
     "(RESTIC|KOPIA|RCLONE|AWS|GOOGLE|AZURE|B2|OS|ST|SSL_CERT)_"
     "|(GNUPGHOME|SSH_AUTH_SOCK|TMPDIR|XDG_CACHE_HOME|XDG_CONFIG_HOME)$"
 )
@@ -37,7 +37,7 @@ _FOR_CLIENTS = re.compile(
 # How much of what a client said on standard error is told: lines, characters of each.
 COMPLAINTS, COMPLAINT_LENGTH = 20, 300
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR = r"\x1b\[[0-9;]*m"
 
 # A clock that was set back a little does not make a new backup an old one; in seconds.
 CLOCK_SLACK = 1.0
@@ -46,7 +46,7 @@ CLOCK_SLACK = 1.0
 CHECK, FORGET, PRUNE, MAINTENANCE = "check", "forget", "prune", "maintenance"
 
 
-class Figures(NamedTuple):
+class Figures(Record):
     """What the client says it did, as numbers; None where it did not say.
 
     ``added`` is in bytes as they were before compression, where the client
@@ -64,7 +64,7 @@ class Figures(NamedTuple):
     unchanged: bool = False
 
 
-class Needs(NamedTuple):
+class Needs(Record):
     """What the client needs of the view, as absolute paths; without symbolic links but ``places``.
 
     ``program`` must be there; ``repository``, if it is local, must be there and
@@ -89,7 +89,7 @@ class Needs(NamedTuple):
     texts: tuple[str, ...] = ()
 
 
-class Request(NamedTuple):
+class Request(Record):
     """One backup, as a client is asked for it.
 
     ``paths`` are to be backed up but for what is in the directories ``skipped``;
@@ -106,14 +106,14 @@ class Request(NamedTuple):
     zone: str | None = None
 
 
-class Missing(NamedTuple):
+class Missing(Record):
     """A mount point that is not in a backup, or is ``empty`` there though its snapshot is not."""
 
     point: str
     empty: bool = False
 
 
-class Proof(NamedTuple):
+class Proof(Record):
     """Which mount points the repository says it has in the backups of a run.
 
     ``backups`` are the ids of those that were looked at: none if the client has made
@@ -153,7 +153,7 @@ def compared(
     )  # fmt: skip
 
 
-class ByHand(NamedTuple):
+class ByHand(Record):
     """How somebody calls a job's client for anything but a backup, as a shell takes it."""
 
     call: str
@@ -165,7 +165,7 @@ class ByHand(NamedTuple):
         return f"{self.call} {words}{needs}"
 
 
-class Wishes(NamedTuple):
+class Wishes(Record):
     """Which steps of upkeep were asked for; ``verify`` is how much of the data, in percent."""
 
     verify: float | None = None
@@ -174,7 +174,7 @@ class Wishes(NamedTuple):
     prune: bool = False
 
 
-class Step(NamedTuple):
+class Step(Record):
     """One call of the client in upkeep: what it is for, what people call it, the command line."""
 
     kind: str  # CHECK, FORGET, PRUNE or MAINTENANCE
@@ -182,7 +182,7 @@ class Step(NamedTuple):
     argv: tuple[str, ...]
 
 
-class Source(NamedTuple):
+class Source(Record):
     """The last backup of one source: its id, its paths, the moment it shows.
 
     ``root`` is what the client itself wants to know again of it; bytes in ``paths``
@@ -197,7 +197,7 @@ class Source(NamedTuple):
     paths: tuple[str, ...] = ()
 
 
-class File(NamedTuple):
+class File(Record):
     """A file in a backup: as it was recorded, and the words that make the client print it.
 
     Times are in nanoseconds, None where the backup does not know; ``mode`` are the
@@ -301,7 +301,7 @@ class Client:
             raise Refusal(
                 f"the command '{words[0]}' does not name its subcommand, so {self.name} cannot be "
                 f"asked for anything but a backup; let it end in 'exec {self.name} \"$@\"' and "
-                f"call it as in -c \"{wanted}\""
+                f'call it as in -c "{wanted}"'
             )
         index = words.index(first, 1)
         return [*words[:index], *self.about_repository([*words[index + 1 :], *job.options])]
@@ -431,9 +431,7 @@ class Client:
         """
         return [], []
 
-    def repository(
-        self, job: Job, environment: Mapping[str, str], script: str = ""
-    ) -> str | None:
+    def repository(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
         """Return the directory of a local repository, where it can be told; or None."""
         raise NotImplementedError
 
@@ -489,7 +487,7 @@ class Client:
         for line in decode(messages).split("\n"):
             # Of a line that was written over only the last state counts.
             last = line.rstrip("\r").rpartition("\r")[2].strip()
-            said = self.complaint(_COLOUR.sub("", last)) if last else None
+            said = self.complaint(re.sub(_COLOUR, "", last)) if last else None
             if said:
                 lines[printable(said[:COMPLAINT_LENGTH])] = None
         told = list(lines)[:COMPLAINTS]
@@ -628,7 +626,7 @@ class Client:
         raise NotImplementedError
 
 
-class Task(NamedTuple):
+class Task(Record):
     """A job made ready: its client, what that is run with, and what keeps secrets hidden.
 
     ``program`` is the path of the client or wrapper, or empty where it need not be there;
@@ -655,5 +653,5 @@ def _said(job: Job, known: Mapping[str, str]) -> list[str]:
     return [
         value
         for name, value in known.items()
-        if name in job.environment or _FOR_CLIENTS.match(name)
+        if name in job.environment or re.match(_FOR_CLIENTS, name)
     ]

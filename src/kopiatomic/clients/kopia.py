@@ -1,12 +1,13 @@
 """All that is special to kopia."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import stat
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from kopiatomic.clients import kopia_proof, places, wrapper
 from kopiatomic.clients.base import (
@@ -41,23 +42,25 @@ from kopiatomic.clients.parsing import (
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import decode, quote
 
 if TYPE_CHECKING:
     import random
+    from typing import Any
 
 # The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ...".
-_DONE = re.compile(r" \* \d+ hashing, ([0-9]{1,18}) hashed ")
+_DONE = r" \* \d+ hashing, ([0-9]{1,18}) hashed "
 
 # How it tells of each backup where that is not in JSON, and of one that it did not keep.
-_CREATED = re.compile(r"^Created\S* snapshot with root \S+ and ID ([0-9a-f]{16,64}) in ", re.M)
+_CREATED = r"(?m)^Created\S* snapshot with root \S+ and ID ([0-9a-f]{16,64}) in "
 _UNCHANGED = "Not saving snapshot because no files have been changed"
 
 # How kopia names the one who may do maintenance.
-_OWNER = re.compile(r"must be run by designated user: (\S{1,300})")
+_OWNER = r"must be run by designated user: (\S{1,300})"
 
 # What kopia says where --ignore-file-errors or its policy made it go on.
-_IGNORED = re.compile(r"^.{0,200}Ignored [1-9][0-9]* error.{0,500}$", re.M)
+_IGNORED = r"(?m)^.{0,200}Ignored [1-9][0-9]* error.{0,500}$"
 
 
 class Kopia(Client):
@@ -129,9 +132,7 @@ class Kopia(Client):
             return named
         return f"{places.configuration(known)}/kopia/{named}"
 
-    def repository(
-        self, job: Job, environment: Mapping[str, str], script: str = ""
-    ) -> str | None:
+    def repository(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
         """Return the directory that a wrapper connects to, or the one in kopia's configuration."""
         for words in wrapper.calls(script, self.name):
             named = last_value(parse_options(words, {"--path"}), "--path")
@@ -149,24 +150,24 @@ class Kopia(Client):
         manifests = [each for each in json_objects(decode(output)) if "rootEntry" in each]
         said = decode(messages)
         sums = [member(each, "rootEntry", "summ") for each in manifests]
-        done = _DONE.findall(said)
+        done = re.findall(_DONE, said)
         names = [str(each["id"]) for each in manifests if "id" in each]
         # What it calls hashed are files and symbolic links; what it uploads it tells too early.
         return Figures(
             files=total(sums, "files") + total(sums, "symlinks") if sums else None,
             size=total(sums, "size") if sums else None,
             new_or_changed=sum(map(int, done)) if done else None,
-            snapshots=tuple(names or _CREATED.findall(said)),
+            snapshots=tuple(names or re.findall(_CREATED, said)),
             unchanged=_UNCHANGED in said,
         )
 
     def complaint(self, line: str) -> str | None:
         """Return a line on standard error that is neither progress nor said in every run."""
-        return None if _ROUTINE.match(line) else line
+        return None if re.match(_ROUTINE, line) else line
 
     def lacking(self, text: str) -> str | None:
         """Find what kopia says where it was told to go on after errors."""
-        found = _IGNORED.search(text)
+        found = re.search(_IGNORED, text)
         return found[0].strip() if found else None
 
     def is_repository(self, directory: str) -> bool:
@@ -275,7 +276,7 @@ class Kopia(Client):
 
     def step_hint(self, job: Job, kind: str, status: int, text: str) -> str | None:
         """Explain who may do maintenance."""
-        owner = _OWNER.search(text)
+        owner = re.search(_OWNER, text)
         if owner:
             take_over = self.by_hand(job)("maintenance set --owner=me")
             return (
@@ -309,7 +310,7 @@ class Kopia(Client):
         return [newest[path] for path in sorted(newest)]
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
+        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
     ) -> list[File]:
         """Return files of a backup; only the directories on the way to them are read.
 
@@ -347,7 +348,7 @@ def _ignores(skipped: Sequence[str], path: str) -> list[str]:
 
 
 # What kopia says on standard error in any run: progress, and what it does of its maintenance.
-_ROUTINE = re.compile(
+_ROUTINE = (
     r"([|/\\*-] \d+ hashing, |Snapshotting \S|Created\S* snapshot with root |Cleaned up \d+ logs"
     r"|GC (found|undeleted) \d|(Running|Finished) (full|quick) maintenance|Advancing epoch markers"
     r"|Compacting an eligible |Attempting to compact |Cleaning up (unneeded|old) "

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
 
 from kopiatomic.clients.base import File, Source, Tally, permissions
 from kopiatomic.clients.kopia_proof import Directories, has_entries
 from kopiatomic.clients.parsing import as_marked, count, member, nanoseconds, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.record import TYPE_CHECKING, Record
 from kopiatomic.system.machine import ancestors, join, lies_in, nearest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def choose(
     return list(chosen.values())
 
 
-class _Part(NamedTuple):
+class _Part(Record):
     """A mount point in a backup: its entry, its path, and what of it belongs to others.
 
     ``others`` says of directories how many of the files in them belong to other mount

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from kopiatomic.clients.base import CLOCK_SLACK, Proof, compared
 from kopiatomic.clients.parsing import (
@@ -15,11 +14,12 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.record import Record
 from kopiatomic.system.command import chunks, decode
 from kopiatomic.system.machine import join, nearest
 
 
-class Asked(NamedTuple):
+class Asked(Record):
     """The backups that kopia was asked for.
 
     ``moment`` is what --start-time was given, None if the user did; ``since`` is when

@@ -1,18 +1,23 @@
 """Reading command lines of clients, and what clients print."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
 
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import decode
 
+if TYPE_CHECKING:
+    from typing import Any
+
 # JSON of Go has this for bytes that are not UTF-8, and U+FFFD itself unescaped.
-NOT_UTF8 = re.compile(rb"(?<!\\)(?:\\\\)*\\ufffd")
+NOT_UTF8 = rb"(?<!\\)(?:\\\\)*\\ufffd"
 
 # In text that came out of such JSON, what stands for any byte that is not UTF-8.
 UNKNOWN_BYTE = "\udcff"
@@ -34,9 +39,7 @@ def has_option(words: Sequence[str], *options: str) -> bool:
     return any(word.split("=", 1)[0] in options for word in words)
 
 
-def parse_options(
-    words: Sequence[str], with_word: Collection[str]
-) -> list[tuple[str, str | None]]:
+def parse_options(words: Sequence[str], with_word: Collection[str]) -> list[tuple[str, str | None]]:
     """Return the options in words with their values; what belongs to none has the name "".
 
     ``with_word`` are the options that take a word. A short one may have it joined,
@@ -158,7 +161,7 @@ def _is(kind: type, value: object, members: Sequence[str], whole: bool) -> bool:
 
 def marked(text: bytes) -> bytes:
     """Return JSON of Go with UNKNOWN_BYTE, escaped, for each byte that is not UTF-8."""
-    return NOT_UTF8.sub(lambda match: match[0][:-6] + rb"\udcff", text)
+    return re.sub(NOT_UTF8, lambda match: match[0][:-6] + rb"\udcff", text)
 
 
 def as_marked(path: str) -> str:

@@ -7,13 +7,13 @@ from contextlib import suppress
 
 # An absolute path begins a word, or follows what joins it to one: KEY=/path, -i/path, a:/b.
 # It ends before what cannot be part of a path unless quoted.
-_PATH = re.compile(r"(?:(?:^|[\s\"'=:,;|&<>(!@])(?:-\w)?)(/(?:[^\s\"'=:,;|&<>()$`\\]|\\.)*)", re.M)
+_PATH = r"(?m)(?:(?:^|[\s\"'=:,;|&<>(!@])(?:-\w)?)(/(?:[^\s\"'=:,;|&<>()$`\\]|\\.)*)"
 
 # Quoted, it may hold blanks and the rest as well.
-_QUOTED = re.compile(r"\"(/[^\"$`\n]*)\"|'(/[^'\n]*)'|=(/[^\n]*)$", re.M)
+_QUOTED = r"(?m)\"(/[^\"$`\n]*)\"|'(/[^'\n]*)'|=(/[^\n]*)$"
 
 # A pattern, which names no place.
-_GLOB = re.compile(r"[*?\[\]{}]")
+_GLOB = r"[*?\[\]{}]"
 
 
 def home(known: Mapping[str, str]) -> str:
@@ -37,10 +37,10 @@ def paths_in(texts: Iterable[str]) -> list[str]:
     for text in texts:
         # A word of a command line is a path as a whole, blanks and all.
         whole = [text] if text.startswith("/") and "\n" not in text else []
-        quoted = ["".join(groups) for groups in _QUOTED.findall(text)]
-        for path in [*whole, *quoted, *_PATH.findall(text)]:
+        quoted = ["".join(groups) for groups in re.findall(_QUOTED, text)]
+        for path in [*whole, *quoted, *re.findall(_PATH, text)]:
             # "//" is in the middle of a URL.
-            if not path.startswith("//") and not _GLOB.search(path) and path.strip("/"):
+            if not path.startswith("//") and not re.search(_GLOB, path) and path.strip("/"):
                 found[os.path.normpath(path.replace("\\ ", " "))] = None
     return list(found)
 

@@ -1,5 +1,7 @@
 """Running the client to read what it prints: all of it, line by line, or into a file."""
 
+from __future__ import annotations
+
 import os
 import select
 import signal
@@ -7,11 +9,14 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import IO
 
 from kopiatomic import state
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import Door, decode, describe_status, printable
 from kopiatomic.system.process import Signals, has_ended
+
+if TYPE_CHECKING:
+    from typing import IO
 
 _BLOCK = 1 << 18
 
@@ -98,9 +103,7 @@ class Reader:
     def _deadline(self) -> float:
         return float("inf") if self.time_limit is None else time.monotonic() + self.time_limit
 
-    def _wait(
-        self, child: "subprocess.Popen[bytes]", words: Sequence[str], deadline: float
-    ) -> None:
+    def _wait(self, child: subprocess.Popen[bytes], words: Sequence[str], deadline: float) -> None:
         """See that the client ends when it has to; raises ClientFailed at its time limit."""
         self.signals.enforce()
         if time.monotonic() < deadline:
@@ -112,9 +115,7 @@ class Reader:
             if has_ended(child, GRACE):
                 break
         name = f"{os.path.basename(self.base[0])} {words[0]}"
-        raise ClientFailed(
-            -signal.SIGKILL, f"{name}: did not answer within {self.time_limit:g} s"
-        )
+        raise ClientFailed(-signal.SIGKILL, f"{name}: did not answer within {self.time_limit:g} s")
 
     def _blocks(self, words: Sequence[str]) -> Iterator[bytes]:
         with _scratch() as messages:
@@ -140,7 +141,7 @@ class Reader:
 
     def _start(
         self, words: Sequence[str], output: int, messages: IO[bytes]
-    ) -> "subprocess.Popen[bytes]":
+    ) -> subprocess.Popen[bytes]:
         self.signals.check()
         child = self.door.start(
             [*self.base, *words],
@@ -153,14 +154,14 @@ class Reader:
         self.signals.watch(child, shares_terminal=False)
         return child
 
-    def _finish(self, child: "subprocess.Popen[bytes]") -> None:
+    def _finish(self, child: subprocess.Popen[bytes]) -> None:
         if child.poll() is None:
             child.kill()
             child.wait()
         self.signals.unwatch()
 
     def _check(
-        self, child: "subprocess.Popen[bytes]", words: Sequence[str], messages: IO[bytes]
+        self, child: subprocess.Popen[bytes], words: Sequence[str], messages: IO[bytes]
     ) -> None:
         self.signals.check()
         status = child.returncode

@@ -6,7 +6,6 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING
 
 from kopiatomic.clients import places, restic_proof, wrapper
 from kopiatomic.clients.base import (
@@ -42,6 +41,7 @@ from kopiatomic.clients.reader import Reader
 from kopiatomic.clients.restic_files import Choice
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import CommandFailed, Door, decode, encode
 from kopiatomic.system.machine import ancestors, nearest
 
@@ -59,10 +59,9 @@ INCOMPLETE, NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 3, 10, 11, 12
 _DECIDE_PARENT = ("--parent", "--force", "-f", "--group-by", "-g")
 
 # What restic says of a backup that lacks something, whatever it ends with.
-_LACKING = re.compile(
-    r"^Warning: at least one source file could not be read$"
-    r"|^.{1,4096} does not (?:exist|match any files), skipping$",
-    re.M,
+_LACKING = (
+    r"(?m)^Warning: at least one source file could not be read$"
+    r"|^.{1,4096} does not (?:exist|match any files), skipping$"
 )
 
 # Where Go, in which restic is written, looks for the zones that TZ names.
@@ -124,9 +123,7 @@ class Restic(Client):
         is_cache = places.is_cache(os.path.realpath(named))
         return ([named], []) if is_cache else ([], [named])
 
-    def repository(
-        self, job: Job, environment: Mapping[str, str], script: str = ""
-    ) -> str | None:
+    def repository(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
         """Return the directory that an option or variable names, if that is a local one."""
         named = last_value(self.options(job, script), "--repo", "-r")
         if named is None and not self.hides(job, script, "RESTIC_REPOSITORY"):
@@ -151,7 +148,7 @@ class Restic(Client):
     def complaint(self, line: str) -> str | None:
         """Return restic's errors and warnings, out of their JSON where they are in one."""
         if not line.startswith("{"):
-            return None if _ROUTINE.match(line) else line
+            return None if re.match(_ROUTINE, line) else line
         told = json_objects(line)
         if not told:
             return line
@@ -256,13 +253,13 @@ class Restic(Client):
 
     def lacking(self, text: str) -> str | None:
         """Find restic's warnings of files that it could not read and paths that it passed over."""
-        found = _LACKING.search(text)
+        found = re.search(_LACKING, text)
         return found[0].strip() if found else None
 
     def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Explain restic's locks."""
         by_hand = by_hand or ByHand(self.name)
-        if status != INCOMPLETE and _BAD_LOCK.search(text):
+        if status != INCOMPLETE and re.search(_BAD_LOCK, text):
             return (
                 "a lock in the repository cannot be read; once no restic uses the repository, on "
                 f"any machine: {by_hand('unlock --remove-all')}"
@@ -283,8 +280,7 @@ class Restic(Client):
         return {
             INCOMPLETE: "some files could not be read, the backup is incomplete; "
             "restic named them above",
-            NO_REPOSITORY: "the repository is not there; if it is to be made: "
-            f"{by_hand('init')}",
+            NO_REPOSITORY: f"the repository is not there; if it is to be made: {by_hand('init')}",
             WRONG_PASSWORD: "the repository's password is wrong",
         }.get(status) or super().hint(status, text, by_hand)
 
@@ -539,7 +535,7 @@ def _bytes(number: str, unit: str) -> int | None:
 
 
 # What restic may say on standard error in any run.
-_ROUTINE = re.compile(
+_ROUTINE = (
     r"(repository \w+ opened|created new cache|using parent|no parent snapshot|reading repository"
     r"|.* operation successful after \d+ retries)"
 )
@@ -554,12 +550,12 @@ _KNOWN = {
 # Locks
 
 # Not just anywhere: a file that cannot be read may have that name.
-_BAD_LOCK = re.compile(
-    r'^(?:Fatal: |unable to create lock|\{"message_type":"exit_error").*invalid lock file', re.M
+_BAD_LOCK = (
+    r'(?m)^(?:Fatal: |unable to create lock|\{"message_type":"exit_error").*invalid lock file'
 )
 
 # How restic names the owner of a lock, as text or, with --json, within a string.
-_LOCK = re.compile(
+_LOCK = (
     r"already locked (?:exclusively )?by (PID [0-9]{1,9} on (\S{1,255}) by \S.{0,99}?)"
     r"(?:\\n|\n)lock was created at [^(\n]{0,40}"
     r"\(((?:([0-9]{1,9})h)?(?:([0-9]{1,2})m(?!s))?[^)\n]{0,30}) ago\)"
@@ -572,7 +568,7 @@ _STALE = 30
 
 def _explain_lock(text: str, unlock: str) -> str:
     """Say who holds the lock, as far as restic told it, and how to get rid of it."""
-    found = _LOCK.search(text)
+    found = re.search(_LOCK, text)
     owner, host, age, hours, minutes = found.groups() if found else (None,) * 5
     by = f" by {owner} for {re.sub(r'[.][0-9]+', '', age or '')}" if found else ""
     if int(hours or 0) * 60 + int(minutes or 0) >= _STALE:

@@ -1,10 +1,10 @@
 """Choosing files of a restic snapshot for a drill, as ``restic ls`` lists them."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from kopiatomic.clients.base import File, Tally, permissions
 from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_marked, nanoseconds
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.machine import ancestors, nearest
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ class Choice:
 
     def files(self) -> list[File]:
         """Return the files that were chosen, in a fixed order."""
-        chosen = {
-            file.path: file for sample in self.of_points.values() for file in sample.held
-        }
+        chosen = {file.path: file for sample in self.of_points.values() for file in sample.held}
         for file in self.of_all.held:
             if len(chosen) >= self.wanted:
                 break
@@ -88,9 +86,7 @@ class _Sample:
             self.held[slot : slot + 1] = [file]
 
 
-def _eligible(
-    node: Mapping[str, object], path: str, tally: Tally, size_limit: int
-) -> File | None:
+def _eligible(node: Mapping[str, object], path: str, tally: Tally, size_limit: int) -> File | None:
     """Return the file that an entry of ``restic ls --json`` is about, if it can be restored."""
     if node.get("type") != "file":
         return None

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from kopiatomic.clients.base import CLOCK_SLACK, Proof, compared, missing_in
 from kopiatomic.clients.parsing import (
@@ -16,16 +15,17 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.record import Record
 from kopiatomic.system.command import ARGUMENT_BYTES, argument_bytes, chunks
 from kopiatomic.system.machine import ancestors, nearest
 
 # A moment that was told to the second, and not in words or by a command.
-_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 _NOT_UNDERSTOOD = "restic ls: the client printed something that is not understood"
 
 
-class Asked(NamedTuple):
+class Asked(Record):
     """The backup that restic was asked for: under which host, of what, and when.
 
     ``time`` is what --time was given; ``since`` is when restic was started, ``before``
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
     before: float | None
 
 
-class _Held(NamedTuple):
+class _Held(Record):
     """What a snapshot has: its id, its moment, and which of the points, with entries or not."""
 
     backup: str
@@ -114,7 +114,7 @@ def _new(listed: Sequence[Mapping[str, object]], asked: Asked) -> tuple[str, ...
             ours = begun >= (asked.since - CLOCK_SLACK) * 1e9 if begun is not None else same_time
             # A wrapper may have given it other paths; but a backup of the same paths that
             # another job has made meanwhile bears another time.
-            if ours and (same_time or (same_paths and not _TIME.fullmatch(asked.time))):
+            if ours and (same_time or (same_paths and not re.fullmatch(_TIME, asked.time))):
                 candidate = (same_paths, same_time, begun or 0, str(each["id"]))
                 best = candidate if best is None else max(best, candidate)
     return () if best is None else (best[3],)
@@ -138,9 +138,7 @@ def _newest(listed: Sequence[Mapping[str, object]], asked: Asked) -> str | None:
 # What is in it
 
 
-def _look(
-    reader: Reader, backup: str, points: Sequence[str], captured: Iterable[str]
-) -> _Held:
+def _look(reader: Reader, backup: str, points: Sequence[str], captured: Iterable[str]) -> _Held:
     """Ask which of the points a snapshot has, by ``restic ls``, which takes paths as they are.
 
     It keeps the directories above what it backs up as well: they say nothing of
@@ -160,9 +158,7 @@ def _look(
                     snapshot = node
                     targets = _paths(snapshot)
                     above = {each for path in targets for each in ancestors(path)}
-                    forms = {
-                        form: point for form, point in forms.items() if nearest(form, targets)
-                    }
+                    forms = {form: point for form, point in forms.items() if nearest(form, targets)}
                     there.update({"/": False} if "/" in forms else {})
                     continue
                 path, parent = str(node["path"]), str(node["path"]).rpartition("/")[0] or "/"
@@ -198,9 +194,7 @@ def _questions(reader: Reader, points: Sequence[str]) -> Iterator[list[str]]:
     yield from ([point] for point in odd)
 
 
-def _nodes(
-    reader: Reader, backup: str, points: Sequence[str]
-) -> Iterator[Mapping[str, object]]:
+def _nodes(reader: Reader, backup: str, points: Sequence[str]) -> Iterator[Mapping[str, object]]:
     """Yield what ``restic ls`` tells: the snapshot first, then what is in it."""
     begun = False
     for line in reader.lines("ls", "--no-lock", "--json", backup, *points):

@@ -8,8 +8,8 @@ import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
+from kopiatomic.record import Record
 from kopiatomic.system.command import decode
 
 # Wrappers are small; anything larger is a program.
@@ -18,17 +18,16 @@ LIMIT = 256 * 1024
 # What may stand before an assignment.
 _BEFORE = ("export", "env", "local", "readonly", "declare", "typeset")
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 # The parts that sh(1) builds words from; a comment begins where a word would.
-_PART = re.compile(
-    r"(?P<gap>(?:[ \t\r]|\\\n)+)|(?P<end>[\n;&|()<>]+)|'(?P<single>[^']*)'"
-    r'|"(?P<double>(?:[^"\\]|\\.)*)"|\\(?P<escaped>.)|(?P<plain>[^\s\'"\\;&|()<>]+)|.',
-    re.S,
+_PART = (
+    r"(?s)(?P<gap>(?:[ \t\r]|\\\n)+)|(?P<end>[\n;&|()<>]+)|'(?P<single>[^']*)'"
+    r'|"(?P<double>(?:[^"\\]|\\.)*)"|\\(?P<escaped>.)|(?P<plain>[^\s\'"\\;&|()<>]+)|.'
 )
 
 
-class Word(NamedTuple):
+class Word(Record):
     """A word of a script; ``literal`` where sh(1) would not change it."""
 
     text: str
@@ -61,13 +60,14 @@ def _commands(script: str) -> Iterator[list[Word]]:
             words.append(Word(text, all(literal for _, literal in parts)))
             parts.clear()
 
+    part_at = re.compile(_PART).match
     position = 0
     while position < len(script):
         if script[position] == "#" and not parts:
             line_end = script.find("\n", position)
             position = len(script) if line_end < 0 else line_end
             continue
-        part = _PART.match(script, position)
+        part = part_at(script, position)
         assert part is not None  # the last alternative takes anything
         position = part.end()
         if part["gap"] is not None or part["end"] is not None:
@@ -106,7 +106,7 @@ def assigned(script: str) -> dict[str, str]:
     for words in commands(script):
         for word in words:
             name, equals, value = word.text.partition("=")
-            if equals and _NAME.fullmatch(name):
+            if equals and re.fullmatch(_NAME, name):
                 if word.literal:
                     variables[name] = value
                 else:
@@ -118,9 +118,7 @@ def assigned(script: str) -> dict[str, str]:
 
 def sets(script: str, name: str) -> bool:
     """Say whether a script sets a variable, to whatever value."""
-    return any(
-        word.text.startswith(f"{name}=") for words in commands(script) for word in words
-    )
+    return any(word.text.startswith(f"{name}=") for words in commands(script) for word in words)
 
 
 def works_out(script: str, name: str) -> bool:

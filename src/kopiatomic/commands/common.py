@@ -1,31 +1,35 @@
 """What the commands share: root, the job made ready, where words go, the exit status."""
 
+from __future__ import annotations
+
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from kopiatomic import environment
 from kopiatomic.clients import make_ready
 from kopiatomic.clients.base import Task
 from kopiatomic.errors import EX_NOPERM, PERIODIC_TROUBLE, Refusal
 from kopiatomic.job import Job
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.state import Wait
 from kopiatomic.system.command import Door, printable
 from kopiatomic.system.process import Streams, on_terminal
 
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class Outcome(Protocol):
-    """What came of something: its exit status, and what went wrong, a line each."""
+    class Outcome(Protocol):
+        """What came of something: its exit status, and what went wrong, a line each."""
 
-    @property
-    def status(self) -> int:
-        """The exit status; 0 if nothing went wrong."""
+        @property
+        def status(self) -> int:
+            """The exit status; 0 if nothing went wrong."""
 
-    @property
-    def problems(self) -> Sequence[str]:
-        """What went wrong."""
+        @property
+        def problems(self) -> Sequence[str]:
+            """What went wrong."""
 
 
 def need_root(job: Job) -> None:

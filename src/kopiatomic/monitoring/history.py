@@ -233,9 +233,7 @@ def nights(runs: Sequence[PastRun], now: float) -> list[str]:
     A night goes by the date on which its run began. Of several runs on a date
     the last one counts: one that mends an earlier one as well as one that fails.
     """
-    outcomes = {
-        time.localtime(run.start)[:3]: run.night for run in runs if run.start is not None
-    }
+    outcomes = {time.localtime(run.start)[:3]: run.night for run in runs if run.start is not None}
     today = date(*time.localtime(now)[:3]).toordinal()
     days = [date.fromordinal(today - back) for back in reversed(range(NIGHTS))]
     return [outcomes.get((day.year, day.month, day.day), "none") for day in days]

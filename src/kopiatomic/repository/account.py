@@ -58,9 +58,7 @@ class Account:
 
 
 @contextmanager
-def kept(
-    place: Place, account: Account, client: str, hide: Callable[[str], str]
-) -> Iterator[None]:
+def kept(place: Place, account: Account, client: str, hide: Callable[[str], str]) -> Iterator[None]:
     """Enter what cuts the work short into its account, as a problem, and close that in the end.
 
     ``client`` is the program that is told of where one cannot be run.

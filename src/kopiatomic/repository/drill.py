@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from kopiatomic import formatting, state
 from kopiatomic.clients.base import Source, Tally, Task
@@ -23,6 +22,7 @@ from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
+from kopiatomic.record import Record
 from kopiatomic.repository import account as accounts
 from kopiatomic.repository import scratch
 from kopiatomic.repository.account import Account, Done
@@ -40,7 +40,7 @@ SIZE_LIMIT = 1 << 30
 EX_DIFFERENT = 1
 
 
-class Wishes(NamedTuple):
+class Wishes(Record):
     """How many files of each source, the seed of the choice, the largest file in bytes."""
 
     files: int
@@ -241,9 +241,7 @@ def as_dict(drill: Drill) -> dict[str, object]:
 
 def as_text(drill: Drill) -> str:
     """Return the account of a drill for a person."""
-    lines = [
-        headline(drill.program, drill.job, "the restore drill", drill.outcome, drill.seconds)
-    ]
+    lines = [headline(drill.program, drill.job, "the restore drill", drill.outcome, drill.seconds)]
     lines += [f"  ! {printable(problem)}" for problem in drill.problems]
     lines += formatting.waited(drill.waited)
     for tally in drill.tallies:

@@ -18,9 +18,7 @@ from kopiatomic.system.command import decode, describe_status, exit_status, prin
 from kopiatomic.system.process import Ended, Signals, Streams
 
 
-def run(
-    task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.NO_WAIT
-) -> Account:
+def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Account:
     """Do the steps that were asked for, one after the other, and return the account.
 
     The first that fails is the last: what damaged data could make worse comes

@@ -10,7 +10,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+
+from kopiatomic.record import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from kopiatomic.system.kernel import Kernel
@@ -35,7 +36,7 @@ ARGUMENT_BYTES = 400_000
 MESSAGE, MESSAGE_LINE = 4000, 600
 
 
-class Result(NamedTuple):
+class Result(Record):
     """How a command ended; a negative status is the signal that killed it."""
 
     argv: tuple[str, ...]
@@ -68,7 +69,7 @@ class MountRefused(CommandFailed):
         self.number = number
 
 
-class Door(NamedTuple):
+class Door(Record):
     """Starts programs; with ``trace``, tells it each command line first.
 
     ``kernel`` makes system calls that spare a program of their own. ``umask`` is the

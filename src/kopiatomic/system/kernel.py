@@ -5,17 +5,20 @@ getfsstat(2), fstatfs(2), sysctlbyname(3). The layouts are those of FreeBSD 12 a
 later (sys/mount.h): 64-bit inodes, struct statfs of 2,344 bytes.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import decode, encode
 from kopiatomic.system.machine import Mount
 
 if TYPE_CHECKING:
     import ctypes
+    from typing import Any
 
 # struct statfs: its size, and where the members lie that are read here.
 STATFS_BYTES = 2344
@@ -45,7 +48,7 @@ _ERROR_BYTES = 255
 class Kernel:
     """The calls; each raises OSError where the system call fails."""
 
-    def __init__(self, library: "ctypes.CDLL", ctypes: Any) -> None:
+    def __init__(self, library: ctypes.CDLL, ctypes: Any) -> None:
         self._library = library
         self._ctypes = ctypes
 

@@ -1,10 +1,11 @@
 """The machine as data: its datasets, its mounts, and which of them can be seen."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+
+from kopiatomic.record import Record
 
 
-class Dataset(NamedTuple):
+class Dataset(Record):
     """A ZFS file system or volume, with the native properties that matter here."""
 
     name: str
@@ -16,7 +17,7 @@ class Dataset(NamedTuple):
     backup: str  # org.kopiatomic:backup, or - where it is not set
 
 
-class Mount(NamedTuple):
+class Mount(Record):
     """One line of the mount table: what (``special``) is mounted where (``point``).
 
     ``local`` is mount(8)'s word for a file system that waits for no other machine;

@@ -1,11 +1,16 @@
 """The mount table: by getfsstat(2), or through mount(8) where there is no such call."""
 
+from __future__ import annotations
+
 import json
 import sys
-from typing import Any
 
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import CommandFailed, Door, reason_of
 from kopiatomic.system.machine import Mount
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _KEPT = ("noexec", "nosuid", "nosymfollow")
 

@@ -4,6 +4,8 @@ Their output goes on to ours as it comes; signals that reach us are passed to
 them, and they get a grace period before they are ended by force.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import signal
@@ -13,9 +15,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import IO, NamedTuple
 
+from kopiatomic.record import TYPE_CHECKING, Record
 from kopiatomic.system.command import ENVIRONMENT, CommandFailed, Door, decode, encode
+
+if TYPE_CHECKING:
+    from typing import IO
 
 # Between passing a signal on and ending the program by force, in seconds.
 GRACE = 20.0
@@ -56,7 +61,7 @@ class Signals:
         self._deadline = float("inf")
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> Signals:
         for signum in CAUGHT:
             # nohup(1) sets SIGHUP to be ignored, and means it.
             if signal.getsignal(signum) is not signal.SIG_IGN:
@@ -72,7 +77,7 @@ class Signals:
         if self.signum:
             raise Interrupted(self.signum)
 
-    def watch(self, child: "subprocess.Popen[bytes]", shares_terminal: bool) -> None:
+    def watch(self, child: subprocess.Popen[bytes], shares_terminal: bool) -> None:
         """Pass signals to ``child`` from now on."""
         self._child, self._shares_terminal = child, shares_terminal
         self._deadline = float("inf")
@@ -117,7 +122,7 @@ class Signals:
             pass
 
 
-class Ended(NamedTuple):
+class Ended(Record):
     """How a client or hook ended: status (negative: a signal) and seconds.
 
     ``output`` and ``messages`` are the ends of what it wrote to standard output
@@ -142,7 +147,7 @@ def as_it_is(text: str) -> str:
     return text
 
 
-class Streams(NamedTuple):
+class Streams(Record):
     """Where output goes: ``output`` and ``messages`` are descriptors of ours, or None.
 
     ``capture`` says whether the program's output passes through us, line by
@@ -238,7 +243,7 @@ def _run(
     return Ended(child.returncode, seconds, bytes(output.tail), bytes(messages.tail), bytes(said))
 
 
-def has_ended(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
+def has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:
     """Wait so long at most for a program to end, and say whether it did."""
     try:
         child.wait(timeout=seconds)
@@ -281,7 +286,7 @@ def _append(tail: bytearray, data: bytes) -> None:
 
 
 def _pump(
-    child: "subprocess.Popen[bytes]", streams: Mapping[IO[bytes], _Lines], signals: Signals
+    child: subprocess.Popen[bytes], streams: Mapping[IO[bytes], _Lines], signals: Signals
 ) -> list[IO[bytes]]:
     """Carry output on until the program has ended; return the streams that others still hold.
 

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
 
+from kopiatomic.record import Record
 from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, encode, failure
 from kopiatomic.system.machine import Dataset
 
@@ -41,21 +41,21 @@ _ERRNO = {
 _LIMITS = ("-t", "100000000", "-m", "104857600")
 
 
-class NotDestroyed(NamedTuple):
+class NotDestroyed(Record):
     """A snapshot of ours that could not be destroyed, and why."""
 
     name: str
     reason: str
 
 
-class Destroyed(NamedTuple):
+class Destroyed(Record):
     """What came of destroying snapshots: those that stay, and those that were not there."""
 
     left: tuple[NotDestroyed, ...] = ()
     missing: tuple[str, ...] = ()
 
 
-class Pool(NamedTuple):
+class Pool(Record):
     """What can be the matter with a pool: it is read-only, or its health is not ONLINE."""
 
     name: str

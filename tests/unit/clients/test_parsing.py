@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kopiatomic.clients import parsing
@@ -108,7 +110,7 @@ class TestJson:
     ],
 )  # fmt: skip
 def test_bytes_that_are_no_utf8(line, bad):
-    assert bool(parsing.NOT_UTF8.search(line)) is bad
+    assert bool(re.search(parsing.NOT_UTF8, line)) is bad
 
 
 @pytest.mark.parametrize(

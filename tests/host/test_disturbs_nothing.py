@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from support import tree
-from support.machine import Machine, shell
+from support.machine import Machine, shell, wait_for
 
 from host.conftest import TOP, Repository, clean
 from host.ongoing import RUN, backup_goes_on, is_whole, kept_by, ongoing, pictures, started
@@ -287,8 +287,17 @@ def test_the_view_has_what_the_client_needs_and_no_more(busy: Machine):
         ours = [each for each in mount_points(busy) if each.startswith(RUN)]
         told = busy.run(["mount", "-v"]).stdout
         pinned = busy.run(["umount", "/kt/usb"])
-    expected = {view + ("" if point == "/" else point) for point in wanted}
+    # All else is closed, and nothing is mounted for what lies below that.
+    others = [point for point in points if point.startswith("/") and point not in wanted]
+    others = [point for point in others if not point.startswith("/dev/")]
+    tops = {point for point in others if not any(point.startswith(f"{p}/") for p in others)}
+    tops -= {point for point in tops if point.startswith(f"{TOP}/home/")}  # in the snapshot
+    expected = {view + ("" if point == "/" else point) for point in wanted | tops}
     assert sorted(ours) == sorted([*expected, f"{RUN}/default/hold/0"])
+    empty = rf"{RUN}/default/gap/closed"
+    closed = re.findall(rf"^{empty} on {view}(\S+) \(nullfs, .*read-only", told, re.M)
+    assert set(closed) == tops
+    assert f"{TOP}/src" in tops
     # The snapshot itself, read-only, and of the rest each once.
     assert re.search(
         rf"^kta/home@restomic-\S+ on {RUN}/default/hold/0 \(zfs, .*read-only", told, re.M
@@ -298,6 +307,19 @@ def test_the_view_has_what_the_client_needs_and_no_more(busy: Machine):
     assert re.search(rf"^devfs on {view}/dev \(devfs", told, re.M)
     # What is in the view stays: the test would not notice otherwise that nothing is.
     assert "Device busy" in pinned.stderr
+    clean(busy)
+
+
+def test_what_is_left_out_can_be_written_nowhere(busy: Machine):
+    """Below a mount is a directory of the file system that it lies on, hidden and writable."""
+    # Not by their whole names, which would bring them into the view.
+    first = "cd /kt; for each in usb ktb; do touch $each/made; done"
+    with ongoing(busy, "kta/home", first=f"({first}) 2>&1") as run:
+        tried(busy, ["touch /kt/usb/live", "umount /kt/usb"])
+        hidden = busy.run(["ls", "-A", "/kt/usb"]).stdout
+    assert hidden == ""
+    assert run.said.count("Read-only file system") == 2
+    assert "made" not in busy.run(["ls", "-A", "/kt/ktb"]).stdout
     clean(busy)
 
 
@@ -337,4 +359,23 @@ def test_who_stays_in_the_view_is_ended_and_who_is_elsewhere_is_not(filled: Mach
     finally:
         keep.kill()
         keep.wait()
+    clean(filled)
+
+
+def test_who_looks_into_the_view_is_not_ended(filled: Machine):
+    """An administrator's shell in there loses its directory, and nothing else."""
+    with ongoing(filled, "kta/src") as run:
+        view = f"{RUN}/default/view{TOP}/src"
+        there = filled.path("/kt/looks")
+        script = f"cd {view} && exec sleep 300 < main.c > /kt/looks"
+        looks = filled.popen(["/bin/sh", "-c", script])
+        try:
+            wait_for(there.exists, 60)
+            run.let_go()
+            assert looks.poll() is None
+        finally:
+            looks.kill()
+            looks.wait()
+            there.unlink()
+    assert "ended what" not in run.said
     clean(filled)

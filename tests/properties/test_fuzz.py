@@ -154,8 +154,8 @@ def test_channel_program(text: str, mends: bool) -> None:
 
 OPEN = mangled(st.just(
     "USER     CMD          PID   FD DEV        INUM       MODE SZ|DV R/W\n"
-    "root     tail        1676    3 0x2904ffe7      2     100644      2  r\n"
-    "ben      x 1 3 0x2904ffe7 2 4 2 r  1677   wd 0x2904ffe3     34      40755     29  r\n"
+    "root     tail        1676 root 0x2904ffe7      2     100644      2  r\n"
+    "ben      x 1 root 0x2904ffe7 2 4 2 r  1677 root 0x2904ffe3     34      40755     29  r\n"
 ))  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def test_open_files(text: str) -> None:
     for pid in view._users(Answering(), [ours]):
         assert pid > 1
         assert any(
-            re.search(rf"\s{pid}\s+\S+\s+0x0*2904ffe7\s+\d+\s+[0-7]+\s+\S+\s+\S+\s*$", line)
+            re.search(rf"\s{pid}\s+root\s+0x0*2904ffe7\s+\d+\s+[0-7]+\s+\S+\s+\S+\s*$", line)
             for line in text.split("\n")
         )
 

@@ -39,6 +39,11 @@ class Names(Record):
         """Where the stand-in trees are kept."""
         return f"{self.directory}/gap"
 
+    @property
+    def closed(self) -> str:
+        """The empty directory that is shown where nobody may write."""
+        return f"{self.gaps}/closed"
+
 
 def name_run(place: Place) -> Names:
     """Return the names that one run uses; the snapshot's is unlike any other's."""

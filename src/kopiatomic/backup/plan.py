@@ -53,9 +53,10 @@ class ViewMount(Record):
     """One mount of the view: ``source`` appears in it as ``point``.
 
     ``kind`` is ``frozen`` (a snapshot, of ``dataset``), ``live`` (the live system's
-    own), ``device`` (devfs), or ``gap``: an empty tree with ``directories``, in place
-    of a mount that was left out although something below it is chosen. ``fsid`` is what a
-    live source is on; ``remote`` is what lies on another machine, which may not
+    own), ``device`` (devfs), ``gap``: an empty tree with ``directories``, in place of a
+    mount that was left out although something below it is chosen, or ``closed``: an empty
+    directory that nobody can write to, in place of any other. ``fsid`` is what a live
+    source is on; ``remote`` is what lies on another machine, which may not
     answer; without what is ``needed``, the client or its repository would be missing.
     """
 
@@ -122,6 +123,7 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
     _bridge_gaps(scene, view)
     _check_client(scene, view)
     unseen += [each.point for each in unchosen if not _is_shown(view, each.point)]
+    _close(scene, view, unseen)
     points = [each.point for each in captured]
     holds = [
         Hold(each.dataset, f"{each.dataset}@{scene.names.snapshot}", _hold_of(scene.names, each))
@@ -389,6 +391,21 @@ def _bridge_gaps(scene: Scene, view: dict[str, ViewMount]) -> None:
         view[point] = ViewMount("gap", source, point, read_only=True, directories=tuple(inside))
 
 
+def _close(scene: Scene, view: dict[str, ViewMount], unseen: Iterable[str]) -> None:
+    """Lay an empty directory over each mount point left out that could be written to.
+
+    Below the mount is a directory of the live file system that it is on. What a client
+    wrote there would be hidden, and would stay. Where that lies on another machine,
+    it is left alone, for it may not answer.
+    """
+    distant = _distant(scene)
+    for point in topmost(each for each in unseen if each not in view):
+        on = view.get(nearest(point, view) or "")
+        if on is None or on.kind != "live" or on.read_only or nearest(on.point, distant):
+            continue
+        view[point] = ViewMount("closed", scene.names.closed, point, read_only=True)
+
+
 def _check_client(scene: Scene, view: Mapping[str, ViewMount]) -> None:
     """Refuse a run whose client could not start, or could not write its repository."""
     needs = scene.needs
@@ -409,15 +426,20 @@ def _check_client(scene: Scene, view: Mapping[str, ViewMount]) -> None:
 def _in_order(scene: Scene, view: Mapping[str, ViewMount]) -> tuple[ViewMount, ...]:
     """Return the mounts of the view, parents first; marked are those needed or far away."""
     needs = scene.needs
-    distant = {m.point for m in scene.mounts if not m.local and m.type != "devfs"}
+    distant = _distant(scene)
     places = [needs.program, *needs.live, *([needs.repository] if needs.repository else [])]
     needed = {_found_at(scene, view, place) for place in places}
     marked = dict(view)
     for point, mount in view.items():
-        remote = nearest(point, distant) is not None
+        remote = mount.kind != "closed" and nearest(point, distant) is not None
         if remote or point in needed:
             marked[point] = mount._replace(remote=remote, needed=point in needed)
     return tuple(marked[point] for point in sorted(marked, key=_by_depth))
+
+
+def _distant(scene: Scene) -> set[str]:
+    """Return the mount points of what lies on other machines."""
+    return {m.point for m in scene.mounts if not m.local and m.type != "devfs"}
 
 
 def _by_depth(point: str) -> list[str]:

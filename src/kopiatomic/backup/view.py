@@ -47,7 +47,7 @@ GRACE = 5.0
 # A line of ``fstat -n``: user, command, process, descriptor, device, inode, mode, size, access.
 # The command may be anything, even what looks like these: so as much as possible belongs to it.
 _FSTAT_LINE = (
-    r"^\S+\s+(?P<command>.+)\s(?P<pid>[0-9]+)\s+\S+\s+(?P<device>0x[0-9a-f]+)"
+    r"^\S+\s+(?P<command>.+)\s(?P<pid>[0-9]+)\s+(?P<use>\S+)\s+(?P<device>0x[0-9a-f]+)"
     r"\s+[0-9]+\s+[0-7]+\s+\S+\s+\S+\s*$"
 )
 
@@ -117,8 +117,11 @@ def prepare(plan: Plan, private_directory: Callable[[str], None]) -> None:
     if plan.temporary is not None:
         private_directory(plan.temporary)
     gaps = [mount for mount in plan.view if mount.kind == "gap"]
-    if gaps:
+    closed = any(mount.kind == "closed" for mount in plan.view)
+    if gaps or closed:
         private_directory(names.gaps)
+    if closed and not os.path.isdir(names.closed):
+        os.mkdir(names.closed, 0o555)
     for mount in gaps:
         pairs = {mount.source: mount.point}
         for directory in mount.directories:
@@ -233,8 +236,9 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
     """Mount everything, parents first.
 
     A live mount that cannot be shown is told through ``say`` and left out, if the
-    client is not known to need it: it does without a cache, too. Raises Misled for a
-    frozen dataset that cannot be shown, CommandFailed for any other.
+    client is not known to need it: it does without a cache, too. What cannot be closed,
+    a mount point that has gone or is a file, stays as it is. Raises Misled for a frozen
+    dataset that cannot be shown, CommandFailed for any other.
     """
     wanted = {"/", plan.temporary, *plan.live}.difference(
         place for place in plan.skipped if place != plan.temporary
@@ -245,6 +249,8 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
         except CommandFailed as error:
             if mount.kind == "frozen":
                 raise Misled(mount.dataset, error) from error
+            if mount.kind == "closed":
+                continue
             if mount.kind != "live" or mount.needed or mount.point in wanted:
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
@@ -402,20 +408,27 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
     what it lists is unmounted, and by the number of its file system: to a name,
     a symbolic link may lead from there to a live mount.
 
-    What runs in the mounts is asked to end, then made to; one that stays busy is
-    taken away by force, which nullfs(5) allows at any time.
+    The client, and what it has left running, is asked to end, then made to: that is
+    what has its root directory in the mounts. One that stays busy is taken away by
+    force, which nullfs(5) allows at any time.
     """
     outcome = TakenDown()
     if below is None:
         below = _mounted(door, directory, outcome)
         holds = Names("", "", directory).holds + "/"
-        outcome.astray = [m for m in below if m.special.startswith(holds) and _is_astray(door, m)]
+        frozen = [mount for mount in below if mount.special.startswith(holds)]
+        outcome.astray = [m for m in frozen if _is_near(m, below) and _is_astray(door, m)]
     left = _unmount(door, directory, below, outcome)
     for signum in (signal.SIGTERM, signal.SIGKILL):
-        if left and _end_processes(door, left, outcome, signum):
+        if left and _end_processes(door, below, outcome, signum):
             left = _unmount(door, directory, left, outcome)
     outcome.left = _unmount(door, directory, left, outcome, force=True)
     return outcome
+
+
+def _is_near(mount: Mount, below: Iterable[Mount]) -> bool:
+    """Say whether nothing on the way to a mount lies on another machine, which may not answer."""
+    return not any(not m.local and lies_in(mount.point, m.point) for m in below)
 
 
 def _is_astray(door: Door, mount: Mount) -> bool:
@@ -465,7 +478,7 @@ def unmount_by_hand(mount: Mount) -> str:
 def _end_processes(
     door: Door, below: Sequence[Mount], outcome: TakenDown, signum: signal.Signals
 ) -> bool:
-    """Send a signal to what has files open in the mounts and wait until it has gone.
+    """Send a signal to what has its root directory in the mounts and wait until it has gone.
 
     Returns whether there is anything of that kind.
     """
@@ -485,10 +498,11 @@ def _end_processes(
 
 
 def _users(door: Door, below: Sequence[Mount]) -> dict[int, str]:
-    """Return the processes that keep mounts busy, by fstat(1): their number and name.
+    """Return the processes that run in the mounts, by fstat(1): their number and name.
 
-    They are found by the device that their files are on. By the path of a mount
-    (``fstat -f``) it would be those of whatever file system that leads to by now.
+    They are found by the device that their root directory is on. By the path of a mount
+    (``fstat -f``) it would be those of whatever file system that leads to by now; and
+    somebody else who looks into the view has the root directory of the machine.
     """
     devices = {device_of(mount) for mount in below if mount.fsid}
     if not devices:
@@ -500,7 +514,7 @@ def _users(door: Door, below: Sequence[Mount]) -> dict[int, str]:
     users: dict[int, str] = {}
     for line in result.stdout.split("\n"):
         match = re.match(_FSTAT_LINE, line)
-        if match is None or int(match["device"], 16) not in devices:
+        if match is None or match["use"] != "root" or int(match["device"], 16) not in devices:
             continue
         if int(match["pid"]) not in (0, 1, os.getpid(), os.getppid()):
             users[int(match["pid"])] = match["command"].strip()

@@ -60,7 +60,9 @@ class TestView:
 
     def test_a_live_system_around_what_is_frozen(self):
         plan = plan_for(simple(), "zroot/home")
-        assert view_of(plan) == {"/": "live", "/dev": "device", "/home": "frozen"}
+        assert view_of(plan) == {
+            "/": "live", "/data": "closed", "/dev": "device", "/home": "frozen"
+        }  # fmt: skip
         assert plan.unseen == ("/data", "/home/ben")
         assert plan.live == plan.skipped == ()
         assert plan.temporary is None
@@ -203,8 +205,33 @@ class TestWhatTheClientNeeds:
         datasets.append(dataset("zroot/x"))
         mounts += [Mount("t", "/a", "tmpfs"), Mount("t", "/b", "tmpfs"), zfs("zroot/x", "/a/x")]
         plan = plan_for((datasets, mounts), "zroot/x")
-        assert view_of(plan) == {"/": "live", "/dev": "device", "/a": "live", "/a/x": "frozen"}
+        assert view_of(plan) == {
+            "/": "live", "/dev": "device", "/a": "live", "/a/x": "frozen",
+            "/b": "closed", "/data": "closed", "/home": "closed",
+        }  # fmt: skip
         assert plan.unseen == ("/b", "/data", "/home", "/home/ben")
+
+    def test_what_could_be_written_below_a_mount_left_out_is_closed(self):
+        """The directory below it is of the live file system: what is written there is hidden."""
+        datasets, mounts = simple()
+        mounts += [
+            Mount("/dev/cd0", "/cd", "cd9660", read_only=True), Mount("t", "/cd/x", "tmpfs"),
+            Mount("server:/x", "/net", "nfs", local=False), Mount("t", "/net/t", "tmpfs"),
+            Mount("server:/y", "/far", "nfs", local=False), Mount("t", "/far/t", "tmpfs"),
+        ]  # fmt: skip
+        needs = NEEDS._replace(places=("/cd/y", "/net/y"))
+        plan = plan_for((datasets, mounts), "zroot/home", needs=needs)
+        closed = {mount.point: mount for mount in plan.view if mount.kind == "closed"}
+        assert set(closed) == {"/data", "/far"}
+        assert {mount.source for mount in closed.values()} == {plan.names.closed}
+        assert all(mount.read_only and not mount.remote for mount in closed.values())
+
+    def test_in_a_view_that_is_frozen_nothing_has_to_be_closed(self):
+        datasets, mounts = installer()
+        mounts.append(Mount("/dev/da0p1", "/backup", "ufs"))
+        plan = plan_for((datasets, mounts), "zroot/ROOT/default")
+        assert "/backup" in plan.unseen
+        assert "closed" not in view_of(plan).values()
 
     def test_what_nobody_chose_within_what_is_frozen_is_not_seen_unless_it_is_live(self):
         """The client may look for its repository there, and finds an empty directory."""

@@ -127,6 +127,11 @@ class TestAMountPointThatHasGone:
         (tmp_path / "a").symlink_to("b")
         assert self.look(library) == ["/x/hold/0"]
 
+    def test_on_the_way_to_it_lies_another_machine_that_may_not_answer(self):
+        nfs = Mount("/net", "/view/net", "nullfs", local=False)
+        assert not view._is_near(Mount("/x/hold/0", "/view/net/d", "nullfs"), [nfs])
+        assert view._is_near(Mount("/x/hold/0", "/view/network", "nullfs"), [nfs])
+
     def test_without_the_calls_it_is_not_known(self, mount):
         assert not view._is_astray(Door(), mount._replace(point="/nonesuch"))
 
@@ -460,6 +465,9 @@ class TestBuilding:
         said = self.build(monkeypatch, ViewMount("live", "/x", "/x"))
         assert said == ["/x is not in the view: no memory"]
 
+    def test_what_cannot_be_closed_stays_as_it_is(self, monkeypatch):
+        assert self.build(monkeypatch, ViewMount("closed", "/gap/closed", "/x")) == []
+
     @pytest.mark.parametrize(
         "mount",
         [
@@ -503,6 +511,17 @@ class TestPreparing:
         assert os.stat(names.view).st_mode & 0o777 == 0o700
         assert view.remove_directories(names) == []
         assert (live / "in/file").exists()
+
+    def test_what_is_closed_is_one_empty_directory(self, tmp_path):
+        names = Names("run", "snapshot", f"{tmp_path}/job")
+        closed = [ViewMount("closed", names.closed, point) for point in ("/a", "/b")]
+        for _ in range(2):  # for a plan that is drawn anew
+            view.prepare(
+                plan_of(*closed, names=names), lambda path: os.makedirs(path, 0o700, exist_ok=True)
+            )
+        assert os.listdir(names.gaps) == ["closed"]
+        assert os.stat(names.closed).st_mode & 0o222 == 0
+        assert view.remove_directories(names) == []
 
     def test_each_has_the_times_of_its_own_when_all_is_made(self, tmp_path):
         live = tmp_path / "live"
@@ -608,8 +627,8 @@ class TestTakingDown:
         fp.register(
             ["fstat", "-n"],
             stdout="USER     CMD          PID   FD DEV        INUM       MODE SZ|DV R/W\n"
-            f"root     my cat     {user.pid:>5}   wd 0x65  2 40755       2  r\n"
-            f"root     python     {os.getpid():>5} text 0x65  3 100755       2  r\n"
+            f"root     my cat     {user.pid:>5} root 0x64  2 40755       2  r\n"
+            f"root     python     {os.getpid():>5} root 0x65  3 40755       2  r\n"
             f"root     init           1 root 0x65  2 40755       2  r\n"
             f"root     kernel         0 root 0x65  2 40755       2  r\n",
             # It lets go.
@@ -627,6 +646,7 @@ class TestTakingDown:
         assert library.unmounted[-1] == ((100, 41), libc.FORCE)
 
     def test_what_not_even_force_removes_is_told_with_the_reason(self, fp):
+        fp.register(["fstat", "-n"], occurrences=2)
         for _ in range(4):
             fp.register(["umount", fp.any()], returncode=1, stderr="umount: Device busy")
             fp.register(LOOK, stdout=table(VIEW))
@@ -657,21 +677,28 @@ class TestTheUsersOfMounts:
         assert self.users(
             fp,
             "root     tail        1676   wd 0x2904ffe3     34      40755     29  r",
+            "root     tail        1676 root 0x2904ffe7     34      40755     29  r",
             "root     tail        1676    3 0x2904ffe7      2     100644      2  r",
             "root     sleep       1666    0 0x2904ffe3    135     100644      0  r",
-            "root     sh          1700 text 0x2904ffe7      9     100555  17388  r",
+            "root     sh          1700 root 0x2904ffe7     34      40755     29  r",
         ) == {1676: "tail", 1700: "sh"}
+
+    def test_somebody_else_who_looks_into_the_view_is_none_of_them(self, fp):
+        """Their root directory is that of the machine."""
+        looks = ("wd", "text", "0", "3", "jail", "mmap")
+        lines = [f"root sh 1700 {use:>4} 0x2904ffe7 34 40755 29  r" for use in looks]
+        assert self.users(fp, "root sh 1700 root 0x2904ffe3 34 40755 29  r", *lines) == {}
 
     @pytest.mark.parametrize(
         "line",
         [
             # As much as can be belongs to the name: what comes last is fstat's own.
-            "ben x 1666 wd 0x2904ffe7 2 40755 2 r   1999   wd 0x29000000  34  40755  29  r",
-            "ben x 1 3 0x2904ffe7 2 4 2 r   1999    3* internet stream tcp fffff80003a2b000",
-            "ben x 1666 3 0x2904ffe7 2 4 2 r   1999    4* pipe fffff800 <-> fffff801   0 rw",
-            "ben x 1666 3 0x2904ffe7 2 4   1999    0* pseudo-terminal master   pts/0 rw",
+            "ben x 1666 root 0x2904ffe7 2 40755 2 r   1999   root 0x29000000  34  40755  29  r",
+            "ben x 1 root 0x2904ffe7 2 4 2 r   1999    3* internet stream tcp fffff80003a2b000",
+            "ben x 1666 root 0x2904ffe7 2 4 2 r   1999    4* pipe fffff800 <-> fffff801   0 rw",
+            "ben x 1666 root 0x2904ffe7 2 4   1999    0* pseudo-terminal master   pts/0 rw",
             "ben      cat         1999    3 -         -          bad    -",
-            "ben      cat         1999    3 0x2904ffe70    2     100644      2  r",
+            "ben      cat         1999    root 0x2904ffe70    2     100644      2  r",
             "1666",
             "",
         ],
@@ -680,12 +707,12 @@ class TestTheUsersOfMounts:
         assert self.users(fp, line) == {}
 
     def test_and_none_hides_its_own(self, fp):
-        name = "x 1666 3 0x2904fff0"
-        line = f"ben      {name}  1999    3 0x2904ffe7      2     100644      2  r"
+        name = "x 1666 root 0x2904fff0"
+        line = f"ben      {name}  1999    root 0x2904ffe7      2     100644      2  r"
         assert self.users(fp, line) == {1999: name}
 
     def test_a_name_with_newlines(self, fp):
-        lines = ("ben      x", "u c 1666  1999   wd 0x2904ffe7      2      40755      2  r")
+        lines = ("ben      x", "u c 1666  1999   root 0x2904ffe7      2      40755      2  r")
         assert set(self.users(fp, *lines)) == {1999}
 
     def test_of_a_snapshot_the_device_is_all_of_its_number(self, fp):
@@ -693,8 +720,8 @@ class TestTheUsersOfMounts:
         assert view.device_of(held) == 0xFFFFFFFEFFFFFFDF
         assert self.users(
             fp,
-            "root     find        1999   wd 0xfffffffeffffffdf     34      40755     29  r",
-            "root     find        2000   wd 0xffffffdf     34      40755     29  r",
+            "root     find        1999   root 0xfffffffeffffffdf     34      40755     29  r",
+            "root     find        2000   root 0xffffffdf     34      40755     29  r",
             mounts=(held,),
         ) == {1999: "find"}
 

@@ -354,10 +354,15 @@ class Model:
     def _zfs(self, words: list[str], text: str | None) -> tuple[int, str, str]:
         verb = words[0]
         if verb == "list":
+            names = words[words.index("-o") + 2 :]
+            if not {*names} <= {*self.datasets}:
+                return 1, "", f"cannot open '{names[0]}': dataset does not exist"
+            above = tuple(f"{name}/" for name in names) if "-r" in words else ()
             rows = [
                 (d.name, d.type, "yes" if d.mounted else "no", d.canmount,
                  "on" if d.jailed else "off", d.keystatus, d.backup)
                 for d in self.datasets.values()
+                if not names or d.name in names or d.name.startswith(above)
             ]  # fmt: skip
             return 0, "".join("\t".join(row) + "\n" for row in rows), ""
         if verb == "get":

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from kopiatomic.backup import preflight
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
-from kopiatomic.backup.selection import Selection, select, stand_still, without
+from kopiatomic.backup.selection import Selection, asked_for, select, stand_still, without
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
 from kopiatomic.record import Record
@@ -41,13 +41,13 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     """
     job, door, client = preflight.resolve(task.job), task.door, task.client
     try:
-        datasets = preflight.list_datasets(door)
-        table = mounts.table(door) if table is None else table
+        seen = tuple(visible_mounts(mounts.table(door) if table is None else table))
+        datasets = preflight.list_datasets(door, asked_for(job, seen), job.recursive)
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
-    scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
+    scene = Scene(seen, needs, names, each_point)
     drawing = _drawn(scene, select(job, datasets, scene.mounts, names))
     plan = drawing.plan
     if not fits(client.backup_command(job, Request(plan.paths, plan.skipped))):

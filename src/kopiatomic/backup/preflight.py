@@ -2,11 +2,12 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import zfs
-from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, fits
 from kopiatomic.system.machine import Dataset
 
 # A hook whose first word holds none of these names a program, and no shell syntax.
@@ -78,8 +79,20 @@ def targets(job: Job) -> tuple[str, ...]:
     return tuple(resolved)
 
 
-def list_datasets(door: Door) -> list[Dataset]:
-    """Return the machine's datasets; raises Refusal where there is no ZFS."""
+def list_datasets(door: Door, names: Sequence[str] = (), recursive: bool = False) -> list[Dataset]:
+    """Return the machine's datasets, or at least those with ``names``.
+
+    With ``recursive`` those below them as well. All are listed where one of the names is
+    not known, so that it can be told. Raises Refusal where there is no ZFS, CommandFailed
+    if they cannot be listed.
+    """
+    if names and fits(names):
+        try:
+            return zfs.list_datasets(door, names, recursive)
+        except GivenUp:
+            raise
+        except CommandFailed:
+            pass
     try:
         return zfs.list_datasets(door)
     except CommandFailed as error:

@@ -93,6 +93,26 @@ def select(
     return Selection(tuple(captured), tuple(left_out), (*notes, *_idle_patterns(job, datasets)))
 
 
+def asked_for(job: Job, mounts: Sequence[Mount]) -> tuple[str, ...]:
+    """Return the datasets that a job has to know of, with those below them if it is recursive.
+
+    None are returned where it has to know of all: to find what patterns match, or to tell
+    what is wrong with a target.
+    """
+    if job.everything or job.exclude:
+        return ()
+    mounted = {mount.point: mount for mount in mounts}
+    names = []
+    for target in job.targets:
+        if target.startswith("/"):
+            mount = mounted[nearest(target, mounted) or "/"]
+            if mount.type != "zfs":
+                return ()
+            target = mount.special
+        names.append(target)
+    return tuple(sorted(set(names)))
+
+
 def _resolve_targets(
     job: Job, datasets: Sequence[Dataset], mounts: Sequence[Mount]
 ) -> tuple[frozenset[str], list[str]]:

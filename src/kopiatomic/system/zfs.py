@@ -70,13 +70,16 @@ def pools(door: Door) -> dict[str, Pool]:
     return {row[0]: Pool(row[0], row[1] == "on", row[2]) for row in rows if len(row) == 3}
 
 
-def list_datasets(door: Door) -> list[Dataset]:
-    """Return every file system and volume, as zfs-list(8) orders them.
+def list_datasets(door: Door, names: Sequence[str] = (), recursive: bool = False) -> list[Dataset]:
+    """Return every file system and volume, as zfs-list(8) orders them; or those with ``names``.
 
-    In a jail without datasets the list is empty. Raises CommandFailed if zfs(8)
-    fails or answers something that is no such list.
+    With ``recursive`` those below them as well. In a jail without datasets the list is
+    empty. Raises CommandFailed if zfs(8) fails, as it does where a name is not that of a
+    file system or volume, or answers something that is no such list.
     """
-    argv = ("zfs", "list", "-Hp", "-t", "filesystem,volume", "-o", ",".join(_COLUMNS))
+    below = ("-r",) if recursive and names else ()
+    what = ("-t", "filesystem,volume", "-o", ",".join(_COLUMNS))
+    argv = ("zfs", "list", "-Hp", *below, *what, *names)
     return parse_list(argv, door.run(argv).stdout)
 
 

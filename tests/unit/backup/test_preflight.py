@@ -10,7 +10,8 @@ from support.libc import Library
 from kopiatomic.backup import preflight
 from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
-from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system import zfs
+from kopiatomic.system.command import CommandFailed, Door, GivenUp
 
 JAILED = "sysctl -n security.jail.jailed"
 DOOR = Door()
@@ -113,6 +114,25 @@ class TestKernel:
         fp.register("kldstat -q -m zfs")
         with pytest.raises(CommandFailed, match="out of memory"):
             preflight.list_datasets(DOOR)
+
+    def test_of_names_that_are_not_known_all_are_listed(self, fp):
+        """So that it can be told what is wrong with them."""
+        line = "t\tfilesystem\tyes\ton\toff\t-\t-\n"
+        fp.register(["zfs", "list", fp.any(), "x"], returncode=1, stderr="does not exist")
+        fp.register(["zfs", "list", fp.any()], stdout=line)
+        assert [each.name for each in preflight.list_datasets(DOOR, ["x"])] == ["t"]
+
+    def test_one_that_hangs_is_not_asked_again(self, monkeypatch):
+        asked = []
+
+        def hang(*words):
+            asked.append(words)
+            raise GivenUp(["zfs", "list"], "did not end within 900 s")
+
+        monkeypatch.setattr(zfs, "list_datasets", hang)
+        with pytest.raises(GivenUp):
+            preflight.list_datasets(DOOR, ["x"])
+        assert len(asked) == 1
 
     @pytest.mark.parametrize(("status", "missing"), [(0, False), (1, True)])
     def test_nullfs(self, fp, status, missing):

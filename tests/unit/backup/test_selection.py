@@ -17,7 +17,9 @@ from support.datasets import (
     zfs,
 )
 
+from kopiatomic.backup.selection import asked_for
 from kopiatomic.errors import EX_NOINPUT
+from kopiatomic.job import Job
 from kopiatomic.system.machine import Dataset, Mount
 
 
@@ -184,3 +186,20 @@ class TestBootEnvironments:
         assert "zroot/x" in captured(plan_for((datasets, mounts), everything=True))
 
 
+
+
+class TestWhatAJobHasToKnowOf:
+    @pytest.mark.parametrize(
+        ("job", "names"),
+        [
+            ({"targets": ("zroot/home", "/data/x")}, ("tank", "zroot/home")),
+            ({"targets": ("/data", "tank")}, ("tank",)),
+            ({"targets": ("no/such",)}, ("no/such",)),
+            # All: for what patterns match, and to tell what is wrong with a target.
+            ({"everything": True}, ()),
+            ({"targets": ("tank",), "exclude": ("*/b",)}, ()),
+            ({"targets": ("tank", "/usr")}, ()),
+        ],
+    )
+    def test_as_far_as_it_is_not_all(self, job, names):
+        assert asked_for(Job("restomic", **job), simple()[1]) == names

@@ -36,6 +36,18 @@ class TestList:
         ]
 
     @pytest.mark.parametrize(
+        ("names", "recursive", "words"),
+        [
+            ((), True, LIST),
+            (("t/a", "t/b"), False, f"{LIST} t/a t/b"),
+            (("t/a",), True, f"{LIST} t/a".replace("-Hp", "-Hp -r")),
+        ],
+    )
+    def test_lists_what_it_is_asked_for(self, fp, names, recursive, words):
+        fp.register(words, stdout="t/a\tfilesystem\tyes\ton\toff\t-\t-\n")
+        assert [each.name for each in zfs.list_datasets(DOOR, names, recursive)] == ["t/a"]
+
+    @pytest.mark.parametrize(
         "answer",
         ["garbage\n", "a\tb\tc\n", "t\tfilesystem\tyes\ton\toff\t-\t-\n" * 2, "\x00\xff\t\n"],
     )

@@ -11,7 +11,7 @@ from kopiatomic import formatting
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.job import Job
-from kopiatomic.monitoring import check, status
+from kopiatomic.monitoring import check, metrics, status
 from kopiatomic.system.command import Door
 
 
@@ -20,6 +20,9 @@ def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int
     values = dict(options)
     common.need_root(job)
     name = job.name if "-j" in values else None
+    if "--metrics" in values:
+        common.show(metrics.as_text(job.program, metrics.observe(job.program, name)))
+        return 0
     overview = status.observe(door, job.program, name, time.time())
     as_json, periodic = "--json" in values, "--periodic" in values
     told = formatting.as_json(status.as_dict(overview)) if as_json else status.as_text(overview)

@@ -7,7 +7,7 @@ makes no sense counts as unknown, and nothing in it can stop --status or --check
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -25,7 +25,8 @@ NIGHTS = 7
 class PastRun:
     """One entry of a history, as far as it could be read; moments as time(3) has them.
 
-    ``excluded`` are the datasets that -x left out; ``client`` is the first word
+    ``excluded`` are the datasets that -x left out, ``left_out`` is how many were by
+    whatever reason, None where the entry has lost its lists; ``client`` is the first word
     of the client's command, ``env_file`` the path given with -e, ``hooks`` the
     programs of its hooks.
     """
@@ -36,6 +37,7 @@ class PastRun:
     seconds: float | None = None
     captured: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    left_out: int | None = None
     added: int | None = None
     new_or_changed: int | None = None
     problems: tuple[str, ...] = ()
@@ -64,6 +66,18 @@ class PastRun:
     def succeeded(self) -> bool:
         """Whether the run made a complete backup, whatever failed after it."""
         return self.outcome in state.GOOD
+
+
+@dataclass(frozen=True)
+class UpkeepRun:
+    """One run of upkeep, or a restore drill, as far as its entry could be read.
+
+    ``results`` tells of each step of upkeep that was run, by its kind, or of the
+    drill, whether it succeeded.
+    """
+
+    ended: float | None
+    results: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,7 @@ def run_of(entry: dict[str, object]) -> PastRun:
         seconds=_number(entry.get("seconds")),
         captured=_members(entry.get("captured"), "dataset"),
         excluded=_members(entry.get("left_out"), "name", _is_excluded),
+        left_out=_length(entry.get("left_out")),
         added=_count(told.get("added")),
         new_or_changed=_count(told.get("new_or_changed")),
         problems=_texts(entry.get("problems")),
@@ -174,6 +189,27 @@ def run_of(entry: dict[str, object]) -> PastRun:
         env_file=env_file if isinstance(env_file, str) else None,
         hooks=_texts(entry.get("hooks")),
     )
+
+
+def upkeep_runs(place: Place) -> list[UpkeepRun]:
+    """Return what was done between a job's backups, oldest first."""
+    try:
+        return [upkeep_run_of(entry) for entry in state.read_upkeep(place)]
+    except (OSError, RecursionError):
+        return []
+
+
+def upkeep_run_of(entry: dict[str, object]) -> UpkeepRun:
+    """Return what an entry of the history of upkeep says, as far as it makes sense."""
+    results: dict[str, bool] = {}
+    kind, steps = entry.get("kind"), entry.get("steps")
+    if kind == "drill":
+        results["drill"] = entry.get("outcome") == "success"
+    elif isinstance(steps, list):
+        for step in steps:
+            if isinstance(step, dict) and step.get("outcome") in ("ok", "failed"):
+                results[str(step.get("kind"))] = step["outcome"] == "ok"
+    return UpkeepRun(_seconds(entry.get("ended")), results)
 
 
 def _seconds(value: object) -> float | None:
@@ -201,6 +237,10 @@ def _count(value: object) -> int | None:
     """Return a number that can be one of bytes or files."""
     number = _number(value)
     return None if number is None else int(number)
+
+
+def _length(value: object) -> int | None:
+    return len(value) if isinstance(value, list) else None
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -15,12 +15,16 @@ from kopiatomic.system.process import Interrupted
 
 @dataclass
 class Done:
-    """How a step ended: ``ok``, ``failed`` or ``not run``; its status, where it has one."""
+    """How a step ended: ``ok``, ``failed`` or ``not run``; its status, where it has one.
+
+    ``kind`` is that of a step of upkeep.
+    """
 
     name: str
     outcome: str = "not run"
     status: int | None = None
     seconds: float = 0.0
+    kind: str | None = None
 
 
 @dataclass
@@ -101,6 +105,7 @@ def as_dict(account: Account) -> dict[str, object]:
         "steps": [
             {
                 "name": step.name,
+                "kind": step.kind,
                 "outcome": step.outcome,
                 "status": step.status,
                 "seconds": round(step.seconds, 3),

@@ -30,7 +30,7 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
     place = Place(job.program, job.name)
     with state.lock(place, wait) as waited, Signals() as signals:
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
-        account.steps = [Done(step.title) for step in steps]
+        account.steps = [Done(step.title, kind=step.kind) for step in steps]
         with kept(place, account, steps[0].argv[0], task.hide):
             _do_all(task, streams._replace(hide=task.hide), signals, account, steps)
     return account

@@ -68,7 +68,7 @@ class TestClose:
 
 def test_as_plain_data(account):
     account.ended = account.began + 61.23456
-    account.steps = [Done("check", "failed", -9, 1.23456), Done("prune")]
+    account.steps = [Done("check", "failed", -9, 1.23456, "check"), Done("prune")]
     account.fail("check: killed", 137)
     account.notes.append("a note")
     account.said = "what the client printed stays out of the history"
@@ -78,8 +78,10 @@ def test_as_plain_data(account):
         "status": 137, "began": data["began"], "ended": data["ended"], "seconds": 61.235,
         "waited": 0.0,
         "steps": [
-            {"name": "check", "outcome": "failed", "status": -9, "seconds": 1.235},
-            {"name": "prune", "outcome": "not run", "status": None, "seconds": 0.0},
+            {"name": "check", "kind": "check", "outcome": "failed", "status": -9,
+             "seconds": 1.235},
+            {"name": "prune", "kind": None, "outcome": "not run", "status": None,
+             "seconds": 0.0},
         ],
         "problems": ["check: killed"], "notes": ["a note"],
     }  # fmt: skip

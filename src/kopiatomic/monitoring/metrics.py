@@ -1,0 +1,166 @@
+"""The state of the jobs as Prometheus reads it, for --metrics.
+
+The form is Prometheus's text format 0.0.4, and the names follow "Metric and label naming" of
+its documentation: base units, and no name that only a counter may have. One series of each
+metric is one job. What is not known of a job has no series; what has never been is 0 seconds
+after 1970, so that it is older than any limit.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from kopiatomic import __version__
+from kopiatomic.clients.base import CHECK
+from kopiatomic.monitoring.history import (
+    JobHistory,
+    PastRun,
+    UpkeepRun,
+    read_histories,
+    upkeep_runs,
+)
+
+PREFIX = "kopiatomic"
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
+_HELP_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
+
+
+class Job(NamedTuple):
+    """A job: its backups, and its upkeep and drills, oldest first."""
+
+    backups: JobHistory
+    upkeep: tuple[UpkeepRun, ...] = ()
+
+
+class Metric(NamedTuple):
+    """A metric: what its name ends in, what it says, and its value for a job, None if unknown."""
+
+    name: str
+    help: str
+    value: Callable[[Job], float | None]
+
+
+def _last_success(job: Job) -> float | None:
+    run = job.backups.last_success
+    return 0.0 if run is None else run.when
+
+
+def _last_start(job: Job) -> float | None:
+    runs = job.backups.runs
+    return runs[-1].start if runs else 0.0
+
+
+def _last_result(job: Job) -> float | None:
+    runs = job.backups.runs
+    return float(runs[-1].succeeded) if runs else None
+
+
+def _of_success(number: Callable[[PastRun], float | None]) -> Callable[[Job], float | None]:
+    """Return what gives a number of the last successful backup."""
+
+    def value(job: Job) -> float | None:
+        run = job.backups.last_success
+        return None if run is None else number(run)
+
+    return value
+
+
+def _last_good(kind: str) -> Callable[[Job], float | None]:
+    """Return what tells when a step of upkeep, or a drill, last succeeded."""
+
+    def value(job: Job) -> float | None:
+        good = (run for run in reversed(job.upkeep) if run.results.get(kind))
+        return next((run.ended for run in good), 0.0)
+
+    return value
+
+
+def _last_result_of(kind: str) -> Callable[[Job], float | None]:
+    """Return what tells whether the last step of upkeep, or drill, succeeded."""
+
+    def value(job: Job) -> float | None:
+        all_of_it = (run for run in reversed(job.upkeep) if kind in run.results)
+        return next((float(run.results[kind]) for run in all_of_it), None)
+
+    return value
+
+
+METRICS = (
+    Metric("backup_last_success_timestamp_seconds",
+           "The moment that the last successful backup shows, 0 if there is none.",
+           _last_success),
+    Metric("backup_last_run_timestamp_seconds",
+           "When the last backup began, whatever came of it, 0 if none ever did.",
+           _last_start),
+    Metric("backup_last_run_success",
+           "Whether the last backup is complete.", _last_result),
+    Metric("backup_running",
+           "Whether a run of the job is under way.", lambda job: float(job.backups.running)),
+    Metric("backup_duration_seconds",
+           "How long the last successful backup took.", _of_success(lambda run: run.seconds)),
+    Metric("backup_added_bytes",
+           "What the last successful backup added, before compression if the client tells.",
+           _of_success(lambda run: run.added)),
+    Metric("backup_captured_datasets",
+           "How many datasets are in the last successful backup.",
+           _of_success(lambda run: len(run.captured))),
+    Metric("backup_left_out_datasets",
+           "How many datasets and mounts the last successful backup left out.",
+           _of_success(lambda run: run.left_out)),
+    Metric("check_last_success_timestamp_seconds",
+           "When a check of the repository last succeeded, 0 if none ever did.",
+           _last_good(CHECK)),
+    Metric("check_last_run_success",
+           "Whether the last check of the repository succeeded.", _last_result_of(CHECK)),
+    Metric("drill_last_success_timestamp_seconds",
+           "When a restore drill last succeeded, 0 if none ever did.", _last_good("drill")),
+    Metric("drill_last_run_success",
+           "Whether the last restore drill succeeded.", _last_result_of("drill")),
+)  # fmt: skip
+
+
+def observe(program: str, job: str | None) -> list[Job]:
+    """Return a program's jobs, or the one that is asked for; raises Refusal."""
+    return [
+        Job(history, tuple(upkeep_runs(history.place)))
+        for history in read_histories()
+        if history.place.program == program and job in (None, history.place.job)
+    ]
+
+
+def as_text(program: str, jobs: Sequence[Job]) -> str:
+    """Return the metrics of a program's jobs; without any job, that the program is there."""
+    info = {"program": program, "version": __version__}
+    lines = [
+        *_head("build_info", "The version of the program that wrote this; its value is 1."),
+        _sample("build_info", info, 1.0),
+    ]
+    for metric in METRICS:
+        samples = list(_samples(metric, jobs))
+        if samples:
+            lines += [*_head(metric.name, metric.help), *samples]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _head(name: str, text: str) -> list[str]:
+    return [
+        f"# HELP {PREFIX}_{name} {text.translate(_HELP_ESCAPES)}",
+        f"# TYPE {PREFIX}_{name} gauge",
+    ]
+
+
+def _samples(metric: Metric, jobs: Sequence[Job]) -> Iterator[str]:
+    for job in jobs:
+        value = metric.value(job)
+        if value is not None:
+            place = job.backups.place
+            labels = {"program": place.program, "job": place.job}
+            yield _sample(metric.name, labels, value)
+
+
+def _sample(name: str, labels: Mapping[str, str], value: float) -> str:
+    """Return one line: a number of seconds is told to the millisecond, and never with an e."""
+    told = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in labels.items())
+    number = f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{PREFIX}_{name}{{{told}}} {number}"
+

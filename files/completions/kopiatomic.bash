@@ -51,7 +51,7 @@ _kopiatomic()
 	    -s --after-snapshot -v --version -x --exclude --live --plain --json
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
-	    --size-limit --wait --no-proof
+	    --size-limit --wait --no-proof --notify --metrics
 	)
 	case $program in
 	kopiatomic)
@@ -82,7 +82,7 @@ _kopiatomic()
 
 	COMPREPLY=()
 	case $option in
-	-c|--command|-p|--before|-q|--after|-s|--after-snapshot)
+	-c|--command|-p|--before|-q|--after|-s|--after-snapshot|--notify)
 		_kopiatomic_offer "$word" < <(compgen -c -- "$word" | sort -u)
 		return
 		;;

@@ -50,11 +50,13 @@ LONG = {
     "seed=": "--seed",
     "size-limit=": "--size-limit",
     "wait=": "--wait",
+    "notify=": "--notify",
+    "metrics": "--metrics",
 }
 
 # What asks for something else than a backup, and the options that go with that alone.
 INSTEAD = {
-    "--status": (),
+    "--status": ("--metrics",),
     "--check": ("--max-age", "--expect"),
     "--sweep": (),
     "--upkeep": ("--verify", "--maintenance", "--forget", "--prune"),
@@ -87,17 +89,19 @@ def main(program: str, arguments: "Sequence[str]") -> int:
     try:
         return _main(program, list(arguments), umask)
     except Refusal as refusal:
-        return _give_up(program, arguments, str(refusal), refusal.status)
+        outcome = "refused" if refusal.status < 128 else "interrupted"
+        given_up = str(refusal), refusal.status, outcome
     except CommandFailed as error:
-        return _give_up(program, arguments, str(error), EX_OSERR)
+        given_up = str(error), EX_OSERR, "failed"
     except KeyboardInterrupt:
         # Before or after a run, which catches signals itself: there is nothing to take down.
-        return _give_up(program, arguments, "interrupted by SIGINT", 130)
+        given_up = "interrupted by SIGINT", 130, "interrupted"
     except Exception as error:
         if "--verbose" in arguments:
             raise
         message = f"internal error, please report it: {error!r} (--verbose shows where)"
-        return _give_up(program, arguments, message, EX_SOFTWARE)
+        given_up = message, EX_SOFTWARE, "failed"
+    return _give_up(program, arguments, umask, *given_up)
 
 
 def _fill_standard_streams() -> None:
@@ -114,22 +118,45 @@ def _fill_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
-def _give_up(program: str, arguments: "Sequence[str]", message: str, status: int) -> int:
+def _give_up(
+    program: str, arguments: "Sequence[str]", umask: int, message: str, status: int, outcome: str
+) -> int:
     """Say in one line why nothing was done, and return the exit status."""
     from kopiatomic.errors import PERIODIC_TROUBLE
     from kopiatomic.formatting import title
     from kopiatomic.system.command import printable
 
-    if "--periodic" not in arguments:
-        print(f"{program}: {printable(message)}", file=sys.stderr)
-        return status
-    # periodic(8) mails standard output, and it must be plain which job is without a backup.
-    named = arguments[arguments.index("-j") + 1 :][:1] if "-j" in arguments else []
-    job = title(program, named[0] if named else "default")
+    values = _as_far_as_readable(arguments)
+    job = values.get("-j") or "default"
     others = ("--upkeep", "--drill", "--status", "--check", "--sweep")
-    what = next((option[2:] for option in others if option in arguments), "backup")
-    print(f"{job}: NO {what.upper()}: {printable(message)}")
-    return PERIODIC_TROUBLE
+    what = next((option[2:] for option in others if option in values), "backup")
+    line = f"{title(program, job)}: NO {what.upper()}: {printable(message)}"
+    periodic = "--periodic" in arguments
+    if periodic:
+        # periodic(8) mails standard output, and it must be plain which job is without a backup.
+        print(line, flush=True)
+    else:
+        print(f"{program}: {printable(message)}", file=sys.stderr)
+    if "--notify" in values and what in ("backup", "upkeep", "drill"):
+        from kopiatomic.commands.notify import Notice, tell_refusal
+        from kopiatomic.state import is_job_name
+
+        name = job if is_job_name(job) else ""
+        notice = Notice(program, name, what, outcome, status, message, f"{line}\n")
+        tell_refusal(notice, values, umask)
+    return PERIODIC_TROUBLE if periodic else status
+
+
+def _as_far_as_readable(arguments: "Sequence[str]") -> "dict[str, str]":
+    """Return the options of a command line that stand before the first error in it."""
+    from kopiatomic.errors import Refusal
+
+    for end in range(len(arguments), 0, -1):
+        try:
+            return dict(_parse(arguments[:end])[0])
+        except Refusal:
+            continue
+    return {}
 
 
 def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
@@ -233,6 +260,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         before=last.get("-p"),
         after_snapshot=last.get("-s"),
         after=last.get("-q"),
+        notify=last.get("--notify"),
         live=(*every("--live"), *words("--lives")),
         env_file=None if env_file is None else os.path.abspath(env_file),
     )
@@ -257,6 +285,10 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
     idle = [name for name in ("-n", "--status", "--check") if name in switches]
     if "--wait" in switches and idle:
         raise Refusal(f"--wait does not go with {idle[0]}, which waits for nothing")
+    if "--notify" in switches and asked and asked[0] not in ("--upkeep", "--drill"):
+        raise Refusal(f"--notify does not go with {asked[0]}, of which it tells nothing")
+    if {"--metrics", "--json"} <= switches:
+        raise Refusal("--metrics and --json are two forms of the same: choose one")
     if "--sweep" in asked and {"-a", "-j"} <= switches:
         raise Refusal("--sweep -a is about all jobs: leave out -a, or -j")
     if asked and (job.targets or (job.everything and asked != ["--sweep"])):

@@ -27,6 +27,7 @@ class Job(Record):
     before: str | None = None  # -p
     after_snapshot: str | None = None  # -s
     after: str | None = None  # -q
+    notify: str | None = None  # --notify
     live: tuple[str, ...] = ()  # --live
     proof: bool = True  # not --no-proof: ask the repository whether all is in the backup
     env_file: str | None = None  # -e

@@ -102,10 +102,15 @@ class Wait(Record):
 NO_WAIT = Wait()
 
 
+def is_job_name(name: str) -> bool:
+    """Say whether a job may be called so."""
+    # "a.lock" as a job's directory would be where the lock of job "a" is.
+    return re.fullmatch(_JOB_NAME, name) is not None and not name.endswith(".lock")
+
+
 def check_job_name(name: str) -> str:
     """Return a job's name if it may be one; raises Refusal."""
-    # "a.lock" as a job's directory would be where the lock of job "a" is.
-    if not re.fullmatch(_JOB_NAME, name) or name.endswith(".lock"):
+    if not is_job_name(name):
         raise Refusal(
             f"'{name}' cannot be a job's name; "
             "use up to 32 letters, digits, '_', '-' and '.', a letter or digit first, "

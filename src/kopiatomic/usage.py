@@ -40,6 +40,9 @@ Your own commands, run by sh in the live system, with your umask:
   -q, --after COMMAND           at the end, after the cleanup; the variables
                                 KOPIATOMIC_OUTCOME and KOPIATOMIC_STATUS tell
                                 how the run ended
+      --notify COMMAND          when a backup, upkeep or a drill has ended, or was
+                                refused: the same variables tell how, and the
+                                report is on standard input
 
 Repository, with the same -c, -o, -e and -j as for the backup:
       --upkeep            maintain the repository; give one or more of these:
@@ -56,6 +59,7 @@ Repository, with the same -c, -o, -e and -j as for the backup:
 Jobs:
       --status            show the last successful backup of each job, its last
                           seven nights, and what killed runs have left behind
+      --metrics             as numbers instead, in the text format of Prometheus
       --check             print what endangers the backups of all jobs of both
                           programs; the exit status is 1 if anything does
       --max-age HOURS       greatest age of the last successful backup

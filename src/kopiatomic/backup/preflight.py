@@ -32,8 +32,11 @@ def not_in_a_jail(door: Door) -> None:
 
 
 def hooks(job: Job) -> None:
-    """Refuse a hook that names a program which is not there or cannot be run."""
-    for option, word in hook_programs(job).items():
+    """Refuse a hook that names a program which is not there or cannot be run.
+
+    Not so the command of --notify, of which no backup depends.
+    """
+    for option, word in hook_programs(job._replace(notify=None)).items():
         if not os.access(word, os.X_OK) or os.path.isdir(word):
             what = "is not executable" if os.path.exists(word) else "does not exist"
             raise Refusal(f"the command of {option} cannot be run: {word} {what}", EX_UNAVAILABLE)
@@ -41,8 +44,10 @@ def hooks(job: Job) -> None:
 
 def hook_programs(job: Job) -> dict[str, str]:
     """Return the programs that hooks begin with, by option, of those that name a path."""
-    hooks = (("-p", job.before), ("-s", job.after_snapshot), ("-q", job.after))
-    found = ((option, _program_in(text or "")) for option, text in hooks)
+    hooks = {
+        "-p": job.before, "-s": job.after_snapshot, "-q": job.after, "--notify": job.notify,
+    }  # fmt: skip
+    found = ((option, _program_in(text or "")) for option, text in hooks.items())
     return {option: word for option, word in found if word is not None}
 
 

@@ -48,7 +48,8 @@ def make_ready(job: Job, door: Door, inherited: Mapping[str, str], installed: bo
     called = [word for words in calls(script, client.name) for word in words]
     words = [*job.command, *job.options, *called]
     # The report has the text of a hook that fails.
-    scripts = "\n".join(filter(None, (script, job.before, job.after_snapshot, job.after)))
+    hooks = (job.before, job.after_snapshot, job.after, job.notify)
+    scripts = "\n".join(filter(None, (script, *hooks)))
     hide = redact.redactor(environment, words, scripts, client.secret_options)
     trace = door.trace
     if trace is not None:

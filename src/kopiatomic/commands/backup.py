@@ -10,7 +10,8 @@ from kopiatomic.backup import preflight, report, routine
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
 from kopiatomic.clients.base import Request
-from kopiatomic.commands import common
+from kopiatomic.commands import common, notify
+from kopiatomic.commands.notify import Notice
 from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
@@ -33,7 +34,17 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
         common.show(report.as_mail(done))
     else:
         common.show("\n" + report.as_text(done))
-    return common.tell(job, done, values, PERIODIC_INFORMATION if done.noteworthy else 0)
+    good = PERIODIC_INFORMATION if done.noteworthy else 0
+    status = common.tell(job, done, values, good)
+    return notify.tell_end(task, _notice(done), values, status)
+
+
+def _notice(done: report.Report) -> Notice:
+    message = "; ".join(done.problems)
+    return Notice(
+        done.program, done.job, "backup", done.outcome, done.status, message,
+        report.as_mail(done), done.run,
+    )  # fmt: skip
 
 
 def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from kopiatomic import formatting
 from kopiatomic.clients.base import Wishes
-from kopiatomic.commands import common
+from kopiatomic.commands import common, notify
+from kopiatomic.commands.notify import Notice
 from kopiatomic.job import Job, split_words
 from kopiatomic.repository import account as accounts
 from kopiatomic.repository import drill, upkeep
@@ -23,17 +24,25 @@ def look_after(job: Job, door: Door, values: Mapping[str, str]) -> int:
     if "-n" in values:
         return _dry_run(job, door, values)
     wishes, wait = _wishes(values), common.wait_of(job, values, PERIODIC_WAIT)
-    account = upkeep.run(common.task_of_root(job, door), common.streams(values), wishes, wait)
-    text = upkeep.as_text(account)
+    task = common.task_of_root(job, door)
+    account = upkeep.run(task, common.streams(values), wishes, wait)
+    said = account.said if account.problems else ""
+    mail = upkeep.as_text(account) + formatting.what_was_said("the client", said)
     if "--json" in values:
-        text = formatting.as_json(accounts.as_dict(account))
+        common.show(formatting.as_json(accounts.as_dict(account)))
     elif "--periodic" in values:
-        said = account.said if account.problems else ""
-        text += formatting.what_was_said("the client", said)
+        common.show(mail)
     else:
-        text = "\n" + text
-    common.show(text)
-    return common.tell(job, account, values)
+        common.show("\n" + upkeep.as_text(account))
+    status = common.tell(job, account, values)
+    return notify.tell_end(task, _notice(account, mail), values, status)
+
+
+def _notice(account: accounts.Account, text: str) -> Notice:
+    message = "; ".join(account.problems)
+    return Notice(
+        account.program, account.job, account.kind, account.outcome, account.status, message, text
+    )
 
 
 def _wishes(values: Mapping[str, str]) -> Wishes:
@@ -63,7 +72,9 @@ def restore_drill(job: Job, door: Door, values: Mapping[str, str]) -> int:
         size_limit=drill.size_of(values.get("--size-limit", "1G")),
     )
     wait = common.wait_of(job, values, PERIODIC_WAIT)
-    account = drill.run(common.task_of_root(job, door), wishes, wait)
-    as_json = "--json" in values
-    common.show(formatting.as_json(drill.as_dict(account)) if as_json else drill.as_text(account))
-    return common.tell(job, account, values)
+    task = common.task_of_root(job, door)
+    account = drill.run(task, wishes, wait)
+    text = drill.as_text(account)
+    common.show(formatting.as_json(drill.as_dict(account)) if "--json" in values else text)
+    status = common.tell(job, account, values)
+    return notify.tell_end(task, _notice(account, text), values, status)

@@ -7,7 +7,6 @@ after 1970, so that it is older than any limit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from kopiatomic import __version__
 from kopiatomic.clients.base import CHECK
@@ -18,6 +17,7 @@ from kopiatomic.monitoring.history import (
     read_histories,
     upkeep_runs,
 )
+from kopiatomic.record import Record
 
 PREFIX = "kopiatomic"
 
@@ -25,14 +25,14 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 _HELP_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 
 
-class Job(NamedTuple):
+class Job(Record):
     """A job: its backups, and its upkeep and drills, oldest first."""
 
     backups: JobHistory
     upkeep: tuple[UpkeepRun, ...] = ()
 
 
-class Metric(NamedTuple):
+class Metric(Record):
     """A metric: what its name ends in, what it says, and its value for a job, None if unknown."""
 
     name: str

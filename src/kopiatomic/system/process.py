@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -59,6 +60,8 @@ class Signals:
         self._child: subprocess.Popen[bytes] | None = None
         self._shares_terminal = False
         self._deadline = float("inf")
+        self._limit = float("inf")
+        self.overdue = False  # whether the watched program was ended at its time limit
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Signals:
@@ -77,10 +80,15 @@ class Signals:
         if self.signum:
             raise Interrupted(self.signum)
 
-    def watch(self, child: subprocess.Popen[bytes], shares_terminal: bool) -> None:
-        """Pass signals to ``child`` from now on."""
+    def watch(
+        self,
+        child: subprocess.Popen[bytes],
+        shares_terminal: bool,
+        limit: float = float("inf"),
+    ) -> None:
+        """Pass signals to ``child`` from now on, and SIGTERM after ``limit`` seconds."""
         self._child, self._shares_terminal = child, shares_terminal
-        self._deadline = float("inf")
+        self._deadline, self._limit = float("inf"), time.monotonic() + limit
         if self.signum:
             self._pass_on(self.signum)
 
@@ -89,8 +97,12 @@ class Signals:
         self._child = None
 
     def enforce(self) -> None:
-        """End the watched program by force once its grace period is over."""
-        if time.monotonic() >= self._deadline:
+        """End the watched program at its time limit, by force once its grace period is over."""
+        now = time.monotonic()
+        if now >= self._limit:
+            self._limit, self.overdue = float("inf"), True
+            self._pass_on(signal.SIGTERM)
+        if now >= self._deadline:
             self._send(signal.SIGKILL)
 
     def _catch(self, signum: int, _frame: FrameType | None) -> None:
@@ -201,6 +213,24 @@ def run_hook(
     return _run(door, argv, environment, signals, streams, is_hook=True)
 
 
+def run_told(
+    door: Door,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    signals: Signals,
+    streams: Streams,
+    told: bytes,
+    limit: float,
+) -> Ended:
+    """Run a hook that is ``told`` something on its standard input, and return how it ended.
+
+    It need not read that. After ``limit`` seconds it gets SIGTERM, its grace period later
+    SIGKILL; ``signals.overdue`` says so then. Its output has to be captured. Raises
+    CommandFailed if it cannot be started.
+    """
+    return _run(door, argv, environment, signals, streams, is_hook=True, told=told, limit=limit)
+
+
 def _run(
     door: Door,
     argv: Sequence[str],
@@ -209,10 +239,14 @@ def _run(
     streams: Streams,
     is_hook: bool = False,
     root: str | None = None,
+    told: bytes | None = None,
+    limit: float = float("inf"),
 ) -> Ended:
     began = time.monotonic()
     shares_terminal = not streams.capture
     options: dict[str, object] = {"stdin": None if shares_terminal else subprocess.DEVNULL}
+    if told is not None:
+        options["stdin"] = subprocess.PIPE
     if is_hook:
         options["umask"] = door.umask
     if streams.capture:
@@ -224,7 +258,10 @@ def _run(
     sys.stdout.flush()
     sys.stderr.flush()
     child = door.start(argv, environment=environment, root=root, **options)
-    signals.watch(child, shares_terminal)
+    signals.watch(child, shares_terminal, limit)
+    if told is not None and child.stdin is not None:
+        # Its reader may be slower than the pipe is large, or not read at all.
+        threading.Thread(target=_tell, args=(child.stdin, told), daemon=True).start()
     said = bytearray()
     output = _Lines(streams.output, streams.hide, said)
     messages = _Lines(streams.messages, streams.hide, said)
@@ -310,6 +347,14 @@ def _pump(
     for lines in streams.values():
         lines.feed(b"")
     return list(reading)
+
+
+def _tell(stream: IO[bytes], told: bytes) -> None:
+    """Write all of what a program is told, as far as it reads that, and end its input."""
+    # Not by the stream's own buffer: this may still wait when we exit.
+    _write(stream.fileno(), told)
+    with suppress(OSError):
+        stream.close()
 
 
 def _drain(door: Door, stream: IO[bytes]) -> None:

@@ -22,8 +22,8 @@ SHEBANG_FILES=	files/executable.in
 NO_ARCH=	yes
 SUB_FILES=	pkg-message
 
-OPTIONS_DEFINE=		BASH FISH ZSH
-OPTIONS_DEFAULT=	BASH FISH KOPIA RESTIC ZSH
+OPTIONS_DEFINE=		BASH EXAMPLES FISH ZSH
+OPTIONS_DEFAULT=	BASH EXAMPLES FISH KOPIA RESTIC ZSH
 OPTIONS_GROUP=		CLIENT
 OPTIONS_GROUP_CLIENT=	KOPIA RESTIC
 OPTIONS_SUB=		yes
@@ -38,6 +38,7 @@ RESTIC_RUN_DEPENDS=	restic:sysutils/restic
 _PROGRAMS=	kopiatomic restomic
 _PERIODS=	daily monthly security weekly
 _SAMPLES=	kopia-myrepo restic-myrepo
+_EXAMPLES=	healthchecks ntfy textfile webhook
 _SITELIBDIR=	${PYTHONPREFIX_SITELIBDIR}/${PORTNAME}
 
 # In a checkout of the sources, these are what is built.
@@ -56,6 +57,10 @@ do-build:
 		${WRKSRC}/files/${client}.sample > ${WRKSRC}/build/${client}.sample
 	${SED} -e 's|/usr/local|${PREFIX}|g' \
 		${WRKSRC}/files/${client}.env.sample > ${WRKSRC}/build/${client}.env.sample
+.endfor
+.for example in ${_EXAMPLES}
+	${SED} -e 's|/usr/local|${PREFIX}|g' \
+		${WRKSRC}/files/examples/${example}.sh > ${WRKSRC}/build/${example}.sh
 .endfor
 
 do-install:
@@ -85,6 +90,12 @@ do-install-BASH-on:
 .for program in ${_PROGRAMS}
 	${INSTALL_DATA} ${WRKSRC}/files/completions/kopiatomic.bash \
 		${STAGEDIR}${PREFIX}/share/bash-completion/completions/${program}
+.endfor
+
+do-install-EXAMPLES-on:
+	@${MKDIR} ${STAGEDIR}${EXAMPLESDIR}
+.for example in ${_EXAMPLES}
+	${INSTALL_SCRIPT} ${WRKSRC}/build/${example}.sh ${STAGEDIR}${EXAMPLESDIR}
 .endfor
 
 do-install-FISH-on:

@@ -252,6 +252,7 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
             f"{state.STATE_DIRECTORY}/", place.history, place.upkeep, place.unfinished,
             f"{state.STATE_DIRECTORY}/{scratch.prefix(place)}*",
             "/usr/local/etc/periodic/", "/usr/local/etc/kopiatomic/",
+            "/usr/local/share/examples/kopiatomic/",
             "/usr/local/etc/rc.d/kopiatomic_sweep",
         ]
     )  # fmt: skip

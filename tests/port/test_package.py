@@ -83,7 +83,7 @@ def test_it_lists_the_directories_that_are_made_empty(built: Port):
     assert empty - {"/usr/local/sbin"} == ours == {"/var/db/kopiatomic"}
 
 
-@pytest.mark.parametrize("option", ["BASH", "FISH", "ZSH"])
+@pytest.mark.parametrize("option", ["BASH", "EXAMPLES", "FISH", "ZSH"])
 def test_it_follows_the_options(tmp_path: Path, option: str):
     port = Port(tmp_path, {"WITHOUT": option})
     port.make("package")

@@ -12,6 +12,7 @@ FILESDIR?=	${.CURDIR}/files
 PLIST?=		${.CURDIR}/pkg-plist
 DESCR?=		${.CURDIR}/pkg-descr
 ETCDIR?=	${PREFIX}/etc/${PORTNAME}
+EXAMPLESDIR?=	${PREFIX}/share/examples/${PORTNAME}
 DISTVERSIONFULL=${DISTVERSIONPREFIX}${DISTVERSION}${DISTVERSIONSUFFIX}
 PKGNAME=	${PKGNAMEPREFIX}${PORTNAME}${PKGNAMESUFFIX}-${DISTVERSION}
 EXTRACT_SUFX?=	.tar.gz
@@ -60,16 +61,17 @@ TEST_WRKSRC?=	${WRKSRC}
 
 _OPTIONS=	${OPTIONS_DEFINE} ${OPTIONS_GROUP:@group@${OPTIONS_GROUP_${group}}@}
 BASH_DESC?=	Install programmable completions for Bash
+EXAMPLES_DESC?=	Build and/or install examples
 FISH_DESC?=	Install programmable completions for Fish
 ZSH_DESC?=	Install programmable completions for zsh
 .for option in ${_OPTIONS}
 .  if (${OPTIONS_DEFAULT:M${option}} || "${WITH:M${option}}") && empty(WITHOUT:M${option})
 PORT_OPTIONS+=	${option}
 RUN_DEPENDS+=	${${option}_RUN_DEPENDS}
-PLIST_SUB+=	${option}=
+PLIST_SUB+=	${option}= ${option:MEXAMPLES:S/^/PORT/:S/$/=/}
 _INSTALL_OPTIONS+=	do-install-${option}-on post-install-${option}-on
 .  else
-PLIST_SUB+=	${option}="@comment "
+PLIST_SUB+=	${option}="@comment " ${option:MEXAMPLES:S/^/PORT/:S/$/="@comment "/}
 _INSTALL_OPTIONS+=	do-install-${option}-off post-install-${option}-off
 .  endif
 .endfor
@@ -90,6 +92,7 @@ PYTHON_SITELIBDIR=	${PYTHON_LIBDIR}/site-packages
 PYTHONPREFIX_LIBDIR=	${PYTHON_LIBDIR:S;${PYTHONBASE};${PREFIX};}
 PYTHONPREFIX_SITELIBDIR=	${PYTHON_SITELIBDIR:S;${PYTHONBASE};${PREFIX};}
 PLIST_SUB+=	ETCDIR=${ETCDIR:S;${PREFIX}/;;} \
+		EXAMPLESDIR=${EXAMPLESDIR:S;${PREFIX}/;;} \
 		PYTHON_SITELIBDIR=${PYTHONPREFIX_SITELIBDIR:S;${PREFIX}/;;} \
 		PYTHON_SUFFIX=${PYTHON_SUFFIX} PYTHON_VER=${PYTHON_VER}
 SUB_LIST+=	PREFIX=${PREFIX} LOCALBASE=${LOCALBASE} ETCDIR=${ETCDIR} \

@@ -29,6 +29,9 @@ case $KOPIATOMIC_STATUS in
 	;;
 esac
 
+authorization=
+[ -z "$token" ] || authorization="header = \"Authorization: Bearer $token\""
+
 message=$(mktemp "${TMPDIR:-/tmp}/kopiatomic.XXXXXXXXXX") || exit
 trap 'rm -f "$message"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -44,5 +47,5 @@ curl --silent --show-error --fail --max-time 20 --retry 5 --output /dev/null \
 	header = "Title: $(hostname -s): $KOPIATOMIC_PROGRAM $KOPIATOMIC_JOB: $KOPIATOMIC_ACTION $KOPIATOMIC_OUTCOME"
 	header = "Priority: $priority"
 	header = "Tags: $tags"
-	${token:+header = "Authorization: Bearer $token"}
+	$authorization
 END

@@ -22,8 +22,8 @@
 #	service node_exporter restart
 directory=/var/db/node_exporter
 
-# From cron, periodic and by hand alike.
-PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin
+# cron(8) does not look for programs there.
+PATH=$PATH:/usr/local/bin
 umask 022
 status=0
 

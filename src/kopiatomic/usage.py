@@ -40,7 +40,7 @@ Your own commands, run by sh in the live system, with your umask:
   -q, --after COMMAND           at the end, after the cleanup; the variables
                                 KOPIATOMIC_OUTCOME and KOPIATOMIC_STATUS tell
                                 how the run ended
-      --notify COMMAND          when a backup, upkeep or a drill has ended, or was
+      --notify COMMAND          when a backup, upkeep or drill has ended, or was
                                 refused: the same variables tell how, and the
                                 report is on standard input
 

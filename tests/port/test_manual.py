@@ -20,8 +20,9 @@ from kopiatomic.backup.names import Names
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.clients import client_of, programs
 from kopiatomic.clients.base import Wishes
+from kopiatomic.commands import notify
 from kopiatomic.job import Job
-from kopiatomic.monitoring import check
+from kopiatomic.monitoring import check, metrics
 from kopiatomic.repository import drill, scratch
 from kopiatomic.state import Place
 from kopiatomic.system import command, process
@@ -29,6 +30,7 @@ from kopiatomic.system.machine import lies_in
 
 SOURCES = CHECKOUT / "src/kopiatomic"
 PAGES = rendered("manual")
+SCRIPT = CHECKOUT / "periodic/templates/routine.j2"
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 CLIENTS = {"kopiatomic": "kopia", "restomic": "restic"}
 
@@ -288,9 +290,19 @@ def test_the_numbers_are_those_of_the_program(program):
     page = plain(PAGES[program])
     assert f"which has {process.GRACE:g} seconds to end" in page
     assert f"The last {state.HISTORY_LENGTH} backups" in page
+    assert f"After {notify.LIMIT:g} seconds the command gets" in page
+    assert f"and {process.GRACE:g} seconds later" in page
+    assert f"timeout -k {process.GRACE:g} {notify.LIMIT:g} " in SCRIPT.read_text()
     assert f"{check.MAX_AGE:g} hours if not given" in page
     assert drill.size_of("1G") == drill.SIZE_LIMIT
     assert "The default is 1G" in page
+
+
+@both
+def test_every_metric_is_described_and_no_other(program):
+    told = items(section(PAGES[program], "Monitoring"), "Li")
+    names = ["build_info", *(each.name for each in metrics.METRICS)]
+    assert sorted(told) == sorted(f"{metrics.PREFIX}_{name}" for name in names)
 
 
 @both

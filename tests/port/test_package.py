@@ -146,6 +146,7 @@ MODES = {
     rf"/{MODULE}/(\w+/)*\w+\.py": 0o644,
     rf"/{MODULE}/(\w+/)*__pycache__/\w+\.cpython-\d+(\.opt-1)?\.pyc": 0o644,
     r"/usr/local/share/man/man8/\w+\.8\.gz": 0o444,
+    r"/usr/local/share/examples/kopiatomic/\w+\.sh": 0o555,
     r"/usr/local/share/(bash-completion|fish|zsh)/\S+": 0o644,
     r"/var/db/kopiatomic": 0o700,
 }
@@ -213,7 +214,8 @@ def test_prefix_is_honoured(tmp_path: Path):
     script = (top / "etc/periodic/daily/800.restomic").read_text()
     assert "/opt/backup/bin/restomic" in script
     scripts = ((top / "etc" / name).rglob("*") for name in ("rc.d", "periodic"))
-    for path in (*top.rglob("*.sample"), *itertools.chain(*scripts)):
+    samples = (*top.rglob("*.sample"), *top.rglob("share/examples/*/*.sh"))
+    for path in (*samples, *itertools.chain(*scripts)):
         if path.is_file():
             assert "/usr/local" not in path.read_text(), path
     pages = list(top.rglob("*.gz"))

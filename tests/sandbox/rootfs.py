@@ -24,9 +24,9 @@ BIN = ("[ cat chmod cp date dd df echo ed expr kill ln ls mkdir mv ps pwd rm rmd
 USR_BIN = (
     "awk base64 basename bash bc cmp comm cut diff dirname du egrep env expand false fgrep file"
     " find flock fold getconf getopt grep gunzip gzip head iconv id install join less logger"
-    " logname make md5sum mkfifo mktemp more nice nl nohup od openssl paste perl printenv printf readlink"
-    " realpath renice sed seq setsid sha256sum shuf sort split stat strace strings tac tail tar"
-    " tee touch tr true truncate tty uname uniq uptime wc who whoami xargs xz yes"
+    " logname make md5sum mkfifo mktemp more nice nl nohup od openssl paste perl printenv printf"
+    " readlink realpath renice sed seq setsid sha256sum shuf sort split stat strace strings tac"
+    " tail tar tee touch tr true truncate tty uname uniq uptime wc who whoami xargs xz yes"
 ).split()
 SBIN = "chown mknod".split()
 LIBRARIES = ("lib", "lib32", "lib64", "libx32", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32",

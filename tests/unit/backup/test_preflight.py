@@ -70,6 +70,11 @@ class TestHooks:
         job = Job("restomic", before="/b x", after_snapshot="thaw", after="./a")
         assert preflight.hook_programs(job) == {"-p": "/b", "-q": "./a"}
 
+    def test_the_command_of_notify_is_watched_and_not_needed(self):
+        job = Job("restomic", notify="/no/such thing")
+        assert preflight.hook_programs(job) == {"--notify": "/no/such"}
+        preflight.hooks(job)
+
 
 class TestPaths:
     def test_live_directories_are_real_and_named_once(self, tmp_path):

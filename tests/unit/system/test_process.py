@@ -336,3 +336,47 @@ def test_a_hook_at_a_terminal_writes_to_it_itself(tmp_path):
     assert (ended.status, ended.output) == (0, b"")
     assert (tmp_path / "out").read_text() == "seen\n0002\n"
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
+
+
+class TestTold:
+    """A hook that is told something on its standard input, with a limit of time."""
+
+    def run(self, script: str, told: bytes = b"told", limit: float = 60, signals=None) -> Ended:
+        return process.run_told(
+            Door(), ["/bin/sh", "-c", script], ENVIRONMENT, signals or Signals(),
+            Streams(output=None, messages=None), told, limit,
+        )  # fmt: skip
+
+    def test_it_reads_all_of_it_and_its_end(self):
+        assert self.run("cat; echo; echo done").output == b"told\ndone\n"
+
+    def test_more_than_a_pipe_holds(self):
+        assert self.run("wc -c", b"x" * 3_000_000).output.split() == [b"3000000"]
+
+    def test_it_need_not_read(self):
+        assert self.run("exit 3", b"x" * 3_000_000).status == 3
+        assert self.run("exec <&-; echo done", b"x" * 3_000_000).output == b"done\n"
+
+    def test_what_it_leaves_unread_in_the_background_keeps_nobody(self, tmp_path):
+        ended = self.run(f"sleep 1000 <&0 & echo $! > {tmp_path}/pid", b"x" * 3_000_000)
+        assert ended.status == 0
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+
+    def test_at_its_limit_it_is_asked_to_end_with_all_that_it_runs(self):
+        signals = Signals()
+        script = "trap 'echo sorry; exit 5' TERM; sleep 1000; echo no"
+        ended = self.run(script, limit=0.3, signals=signals)
+        assert (ended.status, ended.output) == (5, b"sorry\n")
+        assert signals.overdue
+
+    def test_and_ended_by_force_if_it_does_not(self, monkeypatch):
+        monkeypatch.setattr(process, "GRACE", 0.2)
+        signals = Signals()
+        ended = self.run("trap '' TERM; while :; do sleep 1; done", limit=0.2, signals=signals)
+        assert ended.status == -signal.SIGKILL
+        assert signals.overdue
+
+    def test_within_its_limit_nothing_is_overdue(self):
+        signals = Signals()
+        self.run("true", signals=signals)
+        assert not signals.overdue

@@ -20,7 +20,7 @@ string()
 {
 	tab=$(printf '\t')
 	printf '"'
-	iconv -c -f UTF-8 -t UTF-8 | LC_ALL=C tr -d '\000-\010\013-\037' |
+	iconv -c -s -f UTF-8 -t UTF-8 | LC_ALL=C tr -d '\000-\010\013-\037' |
 	    LC_ALL=C sed -e 's/[\\"]/\\&/g' -e "s/$tab/\\\\t/g" |
 	    LC_ALL=C awk '{ printf "%s%s", end, $0; end = "\\n" }'
 	printf '"'

@@ -26,7 +26,7 @@ from kopiatomic.errors import Refusal
 from kopiatomic.job import Job, split_words
 from kopiatomic.monitoring import check, status
 from kopiatomic.repository import drill, upkeep
-from kopiatomic.system import command, mounts, zfs
+from kopiatomic.system import command, mounts, process, zfs
 from kopiatomic.system.command import CommandFailed
 from properties.conftest import ALL, SEED, count, several
 from properties.machines import jobs, machines
@@ -388,7 +388,7 @@ FLAGS = st.sampled_from([
     "--plain", "--json", "--status", "--check", "--max-age", "--expect", "--sweep", "--verbose",
     "--periodic", "--datasets", "--excludes", "--upkeep", "--verify", "--maintenance", "--forget",
     "--prune", "--drill", "--seed", "--size-limit", "--wait", "--wait=4h", "--wait=²", "--", "-",
-    "--no-proof", "--wait=0", "--wait", "--lives",
+    "--notify", "--metrics", "--no-proof", "--wait=0", "--wait", "--lives",
     "--ex", "--max-age=nan", "-jx",
     "--size-limit=1e9G", "--drill=²", "--verify=inf", "p", "p/a", "/", "/bin/true", "true", "5",
     "restomic/default", "..", "-c/bin/true", "--seed=-1", "--max-age=1e308",
@@ -410,6 +410,8 @@ def test_arguments(place, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
     monkeypatch.setattr(upkeep, "run", not_here)
     monkeypatch.setattr(drill, "run", not_here)
+    # Whatever --notify is given: no shell runs it.
+    monkeypatch.setattr(process, "run_told", lambda *_: process.Ended(0, 0.0))
     monkeypatch.setattr(command, "Door", lambda *_: _machine().door())
     monkeypatch.setattr(os, "write", lambda descriptor, data: len(data))
     began = time.monotonic()

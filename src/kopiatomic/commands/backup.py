@@ -10,8 +10,7 @@ from kopiatomic.backup import preflight, report, routine
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
 from kopiatomic.clients.base import Request
-from kopiatomic.commands import common, notify
-from kopiatomic.commands.notify import Notice
+from kopiatomic.commands import common
 from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
@@ -36,15 +35,16 @@ def back_up(job: Job, door: Door, values: Mapping[str, str]) -> int:
         common.show("\n" + report.as_text(done))
     good = PERIODIC_INFORMATION if done.noteworthy else 0
     status = common.tell(job, done, values, good)
-    return notify.tell_end(task, _notice(done), values, status)
+    if job.notify is None:
+        return status
+    # Most jobs have none, and a run is to begin soon.
+    from kopiatomic.commands.notify import Notice, tell_end
 
-
-def _notice(done: report.Report) -> Notice:
-    message = "; ".join(done.problems)
-    return Notice(
-        done.program, done.job, "backup", done.outcome, done.status, message,
+    notice = Notice(
+        done.program, done.job, "backup", done.outcome, done.status, "; ".join(done.problems),
         report.as_mail(done), done.run,
     )  # fmt: skip
+    return tell_end(task, notice, values, status)
 
 
 def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:

@@ -15,6 +15,10 @@ OUTCOMES = {
 }
 
 
+# How much of what went wrong goes into the environment, in characters: a program with more
+# than fits there is not started at all. All of it is in the report.
+MESSAGE = 4000
+
 # How much of a client's output a mail contains, in lines.
 MAIL_LINES = 40
 
@@ -114,3 +118,8 @@ def what_was_said(name: str, said: str) -> str:
 def as_json(data: Mapping[str, object]) -> str:
     """Return data as indented JSON with a newline at its end."""
     return json.dumps(data, indent=2) + "\n"
+
+
+def for_environment(message: str) -> str:
+    """Return what a hook's environment is told of what went wrong, as one printable line."""
+    return printable(message[:MESSAGE])

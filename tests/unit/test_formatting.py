@@ -123,3 +123,9 @@ def test_json_ends_its_line():
 
 def test_nothing_is_told_of_no_wait():
     assert formatting.waited(0) == []
+
+
+def test_a_hook_is_told_so_much_that_it_can_be_started():
+    told = formatting.for_environment("a\nb" + "x" * 9999)
+    assert told.startswith(r"a\x0ab")
+    assert len(told) < 5000

@@ -21,6 +21,7 @@ from kopiatomic.errors import (
     EX_UNAVAILABLE,
     Refusal,
 )
+from kopiatomic.formatting import for_environment
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, process, zfs
 from kopiatomic.system.command import (
@@ -489,7 +490,7 @@ def call_hook(work: Work, signals: Signals, option: str, text: str | None) -> No
             "KOPIATOMIC_OUTCOME": report.outcome,
             "KOPIATOMIC_STATUS": str(report.status),
             # The hook may mail it.
-            "KOPIATOMIC_MESSAGE": printable(task.hide("; ".join(report.problems))),
+            "KOPIATOMIC_MESSAGE": for_environment(task.hide("; ".join(report.problems))),
         }
     try:
         ended = process.run_hook(

@@ -13,7 +13,7 @@ from kopiatomic.clients.base import Task
 from kopiatomic.commands.common import show
 from kopiatomic.environment import inherit
 from kopiatomic.errors import PERIODIC_INFORMATION
-from kopiatomic.formatting import duration, title, what_was_said
+from kopiatomic.formatting import duration, for_environment, title, what_was_said
 from kopiatomic.record import Record
 from kopiatomic.system import process
 from kopiatomic.system.command import CommandFailed, Door, decode, describe_status, printable
@@ -21,10 +21,6 @@ from kopiatomic.system.process import Ended, Signals, Streams
 
 # A server that does not answer must not hold up the mail of the night; in seconds.
 LIMIT = 300.0
-
-# How much of what went wrong goes into the environment, in characters: a program with more
-# than fits there is not started at all. All of it is in the report.
-MESSAGE = 4000
 
 
 class Notice(Record):
@@ -53,7 +49,7 @@ class Notice(Record):
             "KOPIATOMIC_ACTION": self.action,
             "KOPIATOMIC_OUTCOME": self.outcome,
             "KOPIATOMIC_STATUS": str(self.status),
-            "KOPIATOMIC_MESSAGE": printable(self.message[:MESSAGE]),
+            "KOPIATOMIC_MESSAGE": for_environment(self.message),
         }
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kopiatomic import cli
+from kopiatomic import cli, formatting
 from kopiatomic.backup import routine
 from kopiatomic.backup.report import Report
 from kopiatomic.clients import make_ready
@@ -83,7 +83,7 @@ class TestOfAnEnd:
 
     def test_more_problems_than_fit_into_an_environment(self, told):
         tell(told.command, NOTICE._replace(message="x" * 3_000_000, text="y" * 3_000_000))
-        assert told.variables["MESSAGE"] == "x" * notify.MESSAGE
+        assert told.variables["MESSAGE"] == "x" * formatting.MESSAGE
         assert told.text == "y" * 3_000_000
 
     def test_names_that_are_no_text(self, told):

@@ -1,7 +1,8 @@
 """What outlives a run: its lock, the marker that it is unfinished, and the history.
 
 Everything here belongs to root alone. The working directory lies in /var/run,
-the rest in /var/db, because /var/run is emptied at boot.
+the rest in /var/db, because /var/run is emptied at boot. There is one more file in
+/var/run, just for that: see note_search().
 """
 
 import fcntl
@@ -11,7 +12,7 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
@@ -263,6 +264,47 @@ def finish(place: Place) -> None:
 def is_unfinished(place: Place) -> bool:
     """Say whether an earlier run was not taken down completely."""
     return os.path.lexists(place.unfinished)
+
+
+def note_search(pools: Iterable[str]) -> None:
+    """Note that no snapshot of ours is in any of these pools, which are all that are imported.
+
+    Where it cannot be noted, the next one searches again.
+    """
+    with suppress(OSError):
+        _replace(_search_mark(), "\n".join([_home(), *sorted(pools)]) + "\n")
+
+
+def was_searched(pools: Iterable[str] = ()) -> bool:
+    """Say whether that was noted for these pools since the machine was booted.
+
+    After a boot the state may be that of another time: /var/db belongs to the boot
+    environment in the installer's layout, and what a run that was killed has left is
+    not noted in another one. The same is so where the directory is another one.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(_search_mark(), flags), encoding="utf-8") as file:
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+            home, *known = file.read().split("\n")
+    except (OSError, ValueError):
+        return False
+    # rc.d/cleanvar removes the mark at boot. Where it is switched off, the mark's age tells:
+    # clock_gettime(2)'s CLOCK_MONOTONIC counts from the boot. A clock that was set costs a search.
+    return 0 <= age <= time.monotonic() and home == _home() and set(pools) <= set(known)
+
+
+def _search_mark() -> str:
+    return f"{os.path.realpath(RUN_ROOT)}/kopiatomic.searched"
+
+
+def _home() -> str:
+    """Return what tells one state directory from another that is in its place."""
+    try:
+        found = os.stat(STATE_DIRECTORY)
+    except OSError:
+        return "none"
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _replace(path: str, text: str) -> None:

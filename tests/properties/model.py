@@ -353,6 +353,8 @@ class Model:
 
     def _zfs(self, words: list[str], text: str | None) -> tuple[int, str, str]:
         verb = words[0]
+        if verb == "list" and words[-1] == "snapshot":
+            return 0, "".join(f"{name}\n" for name in sorted(self.snapshots)), ""
         if verb == "list":
             names = words[words.index("-o") + 2 :]
             if not {*names} <= {*self.datasets}:
@@ -366,9 +368,10 @@ class Model:
             ]  # fmt: skip
             return 0, "".join("\t".join(row) + "\n" for row in rows), ""
         if verb == "get":
+            named = words[words.index(zfs.RUN_PROPERTY) + 1 :]
             lines = [
                 f"{name}\t{each.run}\n" for name, each in self.snapshots.items()
-                if each.run != "-" and each.source == "local"
+                if each.run != "-" and each.source == "local" and name in (named or [name])
             ]  # fmt: skip
             return 0, "".join(lines), ""
         if verb == "destroy":

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -288,6 +289,47 @@ class TestHistory:
 
     def test_none_yet(self, place):
         assert state.read_history(place) == []
+
+
+class TestSearch:
+    def test_holds_for_the_pools_that_were_there(self, places):
+        assert not state.was_searched()
+        state.note_search(["t", "u"])
+        assert state.was_searched()
+        assert state.was_searched(["u"])
+        assert not state.was_searched(["u", "v"])
+
+    def test_holds_until_the_next_boot_also_where_nobody_empties_var_run(self, places, monkeypatch):
+        state.note_search([])
+        monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+        mark = f"{state.RUN_ROOT}/kopiatomic.searched"
+        now = time.time()
+        for age, holds in ((50, True), (150, False), (-50, False)):
+            os.utime(mark, (now - age, now - age))
+            assert state.was_searched() is holds
+
+    def test_holds_for_this_state_directory(self, places):
+        """Not for one that was mounted or made in its place."""
+        state.private_directory(state.STATE_DIRECTORY)
+        state.note_search([])
+        assert state.was_searched()
+        os.rename(state.STATE_DIRECTORY, f"{state.STATE_DIRECTORY}.old")
+        assert not state.was_searched()
+        state.private_directory(state.STATE_DIRECTORY)
+        assert not state.was_searched()
+
+    def test_a_link_in_its_place_is_neither_read_nor_written(self, places):
+        (places / "victim").write_text("none\n")
+        os.symlink(places / "victim", f"{state.RUN_ROOT}/kopiatomic.searched")
+        assert not state.was_searched()
+        state.note_search([])
+        assert (places / "victim").read_text() == "none\n"
+        assert state.was_searched()
+
+    def test_where_it_cannot_be_noted_the_next_one_searches(self, places, monkeypatch):
+        monkeypatch.setattr(state, "RUN_ROOT", f"{places}/nowhere")
+        state.note_search([])
+        assert not state.was_searched()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "a" * 33, "a b", "ä", "a\n", ".x"])

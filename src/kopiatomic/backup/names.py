@@ -51,9 +51,14 @@ def name_run(place: Place) -> Names:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return Names(
         run=f"{marks_of(place)}{number}",
-        snapshot=f"{place.program}-{stamp}-{number}",
+        snapshot=f"{beginning_of(place.program)}{stamp}-{number}",
         directory=place.directory,
     )
+
+
+def beginning_of(program: str) -> str:
+    """Return how the names of all snapshots of a program begin, after the @."""
+    return f"{program}-"
 
 
 def marks_of(place: Place) -> str:

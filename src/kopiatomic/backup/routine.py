@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup import preflight, proof, view
+from kopiatomic.backup import own, preflight, proof, view
 from kopiatomic.backup.drawing import Drawing, draw
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.plan import Plan, mentions
@@ -148,12 +148,14 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
     Returns the mount table if nothing had to be unmounted, so that it need not be read again.
 
     Snapshots are looked for only if a run is known not to have ended, or
-    ``thoroughly``. Raises Refusal if a mount cannot be removed.
+    ``thoroughly``, or if nobody has looked since the boot: see look_after_boot().
+    Raises Refusal if a mount cannot be removed.
     """
     try:
         table = mounts.table(door)
         old = view.mounted_below(table, place.directory)
         if not (old or thoroughly or state.is_unfinished(place)):
+            look_after_boot(place, door, report)
             return table
         outcome = view.take_down(door, place.directory, old)
         if outcome.unknown:
@@ -165,20 +167,47 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
                 f"{view.unmount_by_hand(outcome.left[-1])}",
                 EX_TEMPFAIL,
             )
-        snapshots = zfs.own_snapshots(door, marks_of(place))
+        mark = marks_of(place)
+        snapshots = zfs.own_snapshots(door, mark) if thoroughly else own.of_job(door, place)
         left = zfs.destroy(door, snapshots).left
     except CommandFailed as error:
         raise Refusal(f"cannot clear up after an earlier run: {error}", EX_OSERR) from error
     view.remove_directories(Names("", "", place.directory))
-    stuck = {each.name for each in left}
     report.swept += [f"process {each}" for each in outcome.stopped]
     report.swept += [f"mount {each.point}" for each in old]
-    report.swept += [f"snapshot {each}" for each in snapshots if each not in stuck]
-    report.notes += [_stays(each) for each in left]
+    tell_swept(report, snapshots, left)
     if not left:
         state.finish(place)
-    report.stuck = sorted(stuck)
     return None if old else table
+
+
+def look_after_boot(place: Place, door: Door, report: Report) -> None:
+    """Remove snapshots that a run before the last boot has left, of which no note need be there.
+
+    The note is gone where /var/db is that of another boot environment. Not being able to
+    look is no reason to make no backup.
+    """
+    if state.was_searched():
+        return
+    try:
+        snapshots = own.of_job(door, place)
+    except CommandFailed as error:
+        report.notes.append(
+            "what runs before the last boot have left behind could not be looked for, "
+            f"and will be again: {error}"
+        )
+        return
+    tell_swept(report, snapshots, zfs.destroy(door, snapshots).left)
+
+
+def tell_swept(
+    report: Report, snapshots: Sequence[str], left: Sequence[zfs.NotDestroyed]
+) -> None:
+    """Enter snapshots of an earlier run into the report: those destroyed, and those that stay."""
+    stuck = {each.name for each in left}
+    report.swept += [f"snapshot {each}" for each in snapshots if each not in stuck]
+    report.notes += [_stays(each) for each in left]
+    report.stuck = sorted(stuck)
 
 
 def _stays(left: zfs.NotDestroyed) -> str:
@@ -610,8 +639,9 @@ def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
     # A dataset that is renamed, or promoted from a clone, takes snapshots along.
     try:
         known = {each.name for each in left}
-        ours = zfs.own_snapshots(work.task.door, report.run)
-        moved = [each for each in ours if each not in known]
+        ours = zfs.marked_among(work.task.door, (work.names.snapshot,))
+        moved = sorted(each for each, run in ours.items() if run == report.run)
+        moved = [each for each in moved if each not in known]
     except CommandFailed as error:
         work.unsure = True
         report.fail(

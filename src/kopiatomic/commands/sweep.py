@@ -45,7 +45,8 @@ def _swept(place: Place, door: Door, wait: Wait) -> Report:
 def _sweep_all(program: str, door: Door, values: Mapping[str, str], wait: Wait) -> int:
     """Sweep one job after the other; what cannot be removed of one is no matter to the next."""
     running = {place.job for place in find_running(program)}
-    found = {each.place for each in find_leftovers(door) if each.place.program == program}
+    left = find_leftovers(door, thoroughly=True)
+    found = {each.place for each in left if each.place.program == program}
     reports: list[Report] = []
     problems: list[tuple[str, str]] = []
     status = EX_OSERR

@@ -1,9 +1,10 @@
 """What killed runs have left behind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
+from kopiatomic.backup import own
 from kopiatomic.backup.names import job_of
 from kopiatomic.clients import programs
 from kopiatomic.monitoring.history import find_unfinished, place_of
@@ -22,27 +23,46 @@ class Leftover:
     name: str
 
 
-def find_leftovers(door: Door) -> list[Leftover]:
+def find_leftovers(door: Door, thoroughly: bool = False) -> list[Leftover]:
     """Return what killed runs of all programs have left behind.
 
-    Raises CommandFailed or Refusal if that cannot be found out.
+    What snapshots other tools keep costs nothing, as a rule: see _snapshots_to_see().
+    Raises CommandFailed or Refusal if it cannot be found out.
     """
-    found = _left_now(door)
+    found = _left_now(door, thoroughly)
     if not found:
         return []
     # A run that ended in the meantime was not killed: what it had made is gone by now.
-    still = set(_left_now(door))
+    still = set(_left_now(door, thoroughly))
     return [each for each in found if each in still]
 
 
-def _left_now(door: Door) -> list[Leftover]:
-    found = [
+def _left_now(door: Door, thoroughly: bool) -> list[Leftover]:
+    noted = [
         *(Leftover(place, "note", place.unfinished) for place in find_unfinished()),
         *_left_mounts(mounts.table(door)),
-        *_left_snapshots(door),
     ]
+    killed = bool(_of_killed_runs(noted))
+    return _of_killed_runs([*noted, *_left_snapshots(_snapshots_to_see(door, killed, thoroughly))])
+
+
+def _of_killed_runs(found: Sequence[Leftover]) -> list[Leftover]:
     running = {place for place in {each.place for each in found} if state.is_locked(place)}
     return [each for each in found if each.place not in running]
+
+
+def _snapshots_to_see(door: Door, killed: bool, thoroughly: bool) -> Mapping[str, str]:
+    """Return the snapshots with our mark, as far as there can be any that nobody will remove.
+
+    Every run that makes some has a note first, or at least leaves mounts. Without either
+    of a killed one there is none that a search since the boot would not have found.
+    """
+    if thoroughly:
+        return zfs.marked_snapshots(door)
+    pools = zfs.pools(door)
+    if killed or not state.was_searched(pools):
+        return own.marked(door, pools)
+    return {}
 
 
 def _left_mounts(table: Sequence[Mount]) -> list[Leftover]:
@@ -56,9 +76,9 @@ def _left_mounts(table: Sequence[Mount]) -> list[Leftover]:
     return found
 
 
-def _left_snapshots(door: Door) -> list[Leftover]:
+def _left_snapshots(marked: Mapping[str, str]) -> list[Leftover]:
     found = []
-    for name, run in zfs.marked_snapshots(door).items():
+    for name, run in marked.items():
         owner = job_of(run)
         place = place_of(*owner) if owner else None
         if place is not None:

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from kopiatomic.record import Record
-from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, encode, failure
+from kopiatomic.system.command import (
+    CommandFailed,
+    Door,
+    GivenUp,
+    Result,
+    chunks,
+    encode,
+    failure,
+)
 from kopiatomic.system.machine import Dataset
 
 # Set by the same atomic command that makes a snapshot: this, and no name, says
@@ -215,10 +223,10 @@ def _lua_string(text: str) -> str:
 
 
 def own_snapshots(door: Door, owner: str) -> list[str]:
-    """Return the snapshots on this machine that runs of ``owner`` made.
+    """Return the snapshots on this machine that runs of ``owner`` made, by any name.
 
     ``owner`` is the beginning of the run property's value up to the run's own
-    number. Raises CommandFailed.
+    number. It asks as marked_snapshots() does. Raises CommandFailed.
     """
     marked = marked_snapshots(door)
     return sorted(name for name, run in marked.items() if run.startswith(owner))
@@ -227,11 +235,48 @@ def own_snapshots(door: Door, owner: str) -> list[str]:
 def marked_snapshots(door: Door) -> dict[str, str]:
     """Return the snapshots on this machine that bear our mark, with the run that it names.
 
+    It is as thorough as it is slow: zfs(8) reads all properties of every snapshot.
     Only a property set here counts (source ``local``): a replica that was
     received with the property belongs to whoever replicates. Raises CommandFailed.
     """
     argv = ("zfs", "get", "-Hp", "-t", "snapshot", "-s", "local", "-o", "name,value", RUN_PROPERTY)
-    lines = [line.partition("\t") for line in lines_of(door.run(argv).stdout)]
+    return _marks_in(argv, door.run(argv).stdout)
+
+
+def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
+    """Return those with our mark whose names after the @ begin so, likewise.
+
+    A list of nothing but names, in their order, is answered without any property of a
+    snapshot: zfs_do_list() in cmd/zfs/zfs_main.c of OpenZFS (2.1: lists and sorts by
+    "name" only; 2.2: zfs_list_only_by_fast()) sets ZFS_ITER_SIMPLE then, and
+    zfs_ioc_snapshot_list_next() in zfs_ioctl.c leaves the properties out. The property
+    is asked for where the name is like one of ours. ``zfs.list.snapshots`` in a channel
+    program would cost less again, but the kernel panics there on a dataset that is
+    damaged, where zfs list just fails: VERIFY0(dmu_objset_from_ds()) in zcp_iter.c.
+    Raises CommandFailed.
+    """
+    argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot")
+    names = lines_of(door.run(argv).stdout)
+    likely = [each for each in names if each.partition("@")[2].startswith(beginnings)]
+    marked: dict[str, str] = {}
+    for part in chunks(likely):
+        marked |= _marks_of(door, part)
+    return marked
+
+
+def _marks_of(door: Door, snapshots: Sequence[str]) -> dict[str, str]:
+    """Return those of these snapshots that bear our mark; one that has gone bears none."""
+    argv = ["zfs", "get", "-Hp", "-s", "local", "-o", "name,value", RUN_PROPERTY, *snapshots]
+    result = door.run(argv, check=False)
+    reasons = lines_of(result.stderr)
+    gone = bool(reasons) and all("dataset does not exist" in each for each in reasons)
+    if result.status != 0 and not gone:
+        raise CommandFailed(argv, failure(result))
+    return _marks_in(argv, result.stdout)
+
+
+def _marks_in(argv: Sequence[str], text: str) -> dict[str, str]:
+    lines = [line.partition("\t") for line in lines_of(text)]
     known = {name: value for name, tab, value in lines if tab and "@" in name}
     if lines and not known:
         raise CommandFailed(argv, "printed something that is not a list of properties")

@@ -132,6 +132,9 @@ def world(library, places, monkeypatch) -> World:
     """The machine; its door calls the kernel, and nothing is real."""
     made = World(library)
     made.texts = []
+    # Somebody has looked since the boot for what earlier runs have left behind.
+    os.mkdir(state.STATE_DIRECTORY, 0o700)
+    state.note_search([])
     monkeypatch.setattr(Client, "program", lambda self, job: "/usr/local/bin/restic")
     monkeypatch.setattr(Restic, "parent", lambda *_: None)
     monkeypatch.setattr(Door, "run", lambda self, argv, **options: made.run(argv, **options))
@@ -256,6 +259,53 @@ class TestOrder:
         run(JOB._replace(targets=("kta/a",)), world, TMPDIR="/a/tmp")
         place = f"{world.top}/restomic/default/tmp"
         assert world.environments["client"]["TMPDIR"] == place
+
+
+class TestWhatIsLeftFromBeforeTheBoot:
+    """The note of a run that was killed may be in another boot environment."""
+
+    NAME = "kta/a@restomic-20261127T020000Z-0123456789ab"
+
+    @pytest.fixture
+    def booted(self, world):
+        os.unlink(f"{state.RUN_ROOT}/kopiatomic.searched")
+        world.answers["zpool list"] = [(0, "kta\toff\tONLINE\nktb\toff\tONLINE\n")]
+        return world
+
+    def test_the_first_run_looks_and_no_other(self, booted):
+        booted.answers["zfs list"] = [(0, "kta/a@daily\n")]
+        first = run(JOB, booted)
+        assert booted.said[:3] == ["zpool list", "zfs list", "zfs list"]
+        booted.said.clear()
+        second = run(JOB, booted)
+        assert booted.said[:2] == ["zfs list", "zfs program snapshot kta"]
+        assert [each.outcome for each in (first, second)] == ["success", "success"]
+        assert first.swept == second.swept == []
+
+    def test_its_own_are_removed(self, booted):
+        booted.answers["zfs list"] = [(0, f"{self.NAME}\nkta/b@restomic-x\n")]
+        booted.answers["zfs get"] = [
+            (0, f"{self.NAME}\trestomic:default:1\nkta/b@restomic-x\trestomic:other:2\n")
+        ]
+        report = run(JOB, booted)
+        assert booted.said[:4] == ["zpool list", "zfs list", "zfs get", "zfs destroy"]
+        assert report.swept == [f"snapshot {self.NAME}"]
+        assert report.outcome == "success"
+
+    def test_what_stays_is_told_and_the_note_with_it(self, booted):
+        booted.answers["zfs list"] = [(0, f"{self.NAME}\n")]
+        booted.answers["zfs get"] = [(0, f"{self.NAME}\trestomic:default:1\n")]
+        booted.answers["zfs destroy"] = [(1, "dataset is busy")]
+        report = run(JOB, booted)
+        assert report.notes[0].startswith(f"the snapshot {self.NAME} of an earlier run stays: ")
+        assert state.is_unfinished(state.Place("restomic", "default"))
+
+    def test_not_being_able_to_look_costs_no_backup(self, booted):
+        booted.answers["zfs list"] = [(1, "cannot iterate filesystems: I/O error")]
+        report = run(JOB, booted)
+        assert report.outcome == "success"
+        assert "could not be looked for" in report.notes[0]
+        assert "I/O error" in report.notes[0]
 
 
 class TestWhatHooksDo:
@@ -521,14 +571,15 @@ class TestPools:
 
         def answer() -> None:
             mark = re.search(r"restomic:default:[0-9a-f]+", world.texts[0])[0]
-            world.answers["zfs get"] = [(0, f"ktb2@s\t{mark}\n")]
-            moved.append(mark)
+            name = "ktb2@" + re.search(r"@(restomic-[0-9A-Za-z-]+)", world.texts[0])[1]
+            world.answers["zfs list"] = [(0, f"{name}\nktb2@daily\n")]
+            world.answers["zfs get"] = [(0, f"{name}\t{mark}\n")]
+            moved.append(name)
 
-        world.does["zfs get"] = answer
+        world.does["zfs destroy"] = answer
         report = run(ALL, world)
-        assert moved
-        assert world.said[-3:] == ["zfs destroy", "zfs get", "zfs destroy"]
-        assert any("its snapshot was ktb2@s in the end" in note for note in report.notes)
+        assert world.said[-4:] == ["zfs destroy", "zfs list", "zfs get", "zfs destroy"]
+        assert any(f"its snapshot was {moved[0]} in the end" in note for note in report.notes)
 
     def test_where_nobody_knows_what_is_the_matter(self, world):
         world.answers["zfs program snapshot ktb"] = [(1, "no")]
@@ -730,13 +781,15 @@ class TestTakingDown:
     def test_a_snapshot_that_has_gone_elsewhere_is_looked_for_by_its_mark(self, world):
         """Where that cannot be seen, the note that the run has begun stays for the next one."""
         world.answers["zfs destroy"] = [(1, "cannot open 'kta/a': dataset does not exist")]
-        world.answers["zfs get"] = [(1, "cannot iterate filesystems")]
+        world.does["zfs destroy"] = lambda: world.answers.update(
+            {"zfs list": [(1, "cannot iterate filesystems")]}
+        )
         report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.status == 71
         assert report.problems[0].startswith("the snapshot kta/a@restomic-")
         assert report.problems[0].endswith("or: restomic --sweep -j default")
         assert state.is_unfinished(state.Place("restomic", "default"))
-        assert world.said[-2:] == ["zfs destroy", "zfs get"]
+        assert world.said[-2:] == ["zfs destroy", "zfs list"]
 
     def test_one_that_is_busy_for_a_moment_only(self, world):
         world.answers["zfs destroy"] = [(1, "dataset is busy")]

@@ -27,7 +27,8 @@ def jobs(monkeypatch):
         report.swept = list(outcome)
         return report
 
-    def leftovers(door):
+    def leftovers(door, thoroughly):
+        assert thoroughly
         return [
             *(Leftover(Place("restomic", job), "snapshot", "x") for job in reversed([*jobs])),
             Leftover(Place("kopiatomic", "other"), "snapshot", "x"),

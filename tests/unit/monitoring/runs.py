@@ -10,6 +10,7 @@ from kopiatomic.state import Place
 PLACE = Place("restomic", "default")
 MOUNT = ["mount", "-v", "--libxo", "json"]
 MARKED = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
+LISTED = "zfs list -H -o name -s name -t snapshot"
 NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
 HOUR, DAY = 3600.0, 86400.0
 
@@ -28,6 +29,20 @@ def entry(seconds: float, outcome: str = "success", /, **changes):
 
 def run(seconds: float, outcome: str = "success", /, **changes) -> PastRun:
     return history.run_of(entry(seconds, outcome, **changes))
+
+
+def see_snapshots(fp, marked: dict[str, str], *others: str, times: int = 1) -> None:
+    """Answer what there is: snapshots by their marks, and those that bear none."""
+    for _ in range(times):
+        fp.register("zpool list -Hp -o name,readonly,health", stdout="t\toff\tONLINE\n")
+        fp.register(LISTED, stdout="".join(f"{each}\n" for each in sorted([*marked, *others])))
+        if marked:
+            ours = [each for each in sorted(marked) if "@restomic-" in each or "@kopi" in each]
+            text = "".join(f"{each}\t{marked[each]}\n" for each in ours)
+            fp.register(
+                ["zfs", "get", "-Hp", "-s", "local", "-o", "name,value", "org.kopiatomic:run",
+                 *ours], stdout=text,
+            )  # fmt: skip
 
 
 def mount_table(*points: str) -> str:

@@ -16,7 +16,7 @@ from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Mount
-from unit.monitoring.runs import DAY, HOUR, MARKED, NOW, PLACE
+from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, see_snapshots
 
 OTHER = Place("kopiatomic", "offsite")
 
@@ -212,7 +212,7 @@ class TestLook:
         table = {"mount": {"mounted": [{"special": "t", "node": "/t", "fstype": "zfs"}]}}
         fp.register(["mount", fp.any()], stdout=json.dumps(table), occurrences=2)
         fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t-\n")
-        fp.register(MARKED, stdout="")
+        see_snapshots(fp, {})
         state.remember(PLACE, {"outcome": "success", "moment": "2026-11-23T00:00:00+0000"})
         observed = check.observe(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
         assert observed.unseen == ()

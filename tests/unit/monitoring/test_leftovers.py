@@ -1,25 +1,66 @@
 """What killed runs have left behind, and that nothing else is taken for it."""
 
+import time
+
 from kopiatomic import state
 from kopiatomic.monitoring import leftovers
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
-from unit.monitoring.runs import MARKED, MOUNT, PLACE, mount_table
+from unit.monitoring.runs import MARKED, MOUNT, PLACE, mount_table, see_snapshots
 
 DOOR = Door()
+POOLS = "zpool list -Hp -o name,readonly,health"
 
 
 class TestLeftovers:
-    def see(self, fp, *points: str, marked: str = "", times: int = 1):
-        for _ in range(times):
-            fp.register(MOUNT, stdout=mount_table("/", *points))
-            fp.register(MARKED, stdout=marked)
+    def see(self, fp, *points: str, times: int = 1, **marked: str):
+        """Answer so often with these mounts and snapshots, which are ours by their names."""
+        fp.register(MOUNT, stdout=mount_table("/", *points), occurrences=times)
+        named = {f"t/{name}@restomic-1": run for name, run in marked.items()}
+        see_snapshots(fp, named, "t@daily", times=times)
 
     def test_none_with_one_look(self, places, fp):
         self.see(fp)
         assert leftovers.find_leftovers(DOOR) == []
-        assert len(fp.calls) == 2
+        assert len(fp.calls) == 3
+
+    def test_once_searched_no_snapshot_is_asked_for_until_the_next_boot(
+        self, places, fp, monkeypatch
+    ):
+        self.see(fp)
+        assert leftovers.find_leftovers(DOOR) == []
+        fp.register(MOUNT, stdout=mount_table("/"), occurrences=2)
+        fp.register(POOLS, stdout="t\toff\tONLINE\n")
+        assert leftovers.find_leftovers(DOOR) == []
+        assert [next(iter(call)) for call in fp.calls][3:] == ["mount", "zpool"]
+        monkeypatch.setattr(time, "monotonic", lambda: -1.0)
+        self.see(fp, a="restomic:default:1", times=2)
+        assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t/a@restomic-1"]
+
+    def test_what_is_there_is_found_each_time(self, places, fp):
+        for _ in range(2):
+            self.see(fp, a="restomic:default:1", times=2)
+            assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t/a@restomic-1"]
+
+    def test_a_pool_that_was_not_there_is_searched(self, places, fp):
+        state.note_search(["u"])
+        self.see(fp, a="restomic:default:1", times=2)
+        assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t/a@restomic-1"]
+
+    def test_where_a_run_was_killed_its_snapshots_are_looked_for(self, places, fp):
+        state.begin(PLACE, "x")
+        state.note_search(["t"])
+        self.see(fp, a="restomic:default:1", times=2)
+        kinds = [each.kind for each in leftovers.find_leftovers(DOOR)]
+        assert kinds == ["note", "snapshot"]
+
+    def test_thoroughly_also_what_has_another_name_by_now(self, places, fp):
+        state.note_search(["t"])
+        fp.register(MOUNT, stdout=mount_table("/"), occurrences=2)
+        fp.register(MARKED, stdout="t@keep\trestomic:default:1\n", occurrences=2)
+        found = leftovers.find_leftovers(DOOR, thoroughly=True)
+        assert [each.name for each in found] == ["t@keep"]
 
     def test_of_every_kind(self, places, fp):
         root = f"{places}/run/restomic"
@@ -27,26 +68,26 @@ class TestLeftovers:
         state.begin(other, "x")
         self.see(
             fp, f"{root}/default/view", f"{root}", f"{root}x/y/view", times=2,
-            marked="t@a\trestomic:default:1\nt@b\tkopiatomic:k:2\nt@c\tgarbage\n"
-            "t@d\trestomic:-x:1\nt@e\tother:default:1\nt\trestomic:default:1\n",
+            a="restomic:default:1", b="kopiatomic:k:2", c="garbage",
+            d="restomic:-x:1", e="other:default:1",
         )  # fmt: skip
         assert leftovers.find_leftovers(DOOR) == [
             Leftover(other, "note", other.unfinished),
             Leftover(PLACE, "mount", f"{root}/default/view"),
-            Leftover(PLACE, "snapshot", "t@a"),
-            Leftover(Place("kopiatomic", "k"), "snapshot", "t@b"),
+            Leftover(PLACE, "snapshot", "t/a@restomic-1"),
+            Leftover(Place("kopiatomic", "k"), "snapshot", "t/b@restomic-1"),
         ]
 
     def test_a_running_job_has_none(self, places, fp):
-        self.see(fp, f"{places}/run/restomic/default/view", marked="t@a\trestomic:default:1\n")
+        self.see(fp, f"{places}/run/restomic/default/view", a="restomic:default:1")
         with state.lock(PLACE):
             state.begin(PLACE, "x")
             assert leftovers.find_leftovers(DOOR) == []
 
     def test_what_is_gone_at_a_second_look_belonged_to_a_run_that_ended(self, places, fp):
-        self.see(fp, marked="t@a\trestomic:default:1\nt@b\trestomic:default:1\n")
-        self.see(fp, marked="t@b\trestomic:default:1\nt@c\trestomic:default:2\n")
-        assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t@b"]
+        self.see(fp, a="restomic:default:1", b="restomic:default:1")
+        self.see(fp, b="restomic:default:1", c="restomic:default:2")
+        assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t/b@restomic-1"]
 
 
 class TestDescribed:

@@ -14,13 +14,13 @@ from kopiatomic.system.command import Door
 from unit.monitoring.runs import (
     DAY,
     HOUR,
-    MARKED,
     MOUNT,
     NOW,
     PLACE,
     entry,
     mount_table,
     run,
+    see_snapshots,
 )  # fmt: skip
 
 DOOR = Door()
@@ -130,16 +130,16 @@ class TestLook:
     def test_one_program_or_one_job_of_it(self, places, fp):
         for program, job in (("restomic", "a"), ("restomic", "b"), ("kopiatomic", "a")):
             state.remember(Place(program, job), entry(HOUR))
-        marked = "t@a\trestomic:a:1\nt@b\trestomic:b:1\nt@k\tkopiatomic:a:1\n"
-        for _ in range(4):
-            fp.register(MOUNT, stdout=mount_table("/"))
-            fp.register(MARKED, stdout=marked)
+        marked = {"t@restomic-a": "restomic:a:1", "t@restomic-b": "restomic:b:1",
+                  "t@kopiatomic-a": "kopiatomic:a:1"}  # fmt: skip
+        fp.register(MOUNT, stdout=mount_table("/"), occurrences=4)
+        see_snapshots(fp, marked, times=4)
         everything = status.observe(DOOR, "restomic", None, NOW)
         assert [past.place.job for past in everything.jobs] == ["a", "b"]
-        assert [each.name for each in everything.leftovers] == ["t@a", "t@b"]
+        assert [each.name for each in everything.leftovers] == ["t@restomic-a", "t@restomic-b"]
         one = status.observe(DOOR, "restomic", "b", NOW)
         assert [past.place.job for past in one.jobs] == ["b"]
-        assert [each.name for each in one.leftovers] == ["t@b"]
+        assert [each.name for each in one.leftovers] == ["t@restomic-b"]
 
     def test_without_zfs_the_history_is_told_all_the_same(self, places, fp):
         state.remember(PLACE, entry(HOUR))

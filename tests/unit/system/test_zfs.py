@@ -4,7 +4,14 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from kopiatomic.system import zfs
-from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, fits
+from kopiatomic.system.command import (
+    CommandFailed,
+    Door,
+    GivenUp,
+    Result,
+    argument_bytes,
+    fits,
+)
 from kopiatomic.system.machine import Dataset
 
 DOOR = Door()
@@ -168,6 +175,45 @@ class TestOwnSnapshots:
             "t@c\tkopiatomic:default:3\nt@d\trestomic:default:4\nt\trestomic:default:5\n",
         )
         assert zfs.own_snapshots(DOOR, "restomic:default:") == ["t@a", "t@d"]
+
+
+class TestMarkedAmong:
+    LIST = "zfs list -H -o name -s name -t snapshot"
+    GET = "zfs get -Hp -s local -o name,value org.kopiatomic:run"
+
+    def test_the_property_is_asked_of_what_is_named_so_alone(self, fp):
+        fp.register(self.LIST, stdout="t/restomic-x@daily\nt@restomic-1\nt@restomic-2\nt@x\n")
+        fp.register(f"{self.GET} t@restomic-1 t@restomic-2", stdout="t@restomic-1\ta:b:1\n")
+        assert zfs.marked_among(DOOR, ("restomic-", "kopiatomic-")) == {"t@restomic-1": "a:b:1"}
+
+    def test_of_none_nothing_is_asked(self, fp):
+        fp.register(self.LIST, stdout="t@daily\n")
+        assert zfs.marked_among(DOOR, ("restomic-",)) == {}
+        assert len(fp.calls) == 1
+
+    def test_more_than_a_command_line_takes(self, fp):
+        names = [f"t/{'x' * 200}{number:05}@r-1" for number in range(3000)]
+        fp.register(self.LIST, stdout="".join(f"{each}\n" for each in names))
+        fp.register(["zfs", "get", fp.any()], occurrences=2, stdout="t@r-1\tm\n")
+        assert zfs.marked_among(DOOR, ("r-",)) == {"t@r-1": "m"}
+        asked = [issued(fp)[1][8:], issued(fp)[2][8:]]
+        assert asked[0] + asked[1] == names
+        assert all(argument_bytes(call) < 450_000 for call in issued(fp))
+
+    def test_one_that_has_gone_meanwhile_is_none(self, fp):
+        fp.register(self.LIST, stdout="t@r-1\nt@r-2\n")
+        gone = "cannot open 't@r-1': dataset does not exist\n"
+        fp.register(f"{self.GET} t@r-1 t@r-2", returncode=1, stderr=gone, stdout="t@r-2\tm\n")
+        assert zfs.marked_among(DOOR, ("r-",)) == {"t@r-2": "m"}
+
+    @pytest.mark.parametrize(
+        "reason", ["", "cannot open 't@r-1': dataset does not exist\ninternal error\n"]
+    )
+    def test_any_other_failure_is_one(self, fp, reason):
+        fp.register(self.LIST, stdout="t@r-1\n")
+        fp.register(f"{self.GET} t@r-1", returncode=1, stderr=reason)
+        with pytest.raises(CommandFailed):
+            zfs.marked_among(DOOR, ("r-",))
 
 
 class TestDestroy:

@@ -1,0 +1,30 @@
+"""Our own snapshots, found without a question about each of everybody else's."""
+
+from collections.abc import Iterable
+
+from kopiatomic import state
+from kopiatomic.backup.names import beginning_of, marks_of
+from kopiatomic.clients import programs
+from kopiatomic.state import Place
+from kopiatomic.system import zfs
+from kopiatomic.system.command import Door
+
+
+def marked(door: Door, pools: Iterable[str]) -> dict[str, str]:
+    """Return the snapshots of all runs of all programs, with the run that each one names.
+
+    Those that somebody has given another name are not among them: ``--sweep`` finds
+    these too. That there are none in the imported ``pools``, asked for before this, is
+    noted, and holds until the next boot, since a run leaves none without a note of its
+    own. Raises CommandFailed.
+    """
+    found = zfs.marked_among(door, tuple(beginning_of(program) for program in programs()))
+    if not found:
+        state.note_search(pools)
+    return found
+
+
+def of_job(door: Door, place: Place) -> list[str]:
+    """Return those of the runs of one job, likewise; raises CommandFailed."""
+    found = marked(door, zfs.pools(door))
+    return sorted(name for name, run in found.items() if run.startswith(marks_of(place)))

@@ -247,12 +247,13 @@ def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
     """Return those with our mark whose names after the @ begin so, likewise.
 
     A list of nothing but names, in their order, is answered without any property of a
-    snapshot: zfs_do_list() in cmd/zfs/zfs_main.c of OpenZFS (2.1: lists and sorts by
-    "name" only; 2.2: zfs_list_only_by_fast()) sets ZFS_ITER_SIMPLE then, and
-    zfs_ioc_snapshot_list_next() in zfs_ioctl.c leaves the properties out. The property
-    is asked for where the name is like one of ours. ``zfs.list.snapshots`` in a channel
-    program would cost less again, but the kernel panics there on a dataset that is
-    damaged, where zfs list just fails: VERIFY0(dmu_objset_from_ds()) in zcp_iter.c.
+    snapshot: zfs_do_list() in cmd/zfs/zfs_main.c of OpenZFS (2.2: zfs_list_only_by_fast()
+    and zfs_sort_only_by_fast()) sets ZFS_ITER_SIMPLE then, and
+    zfs_ioc_snapshot_list_next() in zfs_ioctl.c leaves the properties out. It is still
+    one ioctl(2) for each snapshot on the machine, so it is for the rare case. The
+    property is asked for where the name is like one of ours. ``zfs.list.snapshots`` in
+    a channel program is no way out: on a dataset that is damaged, where zfs list just
+    fails, the kernel panics there (VERIFY0(dmu_objset_from_ds()) in zcp_iter.c).
     Raises CommandFailed.
     """
     argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot")

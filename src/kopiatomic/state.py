@@ -272,7 +272,7 @@ def note_search(pools: Iterable[str]) -> None:
     Where it cannot be noted, the next one searches again.
     """
     with suppress(OSError):
-        _replace(_search_mark(), "\n".join([_home(), *sorted(pools)]) + "\n")
+        _replace(search_mark(), "\n".join([_home(), *sorted(pools)]) + "\n")
 
 
 def was_searched(pools: Iterable[str] = ()) -> bool:
@@ -284,7 +284,7 @@ def was_searched(pools: Iterable[str] = ()) -> bool:
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with open(os.open(_search_mark(), flags), encoding="utf-8") as file:
+        with open(os.open(search_mark(), flags), encoding="utf-8") as file:
             age = time.time() - os.fstat(file.fileno()).st_mtime
             home, *known = file.read().split("\n")
     except (OSError, ValueError):
@@ -294,7 +294,8 @@ def was_searched(pools: Iterable[str] = ()) -> bool:
     return 0 <= age <= time.monotonic() and home == _home() and set(pools) <= set(known)
 
 
-def _search_mark() -> str:
+def search_mark() -> str:
+    """Return the file that notes it."""
     return f"{os.path.realpath(RUN_ROOT)}/kopiatomic.searched"
 
 

@@ -181,6 +181,60 @@ def measure(count: int, answers: str) -> dict[str, float]:
     return took | {"calls": library.calls, "peak": megabytes("VmHWM")}
 
 
+def look(foreign: int, directory: str) -> list[str]:
+    """Return what --status costs with so many snapshots of others: at once, and once more.
+
+    Each look: how many programs it starts, for how many snapshots these answer, and of how
+    many of them a property is asked, which is what takes zfs(8) its time.
+    """
+    from kopiatomic import state
+    from kopiatomic.monitoring import status
+    from kopiatomic.system import command
+
+    listing = "".join(
+        f"tank/data{number % 200:03}@autosnap_{number // 200:03}\n" for number in range(foreign)
+    )
+    asked = {"programs": 0, "snapshots": 0, "properties": 0}
+
+    class Counting(command.Door):
+        """Answers as a machine does that has nothing but these snapshots."""
+
+        def run(self, argv, **_: object):
+            asked["programs"] += 1
+            out = '{"mount":{"mounted":[]}}' if argv[0] == "mount" else "tank\toff\tONLINE\n"
+            if argv[0] == "zfs":
+                assert argv[1] in ("list", "get"), argv
+                asked["snapshots"] += foreign
+                asked["properties"] += foreign if argv[1] == "get" else 0
+                out = listing if argv[1] == "list" else ""
+            return command.Result(tuple(argv), 0, out, "")
+
+    state.RUN_ROOT, state.STATE_DIRECTORY = f"{directory}/run", f"{directory}/db"
+    looks = []
+    for _ in range(2):
+        asked.update(dict.fromkeys(asked, 0))
+        began = time.process_time()
+        status.observe(Counting(), "restomic", None, time.time())
+        seconds = time.process_time() - began
+        looks += [str(each) for each in asked.values()] + [f"{seconds * 1000:.1f} ms"]
+    return looks
+
+
+def show_looks() -> bool:
+    """Print what --status costs by the number of foreign snapshots; say whether it is the same."""
+    figures = ("programs", "snapshots listed", "properties asked", "our own time")
+    heads = [f"{which}: {each}" for which in ("first after a boot", "then") for each in figures]
+    heads = ["foreign snapshots", *heads]
+    print(f"\n| {' | '.join(heads)} |\n|{'---:|' * len(heads)}")
+    rows: list[list[str]] = []
+    for foreign in (0, 1000, 11000):
+        with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+            os.mkdir(f"{directory}/run")
+            rows.append(look(foreign, directory))
+        print(f"| {foreign:,} | {' | '.join(rows[-1])} |", flush=True)
+    return all(row[4:7] == ["2", "0", "0"] for row in rows)
+
+
 def python(*words: str) -> tuple[str, float]:
     """Run python and return what it printed and how long it took, in seconds."""
     began = time.perf_counter()
@@ -228,7 +282,12 @@ def main() -> int:
             f"{row['plan'] * 1000:.0f} ms", f"{row['peak']:.0f} MB", f"{row['meanwhile']:.0f} MB",
         )  # fmt: skip
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    sys.path.insert(0, SOURCE)
+    same = show_looks()
     print(f"\n{start()}")
+    if not same:
+        print("--status asks for more where others keep snapshots")
+        return 1
     if row["plan"] > MOST_SECONDS or row["meanwhile"] > MOST_MEANWHILE:
         print(f"TOO MUCH for {count:,} datasets")
         return 1

@@ -250,7 +250,8 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
     ]
     assert sorted(listed) == sorted(
         [
-            f"{place.root}/", names.view, names.holds, names.gaps, names.temporary, place.lock,
+            state.search_mark(), f"{place.root}/", names.view, names.holds, names.gaps,
+            names.temporary, place.lock,
             f"{state.STATE_DIRECTORY}/", place.history, place.upkeep, place.unfinished,
             f"{state.STATE_DIRECTORY}/{scratch.prefix(place)}*",
             "/usr/local/etc/periodic/", "/usr/local/etc/kopiatomic/",
@@ -506,3 +507,23 @@ def test_restoring_needs_nothing_but_the_client(program):
     commands = re.findall(r"^\.Dl (.*)$", text, re.M)
     assert commands
     assert all(each.startswith(f"{CLIENTS[program]} ") for each in commands)
+
+
+@both
+def test_what_chkmounts_is_to_ignore_is_the_view_and_nothing_else(program):
+    """security/200.chkmounts gives it to egrep -v, with lines of mount -p."""
+    text = section(PAGES[program], "OTHER PROGRAMS")
+    (pattern,) = re.findall(r'^security_status_chkmounts_ignore="(.*)"$', text, re.M)
+    assert " " not in pattern  # it is split into words there
+    ours = [
+        f"zroot/home@x\t/var/run/{each}/default/hold/0\tzfs\tro\t0 0" for each in programs()
+    ] + [
+        f"/var/run/{each}/default/hold/0\t/var/run/{each}/default/view/home\tnullfs\tro\t0 0"
+        for each in programs()
+    ]
+    others = ["zroot/home\t/home\tzfs\trw\t0 0", "zroot/x\t/var/run/restomic2\tzfs\trw\t0 0"]
+    left = subprocess.run(
+        ["grep", "-E", "-v", pattern], input="".join(f"{each}\n" for each in ours + others),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert left.stdout.splitlines() == others

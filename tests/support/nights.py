@@ -61,7 +61,9 @@ def bad_night(machine: Sandbox) -> list[str]:
         f"mv /backup/offsite /backup/gone; chmod 644 {ENV_FILE};"
         "zfs create -o mountpoint=/srv/new kta/new;"
         "zfs snapshot -o org.kopiatomic:run=restomic:home:0123456789ab "
-        "kta/home@restomic-20261121T030100Z-0123456789ab",
+        "kta/home@restomic-20261121T030100Z-0123456789ab;"
+        # Without the note of the run that was killed, nobody looks before the next boot.
+        "echo restomic:home:0123456789ab > /var/db/kopiatomic/restomic.home.unfinished",
     )
     return machine.periodic()
 

@@ -197,6 +197,8 @@ def look_after_boot(place: Place, door: Door, report: Report) -> None:
             f"and will be again: {error}"
         )
         return
+    # Of /var/run only the files go at boot.
+    view.remove_directories(Names("", "", place.directory))
     tell_swept(report, snapshots, zfs.destroy(door, snapshots).left)
 
 

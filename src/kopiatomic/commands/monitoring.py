@@ -3,6 +3,7 @@
 ``options`` are those of the command line, in the order in which they were given.
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from kopiatomic import formatting
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE
 from kopiatomic.job import Job
-from kopiatomic.monitoring import check, metrics, status
+from kopiatomic.monitoring import check, home, metrics, status
 from kopiatomic.system.command import Door
 
 
@@ -34,12 +35,22 @@ def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int
 
 
 def check_all(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
-    """Print what endangers the backups of all programs; nothing if nothing does."""
+    """Print what endangers the backups of all programs; nothing if nothing does.
+
+    What there is to know beside that is no danger: a mail has it only where it can be
+    the reason for what was found.
+    """
     expect, max_age = check.wishes(options)
     values = dict(options)
     common.need_root(job)
-    found = check.findings(check.observe(door, expect, max_age), time.time())
-    as_json = "--json" in values
-    common.show(formatting.as_json(check.as_dict(found)) if as_json else check.as_text(found))
+    observed = check.observe(door, expect, max_age)
+    found = check.findings(observed, time.time())
+    note = home.note(observed.table)
+    if "--json" in values:
+        notes = [note] if note else []
+        common.show(formatting.as_json({**check.as_dict(found), "notes": notes}))
+    else:
+        told = note and (os.isatty(1) or home.may_explain(each.kind for each in found))
+        common.show(check.as_text(found) + (f"{note}\n" if told else ""))
     trouble = PERIODIC_TROUBLE if "--periodic" in values else 1
     return trouble if found else 0

@@ -9,6 +9,7 @@ from kopiatomic import cli
 from kopiatomic.errors import EX_NOPERM
 from kopiatomic.monitoring import check, status
 from kopiatomic.monitoring.check import Observations
+from kopiatomic.system.machine import Mount
 from unit.monitoring.runs import NOW
 
 
@@ -43,4 +44,20 @@ def test_exit_status(capfd, monkeypatch, found, options, status_):
     assert capfd.readouterr().out == ("x\n    do it\n" if found else "")
     assert cli.main("kopiatomic", ["--check", "--json", *options]) == status_
     told = [{"kind": "stale", "job": None, "text": f"{each}; do it"} for each in found]
-    assert json.loads(capfd.readouterr().out) == {"findings": told}
+    assert json.loads(capfd.readouterr().out) == {"findings": told, "notes": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "watched", "told"),
+    [(None, False, False), (None, True, True), ("exposed", False, False), ("stale", False, True)],
+)
+def test_what_is_no_danger_is_told_to_those_who_watch(capfd, monkeypatch, kind, watched, told):
+    """A mail has it only where it may be the reason for what was found."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    root = Mount("zroot/ROOT/default", "/", "zfs")
+    monkeypatch.setattr(check, "observe", lambda *_: Observations(table=(root,)))
+    findings = [check.Finding(kind, None, "x", "do it")] if kind else []
+    monkeypatch.setattr(check, "findings", lambda *_: findings)
+    monkeypatch.setattr(os, "isatty", lambda _: watched)
+    assert cli.main("kopiatomic", ["--check"]) == (1 if kind else 0)
+    assert ("boot environment zroot/ROOT/default" in capfd.readouterr().out) is told

@@ -93,6 +93,21 @@ class Place(Record):
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.upkeep"
 
 
+def places(program: str) -> list[Place]:
+    """Return the jobs of a program that have a history, by their names."""
+    try:
+        names = os.listdir(STATE_DIRECTORY)
+    except OSError:
+        return []
+    before, after = f"{program}.", ".history"
+    jobs = [
+        name[len(before) : -len(after)]
+        for name in names
+        if name.startswith(before) and name.endswith(after)
+    ]
+    return [Place(program, job) for job in sorted(jobs) if re.fullmatch(_JOB_NAME, job)]
+
+
 class Wait(Record):
     """For how many seconds another run of the job is waited for; ``tell`` hears of it first."""
 

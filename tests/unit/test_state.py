@@ -341,3 +341,11 @@ def test_job_names_that_are_refused(name):
 @pytest.mark.parametrize("name", ["default", "home", "off-site.2", "A_1"])
 def test_job_names(name):
     assert state.check_job_name(name) == name
+
+
+def test_the_jobs_with_a_history(place):
+    assert state.places("restomic") == []
+    for program, job in (("restomic", "b"), ("restomic", "a.b"), ("kopiatomic", "c")):
+        state.remember(state.Place(program, job), {})
+    state.remember_upkeep(state.Place("restomic", "d"), {})
+    assert [each.job for each in state.places("restomic")] == ["a.b", "b"]

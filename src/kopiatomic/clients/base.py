@@ -44,6 +44,10 @@ CLOCK_SLACK = 1.0
 
 # The kinds of steps that upkeep consists of.
 CHECK, FORGET, PRUNE, MAINTENANCE = "check", "forget", "prune", "maintenance"
+UNLOCK, TAG = "unlock", "tag"
+
+# Those of which the client says in words alone what they did.
+TOLD_IN_WORDS = (FORGET, UNLOCK, TAG)
 
 
 class Figures(Record):
@@ -177,9 +181,45 @@ class Wishes(Record):
 class Step(Record):
     """One call of the client in upkeep: what it is for, what people call it, the command line."""
 
-    kind: str  # CHECK, FORGET, PRUNE or MAINTENANCE
+    kind: str  # CHECK and so on
     title: str
     argv: tuple[str, ...]
+
+
+class Made(Record):
+    """What the history tells of one run: its paths, and the backups it made of them.
+
+    ``command`` are the words that the client was called with; ``meant`` are paths of earlier
+    runs whose datasets this one could not capture though nobody left them out. ``ended`` is
+    when it was over, as time(3) has it.
+    """
+
+    job: str
+    began: float
+    ended: float
+    paths: tuple[str, ...] = ()
+    backups: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    meant: tuple[str, ...] = ()
+
+
+class Past(Record):
+    """The runs of a job, oldest first, and those of the other jobs of the program."""
+
+    own: tuple[Made, ...] = ()
+    others: tuple[Made, ...] = ()
+
+
+class Ready(Record):
+    """The steps of upkeep, with those that the state of the repository asks for.
+
+    ``notes`` are to be told in the report; ``doubts`` too, as problems, unless a step fails:
+    what could not be asked, each with the client's exit status.
+    """
+
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+    doubts: tuple[tuple[str, int], ...] = ()
 
 
 class Source(Record):
@@ -596,6 +636,26 @@ class Client:
         The check comes first, so that nothing is removed in a damaged repository.
         """
         raise NotImplementedError
+
+    def ready(
+        self,
+        reader: Reader,
+        job: Job,
+        wishes: Wishes,
+        steps: Sequence[Step],
+        past: Past,
+        script: str = "",
+    ) -> Ready:
+        """Ask the repository what else is to be done, and told, in upkeep of these steps.
+
+        What does not answer is a doubt; raises Interrupted, and CommandFailed where the
+        client cannot be started.
+        """
+        return Ready(tuple(steps))
+
+    def step_told(self, kind: str, text: str) -> str | None:
+        """Return what a step that ended well has done, by what the client said, for a note."""
+        return None
 
     def step_problem(self, kind: str, text: str) -> str | None:
         """Say what went wrong in a step whatever its exit status, by what the client said."""

@@ -9,7 +9,7 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 
-from kopiatomic.clients import kopia_proof, places, wrapper
+from kopiatomic.clients import kopia_proof, kopia_sources, places, wrapper
 from kopiatomic.clients.base import (
     CHECK,
     MAINTENANCE,
@@ -17,7 +17,9 @@ from kopiatomic.clients.base import (
     Figures,
     File,
     Missing,
+    Past,
     Proof,
+    Ready,
     Request,
     Source,
     Step,
@@ -273,6 +275,27 @@ class Kopia(Client):
         if not steps:
             raise Refusal("--upkeep: say what is to be done: --verify or --maintenance")
         return steps
+
+    def ready(
+        self,
+        reader: Reader,
+        job: Job,
+        wishes: Wishes,
+        steps: Sequence[Step],
+        past: Past,
+        script: str = "",
+    ) -> Ready:
+        """Look for sources that no job backs up any more: kopia never removes their backups."""
+        if self.wrapper_keeps_words(job, script):
+            return Ready(tuple(steps))
+        try:
+            answer = ask(reader, list, ("snapshot", "list", "--json"))
+            with understood():
+                notes = kopia_sources.given_up(answer, past, self.by_hand(job))
+        except ClientFailed as error:
+            doubt = f"sources that no job backs up could not be looked for: {error}"
+            return Ready(tuple(steps), doubts=((doubt, error.status),))
+        return Ready(tuple(steps), tuple(notes))
 
     def step_hint(self, job: Job, kind: str, status: int, text: str) -> str | None:
         """Explain who may do maintenance."""

@@ -7,17 +7,21 @@ import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 
-from kopiatomic.clients import places, restic_proof, wrapper
+from kopiatomic.clients import places, restic_locks, restic_proof, restic_retention, wrapper
 from kopiatomic.clients.base import (
     CHECK,
     FORGET,
     PRUNE,
+    TAG,
+    UNLOCK,
     ByHand,
     Client,
     Figures,
     File,
     Missing,
+    Past,
     Proof,
+    Ready,
     Request,
     Source,
     Step,
@@ -64,6 +68,9 @@ _LACKING = (
     r"|^.{1,4096} does not (?:exist|match any files), skipping$"
 )
 
+# What it says of a tag that it could not give, and ends well all the same.
+_NOT_TAGGED = r'(?m)^(?:unable to modify the tags for snapshot |Ignoring "[0-9a-f]{64}": )'
+
 # Where Go, in which restic is written, looks for the zones that TZ names.
 _ZONES = ("/usr/share/zoneinfo/", "/usr/share/lib/zoneinfo/", "/usr/lib/locale/TZ/",
           "/etc/zoneinfo/")  # fmt: skip
@@ -96,10 +103,13 @@ class Restic(Client):
     # A backup
 
     def arguments(self, job: Job, request: Request) -> list[str]:
-        """Return the moment, the excludes that keep out what is not frozen, and the parent."""
+        """Return the moment, the job's tag, the excludes of what is not frozen, and the parent."""
         words = []
         if not has_option([*job.command, *job.options], "--time"):
             words = ["--time", when(request.moment, request.zone)]
+        tag = restic_retention.tag_of(job.name)
+        if not restic_retention.has_tag(self.options(job), tag):
+            words += ["--tag", tag]
         for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
         return words if request.parent is None else [*words, "--parent", request.parent]
@@ -259,12 +269,12 @@ class Restic(Client):
     def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Explain restic's locks."""
         by_hand = by_hand or ByHand(self.name)
-        if status != INCOMPLETE and re.search(_BAD_LOCK, text):
+        if status != INCOMPLETE and restic_locks.is_bad(text):
             return (
                 "a lock in the repository cannot be read; once no restic uses the repository, on "
                 f"any machine: {by_hand('unlock --remove-all')}"
             )
-        return _explain_lock(text, by_hand("unlock")) if status == LOCKED else None
+        return restic_locks.explain(text, by_hand("unlock")) if status == LOCKED else None
 
     def hint(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Explain restic's exit statuses."""
@@ -337,7 +347,11 @@ class Restic(Client):
             steps.append(Step(CHECK, f"check{share}", (*base, "check", *subset)))
         if wishes.forget is not None:
             title = "forget and prune" if wishes.prune else "forget"
-            words = _forget_words(job, wishes, environment, script)
+            host = None
+            if not wrapper.works_out(script, "RESTIC_HOST"):
+                host = host_of(job, environment, script)
+            tag = restic_retention.tag_of(job.name)
+            words = restic_retention.forget_words(wishes.forget, host, tag, wishes.prune)
             steps.append(Step(FORGET, title, (*base, "forget", *words)))
         elif wishes.prune:
             steps.append(Step(PRUNE, "prune", (*base, "prune")))
@@ -345,8 +359,48 @@ class Restic(Client):
             raise Refusal("--upkeep: say what is to be done: --verify, --forget or --prune")
         return steps
 
+    def ready(
+        self,
+        reader: Reader,
+        job: Job,
+        wishes: Wishes,
+        steps: Sequence[Step],
+        past: Past,
+        script: str = "",
+    ) -> Ready:
+        """Look for stale locks, and for the job's backups from before they bore its tag."""
+        if self.wrapper_keeps_words(job, script):
+            return Ready(tuple(steps))  # it would make a backup, whatever it is asked for
+        found = [restic_locks.ready(reader)]
+        if wishes.forget is not None:
+            own = host_of(job, reader.environment, script)
+            by_hand = self.by_hand(job)
+            found.append(
+                restic_retention.ready(reader, job.name, wishes.forget, own, past, by_hand)
+            )
+        before = [step for each in found for step in each.steps]
+        unlock = [step for step in before if step.kind == UNLOCK]
+        tags = [step for step in before if step.kind == TAG]
+        all_steps = list(unlock)
+        for step in steps:
+            all_steps += [*(tags if step.kind == FORGET else []), step]
+        return Ready(
+            tuple(all_steps),
+            tuple(note for each in found for note in each.notes),
+            tuple(doubt for each in found for doubt in each.doubts),
+        )
+
+    def step_told(self, kind: str, text: str) -> str | None:
+        """Return how many locks restic has removed."""
+        found = re.search(r"(?m)^successfully removed ([0-9]{1,9}) locks$", text)
+        if kind != UNLOCK or found is None:
+            return None
+        return f"restic removed {found[1]} stale lock{'' if found[1] == '1' else 's'}"
+
     def step_problem(self, kind: str, text: str) -> str | None:
         """Notice where restic goes on, and may end well, but removed nothing."""
+        if kind == TAG and re.search(_NOT_TAGGED, text):
+            return "restic could not give all of the job's backups its tag"
         if kind == FORGET and "unable to remove snapshot/" in text:
             return (
                 "restic could not remove snapshots, which is right if this machine may only add "
@@ -546,101 +600,3 @@ _KNOWN = {
     "-v", "--verbose", "-q", "--quiet", "--json", "-f", "--force", "--no-scan",
     "--exclude-caches", "--with-atime", "--ignore-inode", "--ignore-ctime",
 }  # fmt: skip
-
-# Locks
-
-# Not just anywhere: a file that cannot be read may have that name.
-_BAD_LOCK = (
-    r'(?m)^(?:Fatal: |unable to create lock|\{"message_type":"exit_error").*invalid lock file'
-)
-
-# How restic names the owner of a lock, as text or, with --json, within a string.
-_LOCK = (
-    r"already locked (?:exclusively )?by (PID [0-9]{1,9} on (\S{1,255}) by \S.{0,99}?)"
-    r"(?:\\n|\n)lock was created at [^(\n]{0,40}"
-    r"\(((?:([0-9]{1,9})h)?(?:([0-9]{1,2})m(?!s))?[^)\n]{0,30}) ago\)"
-)
-
-# After so many minutes restic takes any lock for stale, as a living one renews its lock. Before,
-# it does so only on the machine that made the lock, once the process has gone.
-_STALE = 30
-
-
-def _explain_lock(text: str, unlock: str) -> str:
-    """Say who holds the lock, as far as restic told it, and how to get rid of it."""
-    found = re.search(_LOCK, text)
-    owner, host, age, hours, minutes = found.groups() if found else (None,) * 5
-    by = f" by {owner} for {re.sub(r'[.][0-9]+', '', age or '')}" if found else ""
-    if int(hours or 0) * 60 + int(minutes or 0) >= _STALE:
-        return (
-            f"the repository is locked{by}; that restic is dead, or it would have renewed its "
-            f"lock; remove it: {unlock}"
-        )
-    return (
-        f"the repository is locked{by}; if that restic still runs, wait for it, or let restic "
-        f"wait with -o --retry-lock=1h; if it is dead: {unlock}, on {host or 'its machine'} at "
-        f"once, elsewhere when the lock is {_STALE} minutes old"
-    )
-
-
-# Retention
-
-# The short forms of --keep-last and so on; its -H is not the host.
-_SHORT_KEEP = ("-l", "-H", "-d", "-w", "-m", "-y")
-
-# Its other options that take a word.
-_FORGET_WORDS = (
-    "--host", "--tag", "--path", "-g", "--group-by", "--max-unused", "--max-repack-size",
-    "--repack-smaller-than",
-)  # fmt: skip
-
-# With these restic would remove everything after all.
-_DANGEROUS = ("--unsafe-allow-remove-all",)
-
-
-def _forget_words(
-    job: Job, wishes: Wishes, environment: Mapping[str, str], script: str
-) -> list[str]:
-    words = list(wishes.forget or ())
-    check_forget(words)
-    if not has_option(words, "--host"):
-        if wrapper.works_out(script, "RESTIC_HOST"):
-            raise Refusal(
-                "--forget: the wrapper works out RESTIC_HOST while it runs, so the host is not "
-                "known here; name it, as in --forget '--host NAME --keep-daily 7'"
-            )
-        words = ["--host", host_of(job, environment, script), *words]
-    if wishes.prune and "--prune" not in words:
-        words.append("--prune")
-    return words
-
-
-def check_forget(words: Sequence[str]) -> None:
-    """Refuse flags of restic forget with which it would not keep to a policy.
-
-    Without --keep flags there is nothing that it has to keep; with a snapshot's
-    name it forgets that one, whatever the policy says. Raises Refusal.
-    """
-    for word in words:
-        if word.split("=", 1)[0] in _DANGEROUS:
-            raise Refusal(f"--forget: {word} could leave no backup at all; leave it out")
-    takes_word = False
-    keeps = False
-    for word in words:
-        if takes_word:
-            takes_word = False
-        elif not word.startswith("-"):
-            raise Refusal(
-                f"--forget: '{word}' belongs to no option; give flags of restic forget only, "
-                "as in --forget '--keep-daily 7 --keep-weekly 5'"
-            )
-        else:
-            keep = word.startswith("--keep-") or word[:2] in _SHORT_KEEP
-            keeps = keeps or keep
-            bare = word in _SHORT_KEEP or (word.startswith("--keep-") and "=" not in word)
-            takes_word = bare or word in _FORGET_WORDS
-    if not keeps:
-        raise Refusal(
-            "--forget needs to know what to keep: without a --keep flag every backup could go; "
-            "for example --forget '--keep-daily 7 --keep-weekly 5'"
-        )

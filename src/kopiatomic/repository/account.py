@@ -74,6 +74,8 @@ def kept(place: Place, account: Account, client: str, hide: Callable[[str], str]
     except CommandFailed as error:
         # Only the reason: the command line may hold a password.
         account.fail(f"{client}: {error.reason}", EX_UNAVAILABLE)
+    except Refusal as refusal:
+        account.fail(str(refusal), refusal.status)
     except Exception as error:
         account.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
     finally:

@@ -8,14 +8,19 @@ import time
 from collections.abc import Sequence
 
 from kopiatomic import formatting, state
-from kopiatomic.clients.base import FORGET, Step, Task, Wishes
+from kopiatomic.clients.base import TOLD_IN_WORDS, Ready, Step, Task, Wishes
+from kopiatomic.clients.reader import Reader
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
-from kopiatomic.formatting import duration, headline, table
+from kopiatomic.formatting import duration, headline, section, table
+from kopiatomic.repository import past
 from kopiatomic.repository.account import Account, Done, kept
 from kopiatomic.state import Place
 from kopiatomic.system import process
 from kopiatomic.system.command import decode, describe_status, exit_status, printable
 from kopiatomic.system.process import Ended, Signals, Streams
+
+# How long a repository may take to answer a question before upkeep begins, in seconds.
+TIME_LIMIT = 3600.0
 
 
 def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Account:
@@ -32,13 +37,28 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
         account.steps = [Done(step.title, kind=step.kind) for step in steps]
         with kept(place, account, steps[0].argv[0], task.hide):
-            _do_all(task, streams._replace(hide=task.hide), signals, account, steps)
+            ready = _make_ready(task, signals, wishes, steps)
+            account.steps = [Done(step.title) for step in ready.steps]
+            account.notes += ready.notes
+            _do_all(task, streams._replace(hide=task.hide), signals, account, ready.steps)
+            for doubt, status in ready.doubts:
+                if account.status == 0:
+                    account.fail(doubt, exit_status(status))
     return account
 
 
 def plan(task: Task, wishes: Wishes) -> list[Step]:
     """Return the steps that were asked for, in their order; raises Refusal."""
     return task.client.steps(task.job, wishes, task.environment, task.script)
+
+
+def _make_ready(task: Task, signals: Signals, wishes: Wishes, steps: Sequence[Step]) -> Ready:
+    """Ask the repository what belongs to these steps."""
+    state.private_directory(state.STATE_DIRECTORY)  # where a reader keeps what is complained of
+    base = task.client.base_command(task.job)
+    reader = Reader(task.door, base, task.environment, signals, TIME_LIMIT)
+    history = past.read(Place(task.job.program, task.job.name))
+    return task.client.ready(reader, task.job, wishes, steps, history, task.script)
 
 
 def _do_all(
@@ -48,8 +68,8 @@ def _do_all(
         signals.check()
         if account.status:
             break
-        # What forget says has to be read, also where a person watches.
-        how = streams._replace(capture=streams.capture or step.kind == FORGET)
+        # What some say has to be read, also where a person watches.
+        how = streams._replace(capture=streams.capture or step.kind in TOLD_IN_WORDS)
         ended = process.run(task.door, step.argv, task.environment, signals, how)
         done.status, done.seconds = ended.status, ended.seconds
         account.said = decode(ended.said)
@@ -64,6 +84,8 @@ def _judge(task: Task, account: Account, step: Step, done: Done, ended: Ended) -
     if problem:
         done.outcome = "failed"
         account.fail(f"{done.name}: {problem}", exit_status(ended.status) or EX_UNAVAILABLE)
+    if ended.status == 0 and not problem:
+        account.notes += filter(None, [task.client.step_told(step.kind, text)])
     if account.status or ended.status == 0:
         return
     hint = task.client.step_hint(task.job, step.kind, ended.status, text)
@@ -82,6 +104,7 @@ def as_text(account: Account) -> str:
         *formatting.waited(account.waited),
         "",
         *table([(step.name, _how(step)) for step in account.steps]),
+        *section("Note:", account.notes),
     ]
     return "\n".join(lines) + "\n"
 

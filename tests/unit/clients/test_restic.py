@@ -14,22 +14,27 @@ from kopiatomic.clients.base import (
     FORGET,
     MAINTENANCE,
     PRUNE,
+    TAG,
+    UNLOCK,
     ByHand,
     Figures,
+    Made,
+    Past,
     Request,
     Source,
     Wishes,
 )
 from kopiatomic.clients.reader import ClientFailed
-from kopiatomic.clients.restic import Restic, check_forget, choose_parent, host_of
+from kopiatomic.clients.restic import Restic, choose_parent, host_of
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door
-from unit.clients.answers import Answers
+from unit.clients.answers import Answers, Matching
 
 MOMENT = 1795410241.9  # 2026-11-23 05:04:01 UTC
 HOST = os.uname().nodename
 JOB = Job("restomic")
+OURS = "--tag restomic:default --group-by host"
 
 
 def job(command="restic-x backup", options="", **more):
@@ -55,7 +60,8 @@ class TestBackupCommand:
         job = Job("restomic", command=("restic-x", "backup"), options=("--exclude", "/home/ben/x"))
         plan = plan_for(simple(), everything=True)
         assert Restic().backup_command(job, asked(plan, "abc")) == [
-            "restic-x", "backup", "--time", "2026-11-23 00:04:01", "--parent", "abc",
+            "restic-x", "backup", "--time", "2026-11-23 00:04:01", "--tag", "restomic:default",
+            "--parent", "abc",
             "--exclude", "/home/ben/x", "/data", "/home",
         ]  # fmt: skip
 
@@ -65,15 +71,23 @@ class TestBackupCommand:
 
     def test_a_place_is_excluded_by_its_name_and_nothing_else_is(self):
         words = Restic().arguments(JOB, Request((), ("/a*[b]?\\c/",), MOMENT))
-        assert words[2:] == ["--exclude", r"/a\*\[b\]\?\\c/*"]
+        assert words[4:] == ["--exclude", r"/a\*\[b\]\?\\c/*"]
 
     def test_before_the_moment_is_known(self):
-        assert Restic().arguments(JOB, Request(())) == ["--time", "TIME-OF-SNAPSHOT"]
+        words = ["--time", "TIME-OF-SNAPSHOT", "--tag", "restomic:default"]
+        assert Restic().arguments(JOB, Request(())) == words
 
     def test_the_users_own_time_wins(self):
         own = Job("restomic", options=("--time=2020-01-01 00:00:00",))
         command = Restic().backup_command(own, asked(plan_for(simple(), "tank")))
         assert "--time" not in command
+
+    @pytest.mark.parametrize("options", ["--tag=a,restomic:home", "--tag restomic:home"])
+    def test_the_tag_of_the_job_is_given_once(self, options):
+        words = Restic().arguments(job(options=options, name="home"), Request(()))
+        assert "--tag" not in words
+        words = Restic().arguments(job(options=options, name="other"), Request(()))
+        assert words[2:] == ["--tag", "restomic:other"]
 
     def test_speaks_to_the_user_and_to_us(self):
         assert not Restic().speaks_to_us_alone(["restic", "backup", "--json"])
@@ -311,7 +325,7 @@ class TestSteps:
     def test_the_check_comes_before_forget(self):
         assert commands(Wishes(verify=5.0, forget=("--keep-daily", "7"), prune=True)) == [
             "restic-x check --read-data-subset=5%",
-            f"restic-x forget --host {HOST} --keep-daily 7 --prune",
+            f"restic-x forget --host {HOST} {OURS} --keep-daily 7 --prune",
         ]
 
     def test_each_only_when_asked_for(self):
@@ -334,15 +348,19 @@ class TestSteps:
 
     def test_the_host_is_the_backups(self):
         wishes = Wishes(forget=("--keep-last=1",))
-        assert commands(wishes, {"RESTIC_HOST": "e"}) == ["restic-x forget --host e --keep-last=1"]
+        assert commands(wishes, {"RESTIC_HOST": "e"}) == [
+            f"restic-x forget --host e {OURS} --keep-last=1"
+        ]
         assert commands(wishes, {"RESTIC_HOST": "e"}, options="--host o") == [
-            "restic-x forget --host o --keep-last=1"
+            f"restic-x forget --host o {OURS} --keep-last=1"
         ]
         own = Wishes(forget=("--keep-last=1", "--host", "all"))
-        assert commands(own) == ["restic-x forget --keep-last=1 --host all"]
+        assert commands(own) == [f"restic-x forget {OURS} --keep-last=1 --host all"]
 
     def test_restics_short_h_of_forget_is_not_the_host(self):
-        assert commands(Wishes(forget=("-H", "24"))) == [f"restic-x forget --host {HOST} -H 24"]
+        assert commands(Wishes(forget=("-H", "24"))) == [
+            f"restic-x forget --host {HOST} {OURS} -H 24"
+        ]
 
     @pytest.mark.parametrize(
         ("wishes", "says"),
@@ -362,6 +380,21 @@ class TestSteps:
         assert Restic().step_problem(FORGET, "2 snapshots have been removed") is None
         assert Restic().step_problem(CHECK, said) is None
 
+    def test_a_tag_that_could_not_be_given(self):
+        for said in ('unable to modify the tags for snapshot ID "ab", ignoring: EOF',
+                     f'Ignoring "{"ab" * 32}": failed to load snapshot'):  # fmt: skip
+            assert "could not give" in str(Restic().step_problem(TAG, said))
+            assert Restic().step_problem(CHECK, said) is None
+        said = 'Ignoring "filters": explicit snapshot ids are given'
+        assert Restic().step_problem(TAG, said) is None
+
+    def test_how_many_locks_were_removed(self):
+        told = Restic().step_told
+        assert told(UNLOCK, "x\nsuccessfully removed 2 locks\n") == "restic removed 2 stale locks"
+        assert told(UNLOCK, "successfully removed 1 locks\n") == "restic removed 1 stale lock"
+        assert told(UNLOCK, "") is None
+        assert told(CHECK, "successfully removed 2 locks") is None
+
     @pytest.mark.parametrize(
         ("kind", "status", "told"),
         [
@@ -373,36 +406,40 @@ class TestSteps:
         assert told in str(Restic().step_hint(job(), kind, status, ""))
 
 
-class TestForget:
-    @pytest.mark.parametrize(
-        "words",
-        [
-            "", "--tag x", "--host h", "--prune", "--group-by host", "--tag --keep-last",
-            "--host --keep-daily --prune",
-        ],
-    )  # fmt: skip
-    def test_needs_keep_flags(self, words):
-        with pytest.raises(Refusal, match="without a --keep flag every backup could go"):
-            check_forget(words.split())
+class TestReady:
+    WHEN = "2026-01-01T00:00:00Z"
+    LOCK = json.dumps({"time": WHEN, "hostname": HOST, "pid": 1, "username": "root"}).encode()
+    OLD = json.dumps([{"id": "ab", "paths": ["/a"], "time": WHEN, "hostname": HOST}]).encode()
 
-    @pytest.mark.parametrize("words", ["--keep-last 3 abcd1234", "latest --keep-last=3", "-l3 x"])
-    def test_takes_no_names_of_snapshots(self, words):
-        with pytest.raises(Refusal, match="belongs to no option"):
-            check_forget(words.split())
+    def ready(self, wishes, answers, task=JOB):
+        past = Past((Made("default", 2e9, 2e9, ("/a",)),))
+        steps = Restic().steps(task, wishes, {})
+        return Restic().ready(Matching(answers), task, wishes, steps, past)
 
-    def test_takes_nothing_that_removes_all(self):
-        with pytest.raises(Refusal, match="no backup at all"):
-            check_forget(["--keep-last", "1", "--unsafe-allow-remove-all"])
+    def test_what_is_put_before_which_step(self):
+        answers = {"list": b"a" * 64, "cat": self.LOCK, "snapshots": self.OLD}
+        found = self.ready(Wishes(0, forget=("-l1",)), answers)
+        assert [step.kind for step in found.steps] == [UNLOCK, CHECK, TAG, FORGET]
+        assert found.steps[0].argv == ("client", "unlock")
+        assert found.steps[2].argv == ("client", "tag", "--add", "restomic:default", "ab")
+        assert found.steps[2].title == "give 1 earlier backup the tag restomic:default"
+        assert not found.doubts
 
-    @pytest.mark.parametrize(
-        "words",
-        [
-            "--keep-daily 7", "--keep-within=1y", "-d 7 -w 5", "-d7", "-H 24 --tag a --path /x",
-            "--keep-last -1 --group-by host --max-unused 5%", "--keep-tag t -c -n",
-        ],
-    )  # fmt: skip
-    def test_takes_policies(self, words):
-        check_forget(words.split())
+    def test_nothing_is_asked_about_backups_unless_some_are_forgotten(self):
+        found = self.ready(Wishes(0), {"list": b""})
+        assert [step.kind for step in found.steps] == [CHECK]
+
+    def test_what_is_not_answered_is_a_doubt(self):
+        found = self.ready(Wishes(0, forget=("-l1",)), {"list": b"", "snapshots": b"what?"})
+        assert [step.kind for step in found.steps] == [CHECK, FORGET]
+        ((doubt, status),) = found.doubts
+        assert "before the tag restomic:default could not be looked for" in doubt
+        assert status == 1
+
+    def test_a_rehearsal_changes_no_tags(self):
+        answers = {"list": b"", "snapshots": self.OLD}
+        found = self.ready(Wishes(forget=("-l1", "-n")), answers)
+        assert [step.kind for step in found.steps] == [FORGET]
 
 
 class TestSources:

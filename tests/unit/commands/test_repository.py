@@ -43,14 +43,15 @@ class TestCommandLine:
         file.chmod(0o600)
         words = ["--upkeep", "-n", "-e", str(file), "-c", "restic-x backup", "--forget=-d 7"]
         assert cli.main("restomic", words) == 0
-        assert capfd.readouterr().out == "Would run:\n  restic-x forget --host web -d 7\n"
+        ours = "--host web --tag restomic:default --group-by host"
+        assert capfd.readouterr().out == f"Would run:\n  restic-x forget {ours} -d 7\n"
 
     def test_dry_run(self, capfd):
         words = ["--upkeep", "-n", "-c", "restic-x backup", "--verify=5", "--forget=-d 7 --host h"]
         assert cli.main("restomic", words) == 0
         assert capfd.readouterr().out == (
             "Would run:\n  restic-x check --read-data-subset=5%\n"
-            "  restic-x forget -d 7 --host h\n"
+            "  restic-x forget --tag restomic:default --group-by host -d 7 --host h\n"
         )
 
 

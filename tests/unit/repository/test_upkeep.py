@@ -29,10 +29,17 @@ def test_percentages():
     assert [upkeep.percent_of(each) for each in ("0", "2.5", "5%", "100")] == [0, 2.5, 5, 100]
 
 
-def wrapper(tmp_path, text):
-    """Write a wrapper that notes its words; return the command line of a backup by it."""
+def wrapper(tmp_path, text, listed="[]"):
+    """Write a wrapper that notes its words; return the command line of a backup by it.
+
+    Asked for its backups it answers with those ``listed``, and has no locks.
+    """
     script = tmp_path / "restic-x"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{text}\n')
+    script.write_text(
+        f'#!/bin/sh\ncase "$1 $2" in "snapshots "* | "snapshot list")\n'
+        f"echo '{listed}'; exit;; 'list '*) exit;; esac\n"
+        f'echo "$@" >> {tmp_path}/calls\n{text}\n'
+    )
     script.chmod(0o755)
     return (str(script), "backup")
 
@@ -117,6 +124,31 @@ class TestRun:
     def test_of_what_is_said_only_locks_count_outside_of_a_view(self, place, tmp_path):
         account = self.run(tmp_path, "echo 'read-only file system' >&2; exit 5")
         assert account.problems == ["check with 5 % of the data: exit status 5"]
+
+    def test_what_was_not_answered_is_no_success(self, place, tmp_path):
+        script = wrapper(tmp_path, "exit 0", listed="what?")
+        task = make_ready(Job("restomic", command=script), Door(), {})
+        account = upkeep.run(task, Streams(), ALL)
+        assert [step.outcome for step in account.steps] == ["ok", "ok"]
+        assert (account.outcome, account.status) == ("failed", 1)
+        assert "could not be looked for" in account.problems[0]
+
+    def test_what_the_history_tells_is_taken_along(self, place, tmp_path):
+        paths = {"paths": ["/a"], "began": "2026-01-02T00:00:00+00:00"}
+        state.remember(place, paths)
+        old = {"id": "ab", "paths": ["/a"], "time": "2026-01-01T00:00:00Z"}
+        listed = json.dumps([{**old, "hostname": os.uname().nodename}])
+        script = wrapper(tmp_path, "exit 0", listed)
+        task = make_ready(Job("restomic", command=script), Door(), {})
+        account = upkeep.run(task, Streams(), ALL)
+        calls = (tmp_path / "calls").read_text().splitlines()
+        assert calls[1] == "tag --add restomic:default ab"
+        assert [step.outcome for step in account.steps] == ["ok", "ok", "ok"]
+
+    def test_what_a_step_has_done_is_told(self, place, tmp_path):
+        account = self.run(tmp_path, "exit 0")
+        account.notes.append("restic removed 1 stale lock")
+        assert upkeep.as_text(account).endswith("\nNote:\n  restic removed 1 stale lock\n")
 
     def test_goes_into_a_history_of_its_own(self, place, tmp_path):
         self.run(tmp_path, "exit 1")

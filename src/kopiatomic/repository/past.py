@@ -1,0 +1,84 @@
+"""What the histories of a program's jobs tell of their backups, for upkeep."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from kopiatomic import state
+from kopiatomic.clients.base import Made, Past
+from kopiatomic.state import Place
+from kopiatomic.system.machine import ancestors
+
+# Datasets that were left out because the user said so, in the history's words.
+_NOT_WANTED = ("excluded", "property")
+
+
+def read(place: Place) -> Past:
+    """Return the runs of a job and of the program's other jobs, as far as they can be read."""
+    others: list[Made] = []
+    for other in state.places(place.program):
+        if other != place:
+            others += runs_of(other)
+    return Past(tuple(runs_of(place)), tuple(others))
+
+
+def runs_of(place: Place) -> list[Made]:
+    """Return the runs of a job that came to calling the client, oldest first."""
+    try:
+        entries = state.read_history(place)
+    except OSError:
+        return []
+    datasets: dict[str, str] = {}  # of all mount points that were captured so far
+    earlier: dict[str, None] = {}
+    runs = []
+    for entry in entries:
+        paths = _texts(entry.get("paths"))
+        datasets |= {
+            str(row["mountpoint"]): str(row["dataset"])
+            for row in _rows(entry.get("captured"))
+            if "mountpoint" in row and "dataset" in row
+        }
+        told = entry.get("client")
+        client: Mapping[str, object] = told if isinstance(told, dict) else {}
+        began = _seconds(entry.get("began"))
+        if began is None:
+            continue
+        ended = _seconds(entry.get("ended"))
+        runs.append(Made(
+            place.job, began, began if ended is None else ended, paths,
+            _texts(client.get("snapshots")), _texts(client.get("command")),
+            _meant(entry, datasets, earlier),
+        ))  # fmt: skip
+        earlier |= dict.fromkeys(paths)
+    return runs
+
+
+def _meant(
+    entry: Mapping[str, object], datasets: Mapping[str, str], earlier: Iterable[str]
+) -> tuple[str, ...]:
+    """Return paths of earlier runs whose datasets this run has left out of itself."""
+    missed = {
+        str(row.get("name"))
+        for row in _rows(entry.get("left_out"))
+        if row.get("kind") not in _NOT_WANTED
+    }
+    return tuple(path for path in earlier if missed and _dataset(path, datasets) in missed)
+
+
+def _dataset(path: str, datasets: Mapping[str, str]) -> str | None:
+    """Return the dataset that a path is in, as far as it was captured."""
+    return next((datasets[up] for up in ancestors(path) if up in datasets), None)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+
+def _rows(value: object) -> list[dict[str, object]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(value)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,59 @@
+"""What histories tell of a job's backups."""
+
+import pytest
+
+from kopiatomic import state
+from kopiatomic.repository import past
+from kopiatomic.state import Place
+
+ENTRY = {
+    "began": "2026-01-01T00:00:00+00:00",
+    "ended": "2026-01-01T00:01:00+00:00",
+    "paths": ["/home", "/src/x"],
+    "captured": [
+        {"dataset": "tank/home", "mountpoint": "/home"},
+        {"dataset": "tank/src", "mountpoint": "/src"},
+    ],
+    "client": {"command": ["restic", "backup"], "snapshots": ["ab"]},
+}
+
+
+def test_of_a_run(place):
+    state.remember(place, ENTRY)
+    (run,) = past.runs_of(place)
+    assert (run.job, run.ended - run.began) == ("default", 60)
+    assert (run.paths, run.backups) == (("/home", "/src/x"), ("ab",))
+    assert run.command == ("restic", "backup")
+
+
+@pytest.mark.parametrize(
+    ("kind", "meant"), [("locked", ("/src/x",)), ("excluded", ()), ("property", ())]
+)
+def test_what_was_meant_to_be_in_a_run(place, kind, meant):
+    state.remember(place, ENTRY)
+    left_out = [{"name": "tank/src", "kind": kind, "reason": "r"}]
+    state.remember(place, {**ENTRY, "paths": ["/home"], "left_out": left_out})
+    assert past.runs_of(place)[1].meant == meant
+
+
+def test_other_jobs_are_told_apart(place):
+    state.remember(place, ENTRY)
+    state.remember(Place("restomic", "other"), ENTRY)
+    state.remember(Place("kopiatomic", "third"), ENTRY)
+    found = past.read(place)
+    assert [run.job for run in found.own] == ["default"]
+    assert [run.job for run in found.others] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"began": "soon"}, {"paths": 5, "client": [], "captured": {}, "left_out": [1]}],
+)
+def test_a_history_that_makes_no_sense(place, entry):
+    state.remember(place, {"began": ENTRY["began"], **entry})
+    state.remember(place, ENTRY)
+    assert past.runs_of(place)[-1].paths == ("/home", "/src/x")
+
+
+def test_no_history(place):
+    assert past.read(place) == ((), ())

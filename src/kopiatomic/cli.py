@@ -52,6 +52,8 @@ LONG = {
     "wait=": "--wait",
     "notify=": "--notify",
     "metrics": "--metrics",
+    "retries=": "--retries",
+    "retry-pause=": "--retry-pause",
 }
 
 # What asks for something else than a backup, and the options that go with that alone.
@@ -235,7 +237,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
     import os
 
     from kopiatomic import state
-    from kopiatomic.job import Job, split_words
+    from kopiatomic.job import Job, retries_of, seconds_of, split_words
 
     last = dict(options)  # of an option that is given twice, the later one counts
 
@@ -256,6 +258,8 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         command=split_words(last.get("-c") or "", "-c"),
         options=tuple(words("-o")),
         plain="--plain" in last,
+        retries=retries_of(last.get("--retries", "0")),
+        pause=seconds_of(last.get("--retry-pause", "5m"), "--retry-pause"),
         proof="--no-proof" not in last,
         before=last.get("-p"),
         after_snapshot=last.get("-s"),
@@ -289,6 +293,15 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal(f"--notify does not go with {asked[0]}, of which it tells nothing")
     if {"--metrics", "--json"} <= switches:
         raise Refusal("--metrics and --json are two forms of the same: choose one")
+    if "--retry-pause" in switches and "--retries" not in switches:
+        raise Refusal("--retry-pause goes with --retries")
+    if "--retries" in switches and (asked or job.plain):
+        why = (
+            f"{asked[0]}: only a backup is tried again"
+            if asked
+            else ("--plain, with which nothing is known of the client")
+        )
+        raise Refusal(f"--retries does not go with {why}")
     if "--sweep" in asked and {"-a", "-j"} <= switches:
         raise Refusal("--sweep -a is about all jobs: leave out -a, or -j")
     if asked and (job.targets or (job.everything and asked != ["--sweep"])):

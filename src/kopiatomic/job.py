@@ -1,5 +1,6 @@
 """What the user asked for."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -29,6 +30,8 @@ class Job(Record):
     after: str | None = None  # -q
     notify: str | None = None  # --notify
     live: tuple[str, ...] = ()  # --live
+    retries: int = 0  # --retries: how often a client that could not reach it is tried again
+    pause: float = 300.0  # --retry-pause: before each of these, in seconds
     proof: bool = True  # not --no-proof: ask the repository whether all is in the backup
     env_file: str | None = None  # -e
     environment: Mapping[str, str] = MappingProxyType({})
@@ -43,3 +46,18 @@ def split_words(text: str, option: str) -> tuple[str, ...]:
         return tuple(shlex.split(text))
     except ValueError as error:
         raise Refusal(f"{option}: {str(error).lower()}; mind its quotes") from error
+
+
+def seconds_of(text: str, option: str) -> float:
+    """Return a time that was given as an option's text, in seconds; raises Refusal."""
+    match = re.fullmatch(r"([0-9]{1,9})([smh]?)", text)
+    if not match:
+        raise Refusal(f"{option} {text}: a time is wanted, as in 30s, 10m or 4h")
+    return float(int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
+
+
+def retries_of(text: str) -> int:
+    """Return how often a client is to be tried again; raises Refusal."""
+    if not re.fullmatch(r"[0-9]{1,3}", text):
+        raise Refusal(f"--retries {text}: a whole number is wanted, from 0 to 999")
+    return int(text)

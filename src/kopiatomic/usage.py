@@ -31,6 +31,9 @@ How to back it up:
                           everything is in it
       --wait TIME         wait at most TIME for another run of the job to end,
                           such as 30m or 4h (default: 0; more with --periodic)
+      --retries N         if {client} cannot reach the repository, try again up to
+                          N times from the same snapshots (default: 0)
+      --retry-pause TIME    wait so long before each of them (default: 5m)
       --plain             COMMAND is neither kopia nor restic: add the paths to
                           it and nothing else
 

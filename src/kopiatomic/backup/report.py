@@ -17,6 +17,7 @@ from kopiatomic.formatting import (
     waited,
     what_was_said,
 )
+from kopiatomic.record import Record
 from kopiatomic.system.command import describe_status, fits, printable, quote
 from kopiatomic.system.zfs import by_pool, snapshot_command
 
@@ -28,6 +29,14 @@ _RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed"
 
 # How many lines of what the client said on standard error a report of a good run has.
 COMPLAINTS = 12
+
+
+class Try(Record):
+    """A call of the client that could not reach the repository, and what it said of that."""
+
+    status: int
+    seconds: float
+    reason: str
 
 
 class Report:
@@ -58,6 +67,7 @@ class Report:
         self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
         self.plan: Plan | None = None
         self.client: list[str] = []
+        self.tries: list[Try] = []  # those before the last
         self.client_status: int | None = None
         self.client_seconds = 0.0
         self.figures = Figures()
@@ -93,12 +103,14 @@ class Report:
         for texts in (self.client, self.problems, self.notes, self.swept):
             texts[:] = map(hide, texts)
         self.command = tuple(map(hide, self.command))
+        self.tries = [each._replace(reason=hide(each.reason)) for each in self.tries]
 
     @property
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
         left_out = self.plan.left_out if self.plan else ()
-        return bool(self.notes or self.swept or self.complaints or left_out or self.waited)
+        told = self.notes or self.swept or self.complaints or left_out or self.waited
+        return bool(told or self.tries)
 
     @property
     def moment(self) -> float | None:
@@ -132,6 +144,10 @@ def as_dict(report: Report) -> dict[str, object]:
             "seconds": round(report.client_seconds, 3),
             **report.figures._asdict(),
         },
+        "tries": [
+            {"status": each.status, "seconds": round(each.seconds, 3), "reason": each.reason}
+            for each in report.tries
+        ],
         "found_in_backup": None if report.proof is None else list(report.proof),
         "complaints": report.complaints.splitlines(),
         "problems": report.problems,
@@ -166,6 +182,7 @@ def as_text(report: Report) -> str:
     lines += section("Live, not frozen, because the client needs it so:", live)
     if report.client_status is not None:
         lines += ["", *_client(report)]
+    lines += section("Tried before, but the repository could not be reached:", _tries(report))
     lines += _complaints(report)
     lines += section("Note:", report.notes)
     lines += section("Removed, left behind by a killed run:", report.swept)
@@ -218,6 +235,13 @@ def _client(report: Report) -> list[str]:
         datasets = "dataset" if wanted == 1 else "datasets"
         lines.append(f"  {found} of {wanted} {datasets} found in the backup")
     return lines
+
+
+def _tries(report: Report) -> list[str]:
+    return [
+        f"after {duration(each.seconds)}, {describe_status(each.status)}: {each.reason}"
+        for each in report.tries
+    ]
 
 
 def _complaints(report: Report) -> list[str]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup import own, preflight, proof, view
+from kopiatomic.backup import own, preflight, proof, retries, view
 from kopiatomic.backup.drawing import Drawing, draw
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.plan import Plan, mentions
@@ -404,7 +404,15 @@ def begin_anew(work: Work) -> None:
 
 
 def back_up(work: Work) -> None:
-    """Run the client in the view and read what it did."""
+    """Run the client in the view, again as far as that is wanted, and judge how it ended."""
+    ended = call_client(work)
+    while retries.once_more(work.task, work.report, work.signals, work.streams, ended):
+        ended = call_client(work)
+    judge(work, ended)
+
+
+def call_client(work: Work) -> Ended:
+    """Run the client in the view, read what it did, and return how it ended."""
     task, report, plan = work.task, work.report, work.plan
     client, job = task.client, task.job
     environment = dict(task.environment)
@@ -435,7 +443,7 @@ def back_up(work: Work) -> None:
     if work.evidence is not None:
         work.evidence.hear(task, request, began, report.figures, ended.output)
     work.signals.check()
-    judge(work, ended)
+    return ended
 
 
 def judge(work: Work, ended: Ended) -> None:

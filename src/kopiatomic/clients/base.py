@@ -37,7 +37,7 @@ _FOR_CLIENTS = (
 # How much of what a client said on standard error is told: lines, characters of each.
 COMPLAINTS, COMPLAINT_LENGTH = 20, 300
 
-_COLOUR = r"\x1b\[[0-9;]*m"
+COLOUR = r"\x1b\[[0-9;]*m"
 
 # A clock that was set back a little does not make a new backup an old one; in seconds.
 CLOCK_SLACK = 1.0
@@ -510,6 +510,14 @@ class Client:
             )
         return None
 
+    def network_away(self, status: int, messages: str) -> str | None:
+        """Return the line in which a failed client says that it could not reach the repository.
+
+        ``messages`` is the end of what it wrote to standard error. None if it failed for
+        another reason, or one that is not known.
+        """
+        return None
+
     def hint_between(self, job: Job, status: int, text: str = "") -> str | None:
         """Say what an exit status means outside of a backup, where that is known.
 
@@ -527,7 +535,7 @@ class Client:
         for line in decode(messages).split("\n"):
             # Of a line that was written over only the last state counts.
             last = line.rstrip("\r").rpartition("\r")[2].strip()
-            said = self.complaint(re.sub(_COLOUR, "", last)) if last else None
+            said = self.complaint(re.sub(COLOUR, "", last)) if last else None
             if said:
                 lines[printable(said[:COMPLAINT_LENGTH])] = None
         told = list(lines)[:COMPLAINTS]

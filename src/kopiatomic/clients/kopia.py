@@ -9,9 +9,10 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 
-from kopiatomic.clients import kopia_proof, kopia_sources, places, wrapper
+from kopiatomic.clients import kopia_proof, places, wrapper
 from kopiatomic.clients.base import (
     CHECK,
+    COLOUR,
     MAINTENANCE,
     Client,
     Figures,
@@ -60,6 +61,9 @@ _UNCHANGED = "Not saving snapshot because no files have been changed"
 
 # How kopia names the one who may do maintenance.
 _OWNER = r"must be run by designated user: (\S{1,300})"
+
+# So many of its last lines may say why it failed.
+_LAST_WORDS = 2
 
 # What kopia says where --ignore-file-errors or its policy made it go on.
 _IGNORED = r"(?m)^.{0,200}Ignored [1-9][0-9]* error.{0,500}$"
@@ -166,6 +170,16 @@ class Kopia(Client):
     def complaint(self, line: str) -> str | None:
         """Return a line on standard error that is neither progress nor said in every run."""
         return None if re.match(_ROUTINE, line) else line
+
+    def network_away(self, status: int, messages: str) -> str | None:
+        """Look into kopia's last words: it tells at its end why it failed, without progress."""
+        from kopiatomic.clients import network
+
+        if status >= 128:
+            return None
+        lines = (re.sub(COLOUR, "", line).strip() for line in re.split("[\r\n]", messages))
+        said = [line for line in lines if line and not re.match(_ROUTINE, line)][-_LAST_WORDS:]
+        return next((line for line in reversed(said) if network.is_away(line)), None)
 
     def lacking(self, text: str) -> str | None:
         """Find what kopia says where it was told to go on after errors."""
@@ -286,6 +300,8 @@ class Kopia(Client):
         script: str = "",
     ) -> Ready:
         """Look for sources that no job backs up any more: kopia never removes their backups."""
+        from kopiatomic.clients import kopia_sources
+
         if self.wrapper_keeps_words(job, script):
             return Ready(tuple(steps))
         try:

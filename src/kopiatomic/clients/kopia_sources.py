@@ -11,9 +11,7 @@ from kopiatomic.system.command import quote
 NAMED = 20
 
 
-def given_up(
-    listed: Sequence[Mapping[str, object]], past: Past, by_hand: ByHand
-) -> list[str]:
+def given_up(listed: Sequence[Mapping[str, object]], past: Past, by_hand: ByHand) -> list[str]:
     """Return a sentence for each source that was a job's and is no longer, with what removes it.
 
     ``listed`` are the backups of this user and machine. kopia applies the retention of a source

@@ -7,7 +7,11 @@ import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 
-from kopiatomic.clients import places, restic_locks, restic_proof, restic_retention, wrapper
+from kopiatomic.clients import (
+    places,
+    restic_proof,
+    wrapper,
+)
 from kopiatomic.clients.base import (
     CHECK,
     FORGET,
@@ -68,6 +72,15 @@ _LACKING = (
     r"|^.{1,4096} does not (?:exist|match any files), skipping$"
 )
 
+# What begins the lines that say why it failed: not those of a file, or of what it tries again.
+_LAST_WORDS = (
+    r"Fatal: |unable to create lock in backend|[A-Z][a-z]+\(<[^>]*>.*?\) failed: "
+    r'|(?:Get|Head|Post|Put|Delete) "|subprocess [^:]{1,99}: |rclone: '
+)
+
+# What ssh says where it has reached the other machine, which does not let it in.
+_DENIED = r"(?m)^subprocess [^:]{1,99}: .*(?:Permission denied|Host key verification failed)"
+
 # What it says of a tag that it could not give, and ends well all the same.
 _NOT_TAGGED = r'(?m)^(?:unable to modify the tags for snapshot |Ignoring "[0-9a-f]{64}": )'
 
@@ -107,9 +120,9 @@ class Restic(Client):
         words = []
         if not has_option([*job.command, *job.options], "--time"):
             words = ["--time", when(request.moment, request.zone)]
-        tag = restic_retention.tag_of(job.name)
-        if not restic_retention.has_tag(self.options(job), tag):
-            words += ["--tag", tag]
+        tags = [value or "" for name, value in self.options(job) if name == "--tag"]
+        if tag_of(job) not in re.split(r"\s*,\s*", ",".join(tags)):
+            words += ["--tag", tag_of(job)]
         for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
         return words if request.parent is None else [*words, "--parent", request.parent]
@@ -268,6 +281,8 @@ class Restic(Client):
 
     def locked(self, status: int, text: str, by_hand: ByHand | None = None) -> str | None:
         """Explain restic's locks."""
+        from kopiatomic.clients import restic_locks
+
         by_hand = by_hand or ByHand(self.name)
         if status != INCOMPLETE and restic_locks.is_bad(text):
             return (
@@ -293,6 +308,22 @@ class Restic(Client):
             NO_REPOSITORY: f"the repository is not there; if it is to be made: {by_hand('init')}",
             WRONG_PASSWORD: "the repository's password is wrong",
         }.get(status) or super().hint(status, text, by_hand)
+
+    def network_away(self, status: int, messages: str) -> str | None:
+        """Look into restic's last words, and those of the ssh or rclone that it started.
+
+        It has tried for a quarter of an hour by then, but where the connection is made by
+        ssh or rclone (withRetries in its internal/global, and its internal/backend/sftp).
+        """
+        from kopiatomic.clients import network
+
+        if status in (INCOMPLETE, NO_REPOSITORY, LOCKED, WRONG_PASSWORD) or status >= 128:
+            return None
+        if re.search(_DENIED, messages):
+            return None
+        lines = (self.complaint(line.strip()) for line in messages.split("\n"))
+        said = [line.split("\n")[0] for line in lines if line and re.match(_LAST_WORDS, line)]
+        return next((line for line in reversed(said) if network.is_away(line)), None)
 
     def hint_between(self, job: Job, status: int, text: str = "") -> str | None:
         """Explain an exit status, but not the one about files that a backup could not read."""
@@ -337,6 +368,8 @@ class Restic(Client):
         self, job: Job, wishes: Wishes, environment: Mapping[str, str], script: str = ""
     ) -> list[Step]:
         """Return the check, and forget and prune, as far as they were asked for."""
+        from kopiatomic.clients import restic_retention
+
         if wishes.maintenance:
             raise Refusal("--maintenance is kopia's; restic has --forget and --prune")
         base = self.base_command(job)
@@ -350,8 +383,7 @@ class Restic(Client):
             host = None
             if not wrapper.works_out(script, "RESTIC_HOST"):
                 host = host_of(job, environment, script)
-            tag = restic_retention.tag_of(job.name)
-            words = restic_retention.forget_words(wishes.forget, host, tag, wishes.prune)
+            words = restic_retention.forget_words(wishes.forget, host, tag_of(job), wishes.prune)
             steps.append(Step(FORGET, title, (*base, "forget", *words)))
         elif wishes.prune:
             steps.append(Step(PRUNE, "prune", (*base, "prune")))
@@ -369,6 +401,8 @@ class Restic(Client):
         script: str = "",
     ) -> Ready:
         """Look for stale locks, and for the job's backups from before they bore its tag."""
+        from kopiatomic.clients import restic_locks, restic_retention
+
         if self.wrapper_keeps_words(job, script):
             return Ready(tuple(steps))  # it would make a backup, whatever it is asked for
         found = [restic_locks.ready(reader)]
@@ -376,7 +410,7 @@ class Restic(Client):
             own = host_of(job, reader.environment, script)
             by_hand = self.by_hand(job)
             found.append(
-                restic_retention.ready(reader, job.name, wishes.forget, own, past, by_hand)
+                restic_retention.ready(reader, tag_of(job), wishes.forget, own, past, by_hand)
             )
         before = [step for each in found for step in each.steps]
         unlock = [step for step in before if step.kind == UNLOCK]
@@ -501,6 +535,15 @@ def _zone(name: str) -> tzinfo:
 def _literal(path: str) -> str:
     """Return a path as an exclude pattern that matches nothing else."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", path.rstrip("/"))
+
+
+def tag_of(job: Job) -> str:
+    """Return the tag that the backups of a job bear.
+
+    A job's name holds nothing that restic would take apart: of tags, that is a comma and
+    the space around it (splitTagList() in its internal/data).
+    """
+    return f"restomic:{job.name}"
 
 
 def host_of(job: Job, environment: Mapping[str, str], script: str = "") -> str:

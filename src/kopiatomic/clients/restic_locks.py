@@ -129,9 +129,7 @@ def stale_ones(
     old = [each for each in locks if now - each.moment > _STALE * 60]
     gone = [each for each in here if not lives(each.process)]
     signalled = [
-        each
-        for each in here
-        if now - each.moment <= (_STALE + _SLACK) * 60 and lives(each.process)
+        each for each in here if now - each.moment <= (_STALE + _SLACK) * 60 and lives(each.process)
     ]
     ours = set(here) & {*old, *gone}
     return (list(dict.fromkeys([*gone, *old])) if ours else []), signalled

@@ -14,10 +14,6 @@ from kopiatomic.errors import Refusal
 from kopiatomic.record import Record
 from kopiatomic.system.command import chunks, quote
 
-# What the tag of a job begins with. A job's name holds nothing that restic takes apart: of
-# tags, that is a comma and what is around it (splitTagList() in its internal/data).
-PREFIX = "restomic:"
-
 # The short forms of --keep-last and so on; its -H is not the host.
 _SHORT_KEEP = ("-l", "-H", "-d", "-w", "-m", "-y")
 
@@ -41,20 +37,6 @@ _KEEP_FORMS = (
     *(f"--keep-within{each}" for each in ("", "-hourly", "-daily", "-weekly", "-monthly")),
     "--keep-within-yearly", "--keep-tag",
 )  # fmt: skip
-
-
-def tag_of(job: str) -> str:
-    """Return the tag that the backups of a job bear."""
-    return f"{PREFIX}{job}"
-
-
-def has_tag(options: Iterable[tuple[str, str | None]], tag: str) -> bool:
-    """Say whether the options of a backup give it this tag already."""
-    return any(name == "--tag" and tag in _tags(value) for name, value in options)
-
-
-def _tags(value: str | None) -> list[str]:
-    return [each.strip() for each in (value or "").split(",")]
 
 
 # What restic forget is told
@@ -106,6 +88,10 @@ def forget_words(words: Sequence[str], host: str | None, tag: str, prune: bool) 
         ours += ["--group-by", "host"]
     last = ["--prune"] if prune and "--prune" not in words else []
     return [*ours, *_with_tag(words, tag), *last]
+
+
+def _tags(value: str) -> list[str]:
+    return [each.strip() for each in value.split(",")]
 
 
 def _with_tag(words: Sequence[str], tag: str) -> list[str]:
@@ -194,21 +180,20 @@ def find_earlier(
         found = _find_of_host(there, tag, known)
         ours += found.ours
         doubtful += found.doubtful
-        tagless = any(not _jobs_of(each) for each in there)
+        tagless = any(not _jobs_of(each, tag) for each in there)
         if tagless and not (found.ours or any(tag in each.tags for each in there)):
             bare.append(host)
     return Earlier(tuple(ours), tuple(doubtful), tuple(bare))
 
 
 def ready(
-    reader: Reader, job: str, words: Sequence[str], own: str, past: Past, by_hand: ByHand
+    reader: Reader, tag: str, words: Sequence[str], own: str, past: Past, by_hand: ByHand
 ) -> Ready:
     """Return the steps that give the job's backups from before the tag the tag as well.
 
     So they are forgotten with the others. What cannot be told apart is said in notes.
     ``words`` are the flags of restic forget. What does not answer is a doubt.
     """
-    tag = tag_of(job)
     hosts = hosts_of(words) or [own]
     named = [word for host in hosts for word in ("--host", host)]
     try:
@@ -270,7 +255,7 @@ def _of(listed: Mapping[str, object]) -> _Backup:
 
 def _find_of_host(there: Sequence[_Backup], tag: str, past: Past) -> Earlier:
     theirs = {each for each in there if tag in each.tags}
-    others = {each for each in there if _jobs_of(each)} - theirs
+    others = {each for each in there if _jobs_of(each, tag)} - theirs
     selections = {each.paths for each in theirs} | _selections(past.own)
     rivals = {each.paths for each in others} | _selections(past.others)
     # What somebody backs up by hand once there are tags is theirs.
@@ -289,8 +274,10 @@ def _find_of_host(there: Sequence[_Backup], tag: str, past: Past) -> Earlier:
     return Earlier(tuple(ours), tuple(doubtful))
 
 
-def _jobs_of(backup: _Backup) -> list[str]:
-    return [each for each in backup.tags if each.startswith(PREFIX)]
+def _jobs_of(backup: _Backup, tag: str) -> list[str]:
+    """Return those of a backup's tags that are a job's, as ``tag`` is."""
+    prefix = tag[: tag.index(":") + 1]
+    return [each for each in backup.tags if each.startswith(prefix)]
 
 
 def _selections(runs: Iterable[Made]) -> set[frozenset[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +10,7 @@ from kopiatomic import environment
 from kopiatomic.clients import make_ready
 from kopiatomic.clients.base import Task
 from kopiatomic.errors import EX_NOPERM, PERIODIC_TROUBLE, Refusal
-from kopiatomic.job import Job
+from kopiatomic.job import Job, seconds_of
 from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.state import Wait
 from kopiatomic.system.command import Door, printable
@@ -84,10 +83,7 @@ def _seconds(values: Mapping[str, str], periodic: float) -> float:
     text = values.get("--wait")
     if text is None:
         return periodic if "--periodic" in values else 0.0
-    match = re.fullmatch(r"([0-9]{1,9})([smh]?)", text)
-    if not match:
-        raise Refusal(f"--wait {text}: a time is wanted, as in 30s, 10m or 4h; 0 is no wait")
-    return float(int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
+    return seconds_of(text, "--wait")
 
 
 def streams(values: Mapping[str, str]) -> Streams:
@@ -95,7 +91,9 @@ def streams(values: Mapping[str, str]) -> Streams:
     if "--periodic" in values:
         return Streams(output=None, messages=None)
     as_json = "--json" in values
-    return Streams(output=2 if as_json else 1, capture=as_json or not on_terminal())
+    # Whether a client is to be tried again is found in what it says.
+    capture = as_json or "--retries" in values or not on_terminal()
+    return Streams(output=2 if as_json else 1, capture=capture)
 
 
 def tell(job: Job, outcome: Outcome, values: Mapping[str, str], good: int = 0) -> int:

@@ -87,6 +87,16 @@ class Signals:
         limit: float = float("inf"),
     ) -> None:
         """Pass signals to ``child`` from now on, and SIGTERM after ``limit`` seconds."""
+    def pause(self, seconds: float) -> None:
+        """Do nothing for so long; raises Interrupted as soon as there was a signal."""
+        end = time.monotonic() + seconds
+        while (rest := end - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(rest, 0.2))
+        self.check()
+
+    def watch(self, child: subprocess.Popen[bytes], shares_terminal: bool) -> None:
+        """Pass signals to ``child`` from now on."""
         self._child, self._shares_terminal = child, shares_terminal
         self._deadline, self._limit = float("inf"), time.monotonic() + limit
         if self.signum:
@@ -171,6 +181,11 @@ class Streams(Record):
     messages: int | None = 2
     capture: bool = True
     hide: Callable[[str], str] = as_it_is
+
+
+def tell(streams: Streams, line: str) -> None:
+    """Write a line of ours to where a program's messages go."""
+    _write(streams.messages, encode(streams.hide(line)) + b"\n")
 
 
 def on_terminal() -> bool:

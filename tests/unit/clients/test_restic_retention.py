@@ -178,7 +178,7 @@ class TestReady:
         )
         reader = Matching({"snapshots": listed})
         past = Past((run("/a", 1),))
-        found = ready(reader, "home", ["-l", "1"], "h", past, ByHand("restic-x"))
+        found = ready(reader, TAG, ["-l", "1"], "h", past, ByHand("restic-x"))
         assert reader.asked == [("snapshots", "--no-lock", "--json", "--host", "h")]
         doubtful, bare = found.notes
         assert doubtful.endswith("the tag of this job: restic-x tag --add restomic:home ab")

@@ -506,6 +506,16 @@ class TestKopiaServer:
         ada.call(*KOPIATOMIC, "kta/src")
         vault.call("snapshot", "verify", "--verify-files-percent=100")
 
+    def test_a_server_that_is_away_is_tried_again(self, fleet, vault):
+        ada, _ = fleet
+        vault.kill()
+        backup = ada.start(*KOPIATOMIC, "--retries", "99", "--retry-pause", "1s", "kta/src")
+        backup.says("trying again in 1 s (1 of 99)")
+        vault.start()
+        said = backup.end()
+        assert "kopiatomic: the backup succeeded" in said
+        assert "connection refused" in said.partition("could not be reached:\n")[2]
+
 
 @pytest.mark.kopia
 def test_kopias_maintenance_has_one_owner(fleet, tmp_path):

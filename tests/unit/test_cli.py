@@ -102,3 +102,27 @@ def test_version_imports_next_to_nothing():
     )
     result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[1].split() == []
+
+
+class TestRetries:
+    def test_in_a_job(self):
+        options = [("--retries", "3"), ("--retry-pause", "30s")]
+        job = cli.job_from("restomic", options, ["tank"])
+        assert (job.retries, job.pause) == (3, 30.0)
+        job = cli.job_from("restomic", [], ["tank"])
+        assert (job.retries, job.pause) == (0, 300.0)
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            ("--retry-pause 5m tank", "--retry-pause goes with --retries"),
+            ("--retries 2 --plain -c x tank", "--retries does not go with --plain"),
+            ("--retries 2 --upkeep --verify 0", "--upkeep: only a backup is tried again"),
+            ("--retries 2 --drill 1", "--drill: only a backup is tried again"),
+            ("--retries two tank", "a whole number is wanted"),
+            ("--retries 2 --retry-pause late tank", "a time is wanted"),
+        ],
+    )
+    def test_what_does_not_go(self, words, says, capsys):
+        assert cli.main("restomic", words.split()) == EX_USAGE
+        assert says in capsys.readouterr().err

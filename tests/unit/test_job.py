@@ -4,7 +4,7 @@ import pytest
 
 from kopiatomic import cli
 from kopiatomic.errors import EX_USAGE, Refusal
-from kopiatomic.job import Job, split_words
+from kopiatomic.job import Job, retries_of, seconds_of, split_words
 
 
 @pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
@@ -32,3 +32,23 @@ class TestWords:
         with pytest.raises(Refusal, match=r"^-o: no closing quotation; mind its quotes$") as caught:
             split_words("--password 'hunter2", "-o")
         assert caught.value.status == EX_USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("90", 90), ("30s", 30), ("5m", 300), ("2h", 7200)]
+)
+def test_times(text, seconds):
+    assert seconds_of(text, "--wait") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1.5h", "1d", "soon"])
+def test_times_that_are_none(text):
+    with pytest.raises(Refusal, match=f"^--retry-pause {text}: a time is wanted"):
+        seconds_of(text, "--retry-pause")
+
+
+def test_how_often():
+    assert [retries_of(each) for each in ("0", "12", "999")] == [0, 12, 999]
+    for text in ("", "-1", "1000", "x", "1.5"):
+        with pytest.raises(Refusal, match=f"^--retries {text}: a whole number"):
+            retries_of(text)

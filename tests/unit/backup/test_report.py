@@ -248,3 +248,25 @@ class TestPlan:
         assert len(data["view"]) == len(plan.view)
         assert data["paths"] == ["/data"]
         assert data["not_in_view"] == ["/home", "/home/ben"]
+
+
+class TestTries:
+    TRY = report.Try(1, 62.0, "Fatal: of horse: connection refused")
+
+    def test_each_is_told(self):
+        made = done(tries=[self.TRY, self.TRY])
+        told = report.as_text(made)
+        line = "  after 1 min 2 s, exit status 1: Fatal: of horse: connection refused\n"
+        assert f"\nTried before, but the repository could not be reached:\n{line}{line}" in told
+        assert made.noteworthy
+        row = {"status": 1, "seconds": 62.0, "reason": self.TRY.reason}
+        assert report.as_dict(made)["tries"] == [row, row]
+
+    def test_without_secrets(self):
+        made = done(tries=[self.TRY])
+        made.conceal(lambda text: text.replace("horse", "[hidden]"))
+        assert "horse" not in report.as_text(made)
+
+    def test_none(self):
+        assert "Tried before" not in report.as_text(done())
+        assert report.as_dict(done())["tries"] == []

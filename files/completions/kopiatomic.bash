@@ -52,6 +52,7 @@ _kopiatomic()
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics
+	    --size-limit --wait --no-proof --retries --retry-pause
 	)
 	case $program in
 	kopiatomic)
@@ -110,7 +111,8 @@ _kopiatomic()
 		_kopiatomic_datasets "$word"
 		return
 		;;
-	-o|--options|--max-age|--verify|--forget|--drill|--seed|--size-limit|--wait)
+	-o|--options|--max-age|--verify|--forget|--drill|--seed|--size-limit|--wait|\
+	    --retries|--retry-pause)
 		return
 		;;
 	esac

@@ -295,13 +295,10 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal("--metrics and --json are two forms of the same: choose one")
     if "--retry-pause" in switches and "--retries" not in switches:
         raise Refusal("--retry-pause goes with --retries")
-    if "--retries" in switches and (asked or job.plain):
-        why = (
-            f"{asked[0]}: only a backup is tried again"
-            if asked
-            else ("--plain, with which nothing is known of the client")
-        )
-        raise Refusal(f"--retries does not go with {why}")
+    if "--retries" in switches and asked:
+        raise Refusal(f"--retries does not go with {asked[0]}: only a backup is tried again")
+    if job.retries and job.plain:
+        raise Refusal("--retries does not go with --plain: what the client says is not known")
     if "--sweep" in asked and {"-a", "-j"} <= switches:
         raise Refusal("--sweep -a is about all jobs: leave out -a, or -j")
     if asked and (job.targets or (job.everything and asked != ["--sweep"])):

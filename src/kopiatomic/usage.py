@@ -51,7 +51,7 @@ Repository, with the same -c, -o, -e and -j as for the backup:
       --upkeep            maintain the repository; give one or more of these:
       --verify PERCENT      check it, and read this percentage of its data
       --maintenance         full maintenance (kopia only)
-      --forget FLAGS        remove old snapshots of this machine (retention),
+      --forget FLAGS        remove old snapshots of the job (retention),
                             except those that FLAGS keep, such as
                             --forget '--keep-daily 7' (restic only)
       --prune               remove data that no snapshot needs (restic only)

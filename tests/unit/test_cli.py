@@ -116,7 +116,7 @@ class TestRetries:
         ("words", "says"),
         [
             ("--retry-pause 5m tank", "--retry-pause goes with --retries"),
-            ("--retries 2 --plain -c x tank", "--retries does not go with --plain"),
+            ("--retries 2 --plain -c x tank", "--retries does not go with --plain: what"),
             ("--retries 2 --upkeep --verify 0", "--upkeep: only a backup is tried again"),
             ("--retries 2 --drill 1", "--drill: only a backup is tried again"),
             ("--retries two tank", "a whole number is wanted"),

@@ -297,6 +297,9 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal("--retry-pause goes with --retries")
     if "--retries" in switches and asked:
         raise Refusal(f"--retries does not go with {asked[0]}: only a backup is tried again")
+    again = [name for name in ("--retries", "--retry-pause") if name in switches]
+    if again and asked:
+        raise Refusal(f"{again[0]} does not go with {asked[0]}: only a backup is tried again")
     if job.retries and job.plain:
         raise Refusal("--retries does not go with --plain: what the client says is not known")
     if "--sweep" in asked and {"-a", "-j"} <= switches:

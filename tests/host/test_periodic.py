@@ -141,6 +141,10 @@ BACKUPS = {
         "daily_restomic_datasets=zroot\ndaily_restomic_live='/var/cache/restic /etc/*'",
         ["--datasets", "zroot", "--lives", "/var/cache/restic /etc/*"],
     ),
+    "tries": (
+        "daily_restomic_datasets=d\ndaily_restomic_retries=3\ndaily_restomic_retry_pause=90s",
+        ["--datasets", "d", "--retries", "3", "--retry-pause", "90s"],
+    ),
     "everything": (
         """
 daily_restomic_datasets=zroot

@@ -389,6 +389,8 @@ FLAGS = st.sampled_from([
     "--periodic", "--datasets", "--excludes", "--upkeep", "--verify", "--maintenance", "--forget",
     "--prune", "--drill", "--seed", "--size-limit", "--wait", "--wait=4h", "--wait=²", "--", "-",
     "--notify", "--metrics", "--no-proof", "--wait=0", "--wait", "--lives",
+    "--no-proof", "--wait=0", "--wait", "--lives", "--retries", "--retries=2", "--retries=²",
+    "--retry-pause", "--retry-pause=0", "--retry-pause=1h",
     "--ex", "--max-age=nan", "-jx",
     "--size-limit=1e9G", "--drill=²", "--verify=inf", "p", "p/a", "/", "/bin/true", "true", "5",
     "restomic/default", "..", "-c/bin/true", "--seed=-1", "--max-age=1e308",

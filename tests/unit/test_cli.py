@@ -115,7 +115,7 @@ class TestRetries:
     @pytest.mark.parametrize(
         ("words", "says"),
         [
-            ("--retry-pause 5m tank", "--retry-pause goes with --retries"),
+            ("--retry-pause 5m --drill 1", "--retry-pause does not go with --drill"),
             ("--retries 2 --plain -c x tank", "--retries does not go with --plain: what"),
             ("--retries 2 --upkeep --verify 0", "--upkeep: only a backup is tried again"),
             ("--retries 2 --drill 1", "--drill: only a backup is tried again"),

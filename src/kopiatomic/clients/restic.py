@@ -434,7 +434,10 @@ class Restic(Client):
     def step_problem(self, kind: str, text: str) -> str | None:
         """Notice where restic goes on, and may end well, but removed nothing."""
         if kind == TAG and re.search(_NOT_TAGGED, text):
-            return "restic could not give all of the job's backups its tag"
+            return (
+                "restic could not give all of the job's backups its tag, which is right if this "
+                "machine may only add to the repository: leave --forget to one that may remove"
+            )
         if kind == FORGET and "unable to remove snapshot/" in text:
             return (
                 "restic could not remove snapshots, which is right if this machine may only add "

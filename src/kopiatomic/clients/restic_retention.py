@@ -233,13 +233,13 @@ def _notes(earlier: Earlier, tag: str, by_hand: ByHand) -> Iterator[str]:
 
 
 class _Backup(Record):
-    """One backup as restic lists it; ``rewritten`` if it got its tags later."""
+    """One backup as restic lists it; ``original`` is its name from before it got its tags."""
 
     name: str
     paths: frozenset[str]
     tags: frozenset[str]
     moment: float
-    rewritten: bool
+    original: str | None
 
 
 def _of(listed: Mapping[str, object]) -> _Backup:
@@ -249,7 +249,7 @@ def _of(listed: Mapping[str, object]) -> _Backup:
         raise ValueError("no backup")
     return _Backup(
         str(listed["id"]), frozenset(map(str, paths)), frozenset(map(str, tags)), moment / 1e9,
-        listed.get("original") is not None,
+        None if listed.get("original") is None else str(listed["original"]),
     )  # fmt: skip
 
 
@@ -259,13 +259,15 @@ def _find_of_host(there: Sequence[_Backup], tag: str, past: Past) -> Earlier:
     selections = {each.paths for each in theirs} | _selections(past.own)
     rivals = {each.paths for each in others} | _selections(past.others)
     # What somebody backs up by hand once there are tags is theirs.
-    tagged = [each.moment for each in theirs if not each.rewritten]
+    tagged = [each.moment for each in theirs if each.original is None]
     tagged += [each.began for each in past.own if any(tag in _tags(word) for word in each.command)]
     first = min(tagged, default=float("inf"))
+    # Where nothing can be removed, a backup that was given a tag stays beside its copy.
+    copied = {each.original for each in theirs}
     ours: list[str] = []
     doubtful: list[str] = []
     for each in there:
-        if each in theirs or each in others or each.moment >= first:
+        if each in theirs or each in others or each.moment >= first or each.name in copied:
             continue
         if _made(each, past.own):
             ours.append(each.name)

@@ -163,6 +163,10 @@ class TestEarlier:
         listed = [backup("a1", "/a", 2), backup("b1", "/a", 1, [TAG], original="b0")]
         assert self.find(listed).ours == ("a1",)
 
+    def test_one_that_could_not_be_removed_when_it_got_the_tag_does_not_get_it_again(self):
+        listed = [backup("a1", "/a", 2), backup("b1", "/a", 2, [TAG], original="a1")]
+        assert self.find(listed, [run("/a", 2, ["a1"])]) == Earlier()
+
     def test_where_none_is_the_jobs(self):
         assert self.find([backup("a1", "/a", 1)]).bare == ("h",)
         assert self.find([]).bare == ()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.machine import Machine, wait_for
+from support.machine import PATIENCE, Machine, wait_for
 from support.sftp import Server
 
 from host.conftest import TOP, clean
@@ -58,7 +58,7 @@ class Site:
         wait_for(lambda: text in self.log.read_text())
 
     def end(self, run: subprocess.Popen[str], status: int = 0) -> str:
-        assert run.wait(60) == status, self.log.read_text()
+        assert run.wait(60 * PATIENCE * 5) == status, self.log.read_text()
         clean(self.machine)
         return self.log.read_text()
 

@@ -51,8 +51,8 @@ _kopiatomic()
 	    -s --after-snapshot -v --version -x --exclude --live --plain --json
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
-	    --size-limit --wait --no-proof --notify --metrics
-	    --size-limit --wait --no-proof --retries --retry-pause
+	    --size-limit --wait --no-proof --notify --metrics --retries
+	    --retry-pause
 	)
 	case $program in
 	kopiatomic)

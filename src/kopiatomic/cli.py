@@ -293,10 +293,6 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal(f"--notify does not go with {asked[0]}, of which it tells nothing")
     if {"--metrics", "--json"} <= switches:
         raise Refusal("--metrics and --json are two forms of the same: choose one")
-    if "--retry-pause" in switches and "--retries" not in switches:
-        raise Refusal("--retry-pause goes with --retries")
-    if "--retries" in switches and asked:
-        raise Refusal(f"--retries does not go with {asked[0]}: only a backup is tried again")
     again = [name for name in ("--retries", "--retry-pause") if name in switches]
     if again and asked:
         raise Refusal(f"{again[0]} does not go with {asked[0]}: only a backup is tried again")

@@ -80,13 +80,6 @@ class Signals:
         if self.signum:
             raise Interrupted(self.signum)
 
-    def watch(
-        self,
-        child: subprocess.Popen[bytes],
-        shares_terminal: bool,
-        limit: float = float("inf"),
-    ) -> None:
-        """Pass signals to ``child`` from now on, and SIGTERM after ``limit`` seconds."""
     def pause(self, seconds: float) -> None:
         """Do nothing for so long; raises Interrupted as soon as there was a signal."""
         end = time.monotonic() + seconds
@@ -95,8 +88,13 @@ class Signals:
             time.sleep(min(rest, 0.2))
         self.check()
 
-    def watch(self, child: subprocess.Popen[bytes], shares_terminal: bool) -> None:
-        """Pass signals to ``child`` from now on."""
+    def watch(
+        self,
+        child: subprocess.Popen[bytes],
+        shares_terminal: bool,
+        limit: float = float("inf"),
+    ) -> None:
+        """Pass signals to ``child`` from now on, and SIGTERM after ``limit`` seconds."""
         self._child, self._shares_terminal = child, shares_terminal
         self._deadline, self._limit = float("inf"), time.monotonic() + limit
         if self.signum:

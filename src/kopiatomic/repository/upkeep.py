@@ -38,7 +38,7 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
         account.steps = [Done(step.title, kind=step.kind) for step in steps]
         with kept(place, account, steps[0].argv[0], task.hide):
             ready = _make_ready(task, signals, wishes, steps)
-            account.steps = [Done(step.title) for step in ready.steps]
+            account.steps = [Done(step.title, kind=step.kind) for step in ready.steps]
             account.notes += ready.notes
             _do_all(task, streams._replace(hide=task.hide), signals, account, ready.steps)
             for doubt, status in ready.doubts:

@@ -1,9 +1,12 @@
 PORTNAME=	kopiatomic
 DISTVERSION=	0.1.0
-CATEGORIES=	sysutils python
+CATEGORIES=	sysutils
 
+# To submit the port, put the address of its maintainer here.
 MAINTAINER=	ports@FreeBSD.org
 COMMENT=	Atomic backups of ZFS datasets with kopia or restic
+# To submit the port, put the page of the sources here.  USE_GITHUB fetches from there: if
+# the account is not named as the port, GH_ACCOUNT says so.
 WWW=		https://github.com/kopiatomic/kopiatomic
 
 LICENSE=	BSD2CLAUSE
@@ -11,8 +14,10 @@ LICENSE_FILE=	${WRKSRC}/LICENSE
 
 BUILD_DEPENDS=	${PYTHON_PKGNAMEPREFIX}Jinja2>0:devel/py-Jinja2@${PY_FLAVOR}
 TEST_DEPENDS=	${PYTHON_PKGNAMEPREFIX}hypothesis>0:devel/py-hypothesis@${PY_FLAVOR} \
+		${PYTHON_PKGNAMEPREFIX}pytest-subprocess>0:devel/py-pytest-subprocess@${PY_FLAVOR} \
 		${PYTHON_PKGNAMEPREFIX}pytest>0:devel/py-pytest@${PY_FLAVOR} \
-		${PYTHON_PKGNAMEPREFIX}pytest-subprocess>0:devel/py-pytest-subprocess@${PY_FLAVOR}
+		kopia:sysutils/kopia \
+		restic:sysutils/restic
 
 USES=		python:3.11+ shebangfix
 USE_GITHUB=	yes
@@ -22,8 +27,9 @@ SHEBANG_FILES=	files/executable.in
 NO_ARCH=	yes
 SUB_FILES=	pkg-message
 
+# Who backs up has a client, and seldom both: none is installed unasked.
 OPTIONS_DEFINE=		BASH EXAMPLES FISH ZSH
-OPTIONS_DEFAULT=	BASH EXAMPLES FISH KOPIA RESTIC ZSH
+OPTIONS_DEFAULT=	BASH EXAMPLES FISH ZSH
 OPTIONS_GROUP=		CLIENT
 OPTIONS_GROUP_CLIENT=	KOPIA RESTIC
 OPTIONS_SUB=		yes
@@ -39,17 +45,14 @@ _PROGRAMS=	kopiatomic restomic
 _PERIODS=	daily monthly security weekly
 _SAMPLES=	kopia-myrepo restic-myrepo
 _EXAMPLES=	healthchecks ntfy textfile webhook
-_SITELIBDIR=	${PYTHONPREFIX_SITELIBDIR}/${PORTNAME}
-
-# In a checkout of the sources, these are what is built.
-.sinclude "${.CURDIR}/files/checkout.mk"
+_MODULES=	${PREFIX}/libexec/${PORTNAME}
 
 do-build:
 	@${MKDIR} ${WRKSRC}/build
-	${PYTHON_CMD} ${WRKSRC}/periodic/render.py --destdir ${WRKSRC}/build --prefix ${PREFIX}
+	${PYTHON_CMD} ${WRKSRC}/periodic/render.py --destdir ${WRKSRC}/build \
+		--prefix ${PREFIX} --localbase ${LOCALBASE}
 .for program in ${_PROGRAMS}
-	${SED} -e 's|%%PROGRAM%%|${program}|' \
-		-e 's|%%PYTHON_SITELIBDIR%%|${PYTHONPREFIX_SITELIBDIR}|' \
+	${SED} -e 's|%%PROGRAM%%|${program}|' -e 's|%%MODULES%%|${_MODULES}|' \
 		${WRKSRC}/files/executable.in > ${WRKSRC}/build/${program}
 .endfor
 .for client in ${_SAMPLES}
@@ -64,12 +67,10 @@ do-build:
 .endfor
 
 do-install:
-	@cd ${WRKSRC}/src && for each in $$(${FIND} ${PORTNAME} -name '*.py'); do \
-		${MKDIR} ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR}/$${each%/*} && \
-		${INSTALL_DATA} $$each ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR}/$$each || exit; \
-	done
+	@${MKDIR} ${STAGEDIR}${_MODULES}
+	@cd ${WRKSRC}/src && ${COPYTREE_SHARE} ${PORTNAME} ${STAGEDIR}${_MODULES} "-not -name *.pyc"
 .for program in ${_PROGRAMS}
-	${INSTALL_SCRIPT} ${WRKSRC}/build/${program} ${STAGEDIR}${PREFIX}/bin
+	${INSTALL_SCRIPT} ${WRKSRC}/build/${program} ${STAGEDIR}${PREFIX}/sbin
 	${INSTALL_MAN} ${WRKSRC}/build${PREFIX}/share/man/man8/${program}.8 \
 		${STAGEDIR}${PREFIX}/share/man/man8
 .endfor
@@ -110,17 +111,19 @@ do-install-ZSH-on:
 	${INSTALL_DATA} ${WRKSRC}/files/completions/_kopiatomic \
 		${STAGEDIR}${PREFIX}/share/zsh/site-functions
 
-# Bytecode bears the time of its source, so that is the same in each build; what is
-# packed gets it as well.
+# Each start would take nearly twice as long without bytecode, and the programs write none.
+# It is valid for the contents of its source, whatever time the installed file bears.
 post-install:
-	@${FIND} ${STAGEDIR}${_SITELIBDIR} -name '*.py' -exec ${TOUCH} -r ${WRKSRC}/LICENSE {} +
-	@cd ${STAGEDIR}${PYTHONPREFIX_SITELIBDIR} && umask 022 && \
-		${PYTHON_CMD} -I -m compileall -q -o 0 -o 1 -d ${_SITELIBDIR} ${PORTNAME}
+	@cd ${STAGEDIR}${_MODULES} && umask 022 && ${PYTHON_CMD} -I -m compileall -q \
+		--invalidation-mode checked-hash -d ${_MODULES}/${PORTNAME} ${PORTNAME}
+	@cd ${STAGEDIR}${PREFIX} && ${FIND} libexec/${PORTNAME} -name '*.pyc' | ${SORT} \
+		>> ${TMPPLIST}
 
 do-test:
 	@cd ${TEST_WRKSRC} && ${SETENV} ${TEST_ENV} \
 		${PYTHON_CMD} -m pytest ${TEST_ARGS:NDESTDIR=*}
 
+# The same sources give the same package: pkg(8) packs the times as well.
 pre-package:
 	@${FIND} ${STAGEDIR} -exec ${TOUCH} -h -r ${WRKSRC}/LICENSE {} +
 

@@ -19,6 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 TEMPLATES = (CHECKOUT / "periodic/templates", CHECKOUT / "files")
 CLIENTS = {"kopiatomic": "kopia", "restomic": "restic"}
 PERIODS = ("daily", "weekly", "monthly")
+# Where base looks for what is not base; PREFIX may be another place.
+LOCALBASE = "/usr/local"
 WIDTH = 80
 TAB = 8
 
@@ -112,22 +114,24 @@ def fold(words: str) -> str:
     return " \\\n\t    ".join(lines)
 
 
-def render(output: Output, prefix: str, jinja: jinja2.Environment) -> str:
+def render(
+    output: Output, prefix: str, jinja: jinja2.Environment, localbase: str = LOCALBASE
+) -> str:
     """Return the text of a file."""
     client = CLIENTS[output.program]
     return jinja.get_template(output.template).render(
-        asdict(output), client=client, prefix=prefix
+        asdict(output), client=client, prefix=prefix, localbase=localbase
     )
 
 
-def write(destdir: str, prefix: str) -> None:
+def write(destdir: str, prefix: str, localbase: str = LOCALBASE) -> None:
     """Write all files below DESTDIR/PREFIX."""
     jinja = environment()
     for output in outputs():
         path = Path(f"{destdir}{prefix}/{output.path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        path.write_text(render(output, prefix, jinja))
+        path.write_text(render(output, prefix, jinja, localbase))
         os.chmod(path, output.mode)
 
 
@@ -135,9 +139,10 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Write scripts, manual pages and completions.")
     parser.add_argument("--destdir", default="", help="where the prefix is to be found")
-    parser.add_argument("--prefix", default="/usr/local", help="/usr/local, or another")
+    parser.add_argument("--prefix", default=LOCALBASE, help="/usr/local, or another")
+    parser.add_argument("--localbase", default=LOCALBASE, help="where other ports are installed")
     given = parser.parse_args()
-    write(given.destdir, given.prefix.rstrip("/"))
+    write(given.destdir, given.prefix.rstrip("/"), given.localbase.rstrip("/"))
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def night(machine: Machine, top: str, program: str, client: str, store: dict[str
     argv = [program, "-r", "-s", f"{top or '/root'}/users", "kta", "ktb"]
     print()
     rule(" ".join(argv))
-    result = machine.run([f"/usr/local/bin/{program}", *argv[1:]], env=store)
+    result = machine.run([f"/usr/local/sbin/{program}", *argv[1:]], env=store)
     # What kopia itself says goes to standard error, and is long the first time.
     show(result.stdout if result.returncode == 0 else result.stdout + result.stderr)
     if result.returncode != 0:
@@ -166,7 +166,7 @@ def night(machine: Machine, top: str, program: str, client: str, store: dict[str
     )
     if kept:
         print("  (kopia keeps no fifos, no hard links, and no times of links and directories.)")
-    again = machine.run([f"/usr/local/bin/{program}", "--json", "ktb/data"], env=store, check=True)
+    again = machine.run([f"/usr/local/sbin/{program}", "--json", "ktb/data"], env=store, check=True)
     figures = json.loads(again.stdout)["client"]
     read, files = figures["new_or_changed"], figures["files"]
     print(f"  A second run over {top}/data read {read} of {files} files.")

@@ -21,7 +21,7 @@ from support.machine import Sandbox
 # Outside of everything that is backed up, and to be seen in the view as well.
 PLACE = "/kt/faults"
 TOP = "/kt/kta"
-RESTOMIC = "/usr/local/bin/restomic"
+RESTOMIC = "/usr/local/sbin/restomic"
 
 WRAPPED = {
     "zfs": "/sbin/zfs", "mount": "/sbin/mount", "mount_nullfs": "/sbin/mount_nullfs",

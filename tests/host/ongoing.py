@@ -94,7 +94,7 @@ def started(
     subcommand = {"restic": " backup", "kopia": " snapshot create"}.get(client, "")
     plain = [] if real else ["--plain"]
     process = machine.popen(
-        [f"/usr/local/bin/{program}", *plain, "-c", f"{slow}{subcommand}", *words],
+        [f"/usr/local/sbin/{program}", *plain, "-c", f"{slow}{subcommand}", *words],
         env=dict(env or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, new_group=True,
     )  # fmt: skip
     run = Run(machine, process, place)
@@ -152,7 +152,7 @@ def meanwhile(machine: Machine, beginning: Sequence[str], does: str, name: str =
         script=does, method=method, count=len(beginning), beginning=list(beginning), path=PATH
     )
     if machine.is_sandbox:
-        source = machine.path("/usr/local/bin/restomic").read_text()
+        source = machine.path("/usr/local/sbin/restomic").read_text()
     else:
         source = (machine.programs / "restomic").read_text()
     assert str(CHECKOUT) in source or machine.is_sandbox

@@ -18,7 +18,7 @@ from host.conftest import clean
 
 pytestmark = pytest.mark.linux
 
-RESTOMIC = "/usr/local/bin/restomic"
+RESTOMIC = "/usr/local/sbin/restomic"
 RUN = ["--plain", "-c", "true", "--live", "/compat/linux", "zroot/home"]
 STATE = "/var/db/kopiatomic"
 

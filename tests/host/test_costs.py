@@ -23,9 +23,9 @@ def spent(machine: Machine, *words: str) -> Counter[str]:
 
     It is not the first run since the boot, which looks once for what was left before.
     """
-    backup = ["/usr/local/bin/restomic", "--plain", "-c", "true", *words]
+    backup = ["/usr/local/sbin/restomic", "--plain", "-c", "true", *words]
     # That there is a state directory now is something new as well.
-    for argv in (backup, ["/usr/local/bin/restomic", "--status"], backup):
+    for argv in (backup, ["/usr/local/sbin/restomic", "--status"], backup):
         machine.host.forget_commands()
         result = machine.run(argv, timeout=300)
         assert result.returncode == 0, result.stdout + result.stderr
@@ -89,8 +89,8 @@ def test_what_others_keep_costs_nothing(machine: Machine):
             shell(machine, "zfs snapshot -r kta@autosnap_daily")
         for option in ("--status", "--check"):
             machine.host.forget_commands()
-            machine.run(["/usr/local/bin/restomic", option, "--expect", "restomic/default"]
-                        if option == "--check" else ["/usr/local/bin/restomic", option])
+            machine.run(["/usr/local/sbin/restomic", option, "--expect", "restomic/default"]
+                        if option == "--check" else ["/usr/local/sbin/restomic", option])
             assert not [c for c in machine.host.commands() if "snapshot" in c or "get" in c]
             asked.append(started(machine))
     assert asked[:2] == asked[2:]

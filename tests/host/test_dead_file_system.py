@@ -19,7 +19,7 @@ from host.test_routine import script
 
 pytestmark = pytest.mark.linux
 
-RESTOMIC = "/usr/local/bin/restomic"
+RESTOMIC = "/usr/local/sbin/restomic"
 KINDS = {"hangs": {"answer": "hangs"}, "fails": {"answer": "fails"}, "crashes": {"owner": 4711}}
 
 # mount(8) hangs for ever there; what waits for it must not.

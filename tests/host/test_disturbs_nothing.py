@@ -221,7 +221,7 @@ def test_the_snapshots_cannot_be_pulled_away(filled: Machine, killed: str):
             assert run.process.returncode == 0, run.said
             seen = filled.path("/kt/seen").read_text().splitlines()
             assert {f"{TOP}/home/docs/letter.txt", f"{TOP}/home/ben/big"} <= set(seen)
-    result = filled.run(["/usr/local/bin/restomic", "--sweep"])
+    result = filled.run(["/usr/local/sbin/restomic", "--sweep"])
     assert result.returncode == 0, result.stderr
     clean(filled)
 
@@ -236,10 +236,10 @@ def test_what_a_killed_run_leaves_is_in_nobodys_way(busy: Machine, client: str, 
         tried(busy, JAIL)
         tried(busy, OWN)
         if how == "sweep":
-            result = busy.run(["/usr/local/bin/restomic", "--sweep"])
+            result = busy.run(["/usr/local/sbin/restomic", "--sweep"])
             prefix = "removed "
         else:
-            result = busy.run(["/usr/local/bin/restomic", "--plain", "-c", "true", *JOB])
+            result = busy.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", *JOB])
             prefix = "  "
     assert result.returncode == 0, result.stderr + result.stdout
     clean(busy)
@@ -249,7 +249,7 @@ def test_what_a_killed_run_leaves_is_in_nobodys_way(busy: Machine, client: str, 
     assert (run.client in named) == (client == "goes on"), result.stdout
     # And what was there before is there still.
     tried(busy, [each for each in OWN if "rollback" not in each])
-    assert busy.run(["/usr/local/bin/restomic", "--sweep"]).stdout == "nothing was left behind\n"
+    assert busy.run(["/usr/local/sbin/restomic", "--sweep"]).stdout == "nothing was left behind\n"
 
 
 # Which live mounts there are
@@ -324,7 +324,7 @@ def test_what_is_left_out_can_be_written_nowhere(busy: Machine):
 
 
 def test_a_dry_run_prints_that_view(busy: Machine):
-    result = busy.run(["/usr/local/bin/restomic", "-n", "--plain", "-c", "true", "kta/home"])
+    result = busy.run(["/usr/local/sbin/restomic", "-n", "--plain", "-c", "true", "kta/home"])
     printed = re.findall(rf" {RUN}/default/(view\S*|hold/0)$", result.stdout, re.M)
     with ongoing(busy, "kta/home"):
         made = [each[len(f"{RUN}/default/") :] for each in mount_points(busy) if RUN in each]

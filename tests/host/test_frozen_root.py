@@ -23,7 +23,7 @@ pytestmark = pytest.mark.linux
 
 # The sandbox's own programs come from the Linux machine: shown, and not backed up.
 LIVE = ("--live", "/compat/linux")
-PROGRAMS = {"restic": "/usr/local/bin/restomic", "kopia": "/usr/local/bin/kopiatomic"}
+PROGRAMS = {"restic": "/usr/local/sbin/restomic", "kopia": "/usr/local/sbin/kopiatomic"}
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_the_client_can_write_its_configuration(installed: Sandbox):
         "/usr/local/bin/client",
     )
     words = ["--plain", "-c", client, "-a", *LIVE]
-    result = installed.run(["/usr/local/bin/restomic", *words])
+    result = installed.run(["/usr/local/sbin/restomic", *words])
     assert result.returncode == 0, result.stderr + result.stdout
     assert installed.path("/root/.config/rclone/rclone.conf").read_text() == "token\n"
     assert installed.path("/root/.ssh/known_hosts").read_text() == "host\n"
@@ -190,7 +190,7 @@ SHOW = "echo TMPDIR=$TMPDIR; echo x > $TMPDIR/file && echo written; ls -ld $TMPD
 def shown(machine: Sandbox, *words: str, **variables: str) -> str:
     client = script(machine, SHOW, "/usr/local/bin/client")
     result = machine.run(
-        ["/usr/local/bin/restomic", "--plain", "-c", client, *LIVE, *words], env=variables
+        ["/usr/local/sbin/restomic", "--plain", "-c", client, *LIVE, *words], env=variables
     )
     assert result.returncode == 0, result.stderr + result.stdout
     clean(machine)
@@ -238,7 +238,7 @@ def test_the_libraries_hints_are_there(varmfs: Sandbox, words: tuple[str, ...]):
     client = script(
         varmfs, f"cat /var/run/ld-elf.so.hints || exit 9\n{SHOW}", "/usr/local/bin/client"
     )
-    argv = ["/usr/local/bin/restomic", "--plain", "-c", client, *LIVE, *words]
+    argv = ["/usr/local/sbin/restomic", "--plain", "-c", client, *LIVE, *words]
     result = varmfs.run(argv)
     assert result.returncode == 0, result.stderr + result.stdout
     assert "hints\n" in result.stdout
@@ -264,7 +264,7 @@ def test_the_repository_in_the_frozen_root_is_refused_and_live_mends_it(
 ):
     shell(installed, "mkdir /srv; cp -R /backup/r /srv/r")
     environment = {**restic.environment, "RESTIC_REPOSITORY": "/srv/r"}
-    words = ["/usr/local/bin/restomic", "/", *LIVE, "-o", "--exclude=/compat/linux/*"]
+    words = ["/usr/local/sbin/restomic", "/", *LIVE, "-o", "--exclude=/compat/linux/*"]
     refused = installed.run(words, env=environment)
     assert refused.returncode == 78
     assert "--live /srv/r" in refused.stderr

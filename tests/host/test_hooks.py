@@ -12,9 +12,9 @@ from host.conftest import clean
 
 def restomic(machine: Machine, *words: str, before: str = "umask 022") -> str:
     """Run a plain job after a line of sh, expect it to be good and clean; return its output."""
-    line = f'{before}; exec /usr/local/bin/restomic --plain "$@"'
+    line = f'{before}; exec /usr/local/sbin/restomic --plain "$@"'
     if not machine.is_sandbox:
-        line = line.replace("/usr/local/bin/restomic", str(machine.programs / "restomic"))
+        line = line.replace("/usr/local/sbin/restomic", str(machine.programs / "restomic"))
     result = machine.run(["/bin/sh", "-c", line, "sh", *words, "kta/src"])
     assert result.returncode == 0, result.stdout + result.stderr
     clean(machine)

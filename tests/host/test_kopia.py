@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kopia
 def kopiatomic(kopia: Repository, *words: str, status: int = 0, **variables: str) -> str:
     """Run kopiatomic, expect a status, expect it to be clean afterwards; return its output."""
     environment = {**kopia.environment, **variables}
-    result = kopia.machine.run(["/usr/local/bin/kopiatomic", *words], env=environment)
+    result = kopia.machine.run(["/usr/local/sbin/kopiatomic", *words], env=environment)
     assert result.returncode == status, result.stdout + result.stderr
     clean(kopia.machine)
     return result.stdout + result.stderr
@@ -136,7 +136,7 @@ def test_through_a_wrapper(filled: Machine, kopia: Repository, command):
     wrapper.write_text("\n".join(["#!/bin/sh", *lines, 'exec kopia "$@"', ""]))
     wrapper.chmod(0o700)
     given = f"{kopia.directory}/kopia-myrepo {command}"
-    result = filled.run(["/usr/local/bin/kopiatomic", "-c", given, "kta/src"])
+    result = filled.run(["/usr/local/sbin/kopiatomic", "-c", given, "kta/src"])
     assert result.returncode == 0, result.stderr
     assert [each["source"]["path"] for each in snapshots(kopia)] == [f"{TOP}/src"]
 
@@ -148,7 +148,7 @@ def test_failure_passes_kopias_status_on(filled: Machine, kopia: Repository):
 
 def test_figures_in_json(filled: Machine, kopia: Repository):
     result = filled.run(
-        ["/usr/local/bin/kopiatomic", "--json", "kta/src"], env=kopia.environment
+        ["/usr/local/sbin/kopiatomic", "--json", "kta/src"], env=kopia.environment
     )
     report = json.loads(result.stdout)
     assert report["outcome"] == "success"

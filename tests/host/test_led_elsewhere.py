@@ -20,7 +20,7 @@ from host.ongoing import PLACE, RUN, is_whole, kept_by, ongoing, pictures, start
 from host.test_disturbs_nothing import left_out_of
 from host.test_routine import script
 
-RESTOMIC = "/usr/local/bin/restomic"
+RESTOMIC = "/usr/local/sbin/restomic"
 CANTCREAT = 73
 LACKING = 65
 

@@ -48,7 +48,7 @@ def test_a_mount_point_beyond_ascii_is_backed_up(filled: Machine, locale: dict[s
     client.chmod(0o755)
     hook = f"echo live > {POINT}/über; echo ü > {BASE}/hörte"
     words = ["--plain", "-c", f"{BASE}/client", "-s", hook, "kta/j"]
-    result = filled.run(["/usr/local/bin/restomic", *words], env=locale)
+    result = filled.run(["/usr/local/sbin/restomic", *words], env=locale)
     assert result.returncode == 0, result.stdout + result.stderr
     clean(filled)
     assert "gefroren" in result.stdout
@@ -60,6 +60,6 @@ def test_a_mount_point_beyond_ascii_is_backed_up(filled: Machine, locale: dict[s
 def test_and_comes_back_in_a_drill(filled: Machine, locale: dict[str, str], restic: Repository):
     environment = {**restic.environment, **locale}
     for words in (["kta/j"], ["--drill", "1"]):
-        result = filled.run(["/usr/local/bin/restomic", *words], env=environment)
+        result = filled.run(["/usr/local/sbin/restomic", *words], env=environment)
         assert result.returncode == 0, result.stdout + result.stderr
     assert "1 of 1 files restored identical" in result.stdout

@@ -85,7 +85,7 @@ def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Sandbox):
     conf = machine.path("/etc/periodic.conf")
     conf.write_text(f"{conf.read_text()}daily_restomic_home_wait=1s\n")
     run = machine.popen(
-        ["/usr/local/bin/restomic", "-j", "home", "--plain", "-c", "restic-slow", "kta/home"]
+        ["/usr/local/sbin/restomic", "-j", "home", "--plain", "-c", "restic-slow", "kta/home"]
     )
     try:
         shell(machine, "while [ ! -e /tmp/slow ]; do sleep 0.1; done")

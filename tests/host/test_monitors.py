@@ -83,7 +83,7 @@ def install(machine: Machine, name: str, **settings: str) -> str:
 
 
 def run(machine: Machine, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    result = machine.run(["/usr/local/bin/restomic", "--plain", "-j", "My.job", *words])
+    result = machine.run(["/usr/local/sbin/restomic", "--plain", "-j", "My.job", *words])
     assert result.returncode == status, result.stdout + result.stderr
     clean(machine)
     return result
@@ -262,7 +262,7 @@ def test_no_secret_is_on_a_command_line_and_nothing_stays(
     text = filled.path(sample).read_text()
     filled.path(sample).write_text(text.replace("\n", f"\nPATH={BASE}/bin:$PATH\n", 1))
     result = filled.run(
-        ["/usr/local/bin/restomic", "--plain", "--notify", sample, *BAD],
+        ["/usr/local/sbin/restomic", "--plain", "--notify", sample, *BAD],
         env={"TMPDIR": f"{BASE}/tmp"},
     )
     assert "--notify" not in result.stderr

@@ -42,7 +42,7 @@ def heard(machine: Machine) -> list[tuple[dict[str, str], str]]:
 
 
 def run(machine: Machine, program: str, *words: str) -> subprocess.CompletedProcess[str]:
-    result = machine.run([f"/usr/local/bin/{program}", *words])
+    result = machine.run([f"/usr/local/sbin/{program}", *words])
     clean(machine)
     return result
 
@@ -97,7 +97,7 @@ def test_of_refusals(filled: Machine, told: str, program: str, options: list[str
 @both
 def test_of_another_run_of_the_job(filled: Machine, told: str, program: str):
     hook = f": > {BASE}/on; while [ ! -e {BASE}/go ]; do sleep 0.1; done"
-    words = [f"/usr/local/bin/{program}", "--plain", "-c", "true", "--notify", told]
+    words = [f"/usr/local/sbin/{program}", "--plain", "-c", "true", "--notify", told]
     first = filled.popen(
         [*words, "-p", hook, "kta/src"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -143,7 +143,7 @@ def test_one_that_fails_makes_no_backup_worse(filled: Machine, program: str):
 
 def test_an_interrupted_one_ends_in_order(filled: Machine, told: str):
     child = filled.popen(
-        ["/usr/local/bin/restomic", "--plain", "-c", f"sh -c ': > {BASE}/on; sleep 1000'",
+        ["/usr/local/sbin/restomic", "--plain", "-c", f"sh -c ': > {BASE}/on; sleep 1000'",
          "--notify", f"{told}; : > {BASE}/second; sleep 1000", "kta/src"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -171,7 +171,7 @@ class TestRepository:
             "kopia": ("kopiatomic", "kopia snapshot create"),
         }[repository.client]  # fmt: skip
         result = repository.machine.run(
-            [f"/usr/local/bin/{program}", "-c", command, "--notify", told, *words],
+            [f"/usr/local/sbin/{program}", "-c", command, "--notify", told, *words],
             env=repository.environment,
         )
         assert result.returncode == status, result.stdout + result.stderr
@@ -202,7 +202,7 @@ class TestRepository:
         assert (variables["ACTION"], variables["OUTCOME"]) == ("upkeep", "refused")
         assert "NO UPKEEP" in text
         program = variables["PROGRAM"]
-        said = repository.machine.run([f"/usr/local/bin/{program}", "--status", "--metrics"])
+        said = repository.machine.run([f"/usr/local/sbin/{program}", "--status", "--metrics"])
         assert said.returncode == 0
         numbers = {
             line.split("{")[0].removeprefix("kopiatomic_"): line.split()[-1]
@@ -305,7 +305,7 @@ class TestPeriodic:
     def test_a_program_that_cannot_run_or_is_killed(self, filled: Machine, told: str):
         conf = ["daily_restomic_enable=YES", "daily_restomic_datasets=kta/src",
                 f"daily_restomic_notify='{told}'"]  # fmt: skip
-        program = filled.path("/usr/local/bin/restomic")
+        program = filled.path("/usr/local/sbin/restomic")
         for text, status in (("#!/no/python\n", "127"), ("#!/bin/sh\nkill -9 $$\n", "137")):
             program.write_text(text)
             filled.path("/etc/periodic.conf").write_text("\n".join(conf) + "\n")

@@ -18,7 +18,7 @@ from host.test_disturbs_nothing import left_out_of, where
 
 pytestmark = pytest.mark.restic
 
-RESTOMIC = "/usr/local/bin/restomic"
+RESTOMIC = "/usr/local/sbin/restomic"
 UNAVAILABLE, CANTCREAT = 69, 73
 
 # Right before the snapshots are taken, and before they are mounted.

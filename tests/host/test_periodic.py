@@ -37,7 +37,7 @@ class Night:
         self.root = self.machine.host.root
         renderer().write(str(self.root), "/usr/local")
         for program in PROGRAMS:
-            path = self.root / "usr/local/bin" / program
+            path = self.root / "usr/local/sbin" / program
             path.write_text(STUB)
             path.chmod(0o755)
 
@@ -543,9 +543,9 @@ def test_no_other_status_gets_past(night: Night, status: str, words: str):
 def test_a_program_that_cannot_run_is_trouble(night: Night, break_it: str, said: str):
     night.configure(f"{QUIET}daily_restomic_enable=YES\ndaily_restomic_datasets=d\n")
     shell = night.machine.host.shell
-    shell(f"cd /usr/local/bin && {break_it}", check=True)
+    shell(f"cd /usr/local/sbin && {break_it}", check=True)
     output, status = night.run(), night.by_hand("daily/800.restomic")[0]
-    shell("cd /usr/local/bin && mv -f restomic.gone restomic && chmod 755 restomic", check=True)
+    shell("cd /usr/local/sbin && mv -f restomic.gone restomic && chmod 755 restomic", check=True)
     assert said in output
     assert status == 3
 

@@ -15,7 +15,7 @@ from host.test_routine import script
 
 pytestmark = pytest.mark.restic
 
-RESTOMIC = "/usr/local/bin/restomic"
+RESTOMIC = "/usr/local/sbin/restomic"
 NOINPUT, UNAVAILABLE, CANTCREAT, CONFIG = 66, 69, 73, 78
 
 

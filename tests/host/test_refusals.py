@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from support.machine import Machine, shell
+from support.machine import MODULES, Machine, shell
 
 from host.conftest import TOP, clean
 
@@ -63,7 +63,7 @@ CASES = [
 def test_each_is_one_line_with_its_status_and_changes_nothing(odd: Machine):
     before = odd.run(["mount", "-p"]).stdout
     for words, status, says in CASES:
-        result = odd.run(["/usr/local/bin/restomic", "--plain", *words])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", *words])
         assert (result.returncode, result.stdout) == (status, ""), (words, result)
         assert result.stderr.count("\n") == 1, (words, result.stderr)
         assert says in result.stderr, (words, result.stderr)
@@ -75,7 +75,7 @@ def test_each_is_one_line_with_its_status_and_changes_nothing(odd: Machine):
 
 
 def test_what_recursion_meets_is_skipped_and_reported(odd: Machine):
-    result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "-r", "kta"])
+    result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "-r", "kta"])
     assert result.returncode == 0, result.stderr
     for name in ("kta/vol", "kta/off", "kta/noauto", "kta/none"):
         assert f"  {name} " in result.stdout
@@ -84,7 +84,7 @@ def test_what_recursion_meets_is_skipped_and_reported(odd: Machine):
 
 def test_a_target_named_twice_and_a_parent_with_its_child(odd: Machine):
     result = odd.run(
-        ["/usr/local/bin/restomic", "--plain", "-c", "/bin/echo got",
+        ["/usr/local/sbin/restomic", "--plain", "-c", "/bin/echo got",
          "kta/home", f"{TOP}/home/", "kta/home/ben", "kta/home"]
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -105,9 +105,8 @@ def test_who_is_not_root(odd: Machine):
 def as_nobody(odd: Machine, *words: str) -> subprocess.CompletedProcess[str]:
     """Run restomic as the user nobody, with a python that this user may execute."""
     python = json.loads((odd.host.directory / "host.json").read_text())["fast_python"]
-    site = next(odd.path("/usr/local/lib").glob("python3.*/site-packages"))
     code = (
-        f"import sys; sys.path.insert(0, '/usr/local/lib/{site.parent.name}/site-packages');"
+        f"import sys; sys.path.insert(0, '{MODULES}');"
         "from kopiatomic.cli import restomic; sys.exit(restomic())"
     )
     argv = [f"/compat/linux{python}", "-I", "-c", code, *words]
@@ -123,28 +122,28 @@ class TestKernel:
             pytest.skip("needs a kernel that can be changed")
 
     def refused(self, odd: Machine, status: int, says: str) -> None:
-        result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/src"])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         assert result.returncode == status, result
         assert says in result.stderr
         clean(odd)
 
     def test_no_zfs(self, odd: Machine):
         odd.host.kernel(zfs=False)
-        result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/src"])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         odd.host.kernel(zfs=True)
         assert (result.returncode, result.stdout) == (UNAVAILABLE, "")
         assert "there is no ZFS in this kernel" in result.stderr
 
     def test_in_a_jail(self, odd: Machine):
         odd.host.kernel(jailed=True)
-        result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/src"])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         odd.host.kernel(jailed=False)
         assert result.returncode == UNAVAILABLE
         assert "this is a jail" in result.stderr
 
     def test_no_nullfs(self, odd: Machine):
         odd.host.kernel(nullfs=False, loadable=False)
-        result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/src"])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         assert result.returncode == 71
         assert "there is no nullfs in this kernel" in result.stderr
         clean(odd)
@@ -156,7 +155,7 @@ class TestKernel:
     def test_a_read_only_pool(self, odd: Machine):
         """It stands still by itself."""
         odd.host.pool("kta", readonly=True)
-        result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/src"])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         assert result.returncode == 0, result
         assert "the pool kta is read-only and so stands still" in result.stdout
         clean(odd)
@@ -164,12 +163,12 @@ class TestKernel:
     def test_an_encrypted_dataset_without_its_key(self, odd: Machine):
         shell(odd, "echo password | zfs create -o encryption=on -o keyformat=passphrase kta/crypt")
         shell(odd, "zfs unmount kta/crypt; zfs unload-key kta/crypt")
-        result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/crypt"])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/crypt"])
         assert result.returncode == NOINPUT
         assert "its encryption key is not loaded" in result.stderr
 
     def test_a_jailed_dataset(self, odd: Machine):
         shell(odd, "zfs create -o jailed=on kta/jail")
-        result = odd.run(["/usr/local/bin/restomic", "--plain", "-c", "true", "kta/jail"])
+        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/jail"])
         assert result.returncode == NOINPUT
         assert "belongs to a jail" in result.stderr

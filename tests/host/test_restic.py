@@ -27,7 +27,7 @@ LINK_TIMES = not sys.platform.startswith("freebsd")
 def restomic(restic: Repository, *words: str, status: int = 0, **variables: str) -> str:
     """Run restomic, expect a status, expect it to be clean afterwards; return its output."""
     environment = {**restic.environment, **variables}
-    result = restic.machine.run(["/usr/local/bin/restomic", *words], env=environment)
+    result = restic.machine.run(["/usr/local/sbin/restomic", *words], env=environment)
     assert result.returncode == status, result.stdout + result.stderr
     clean(restic.machine)
     return result.stdout + result.stderr
@@ -178,7 +178,7 @@ def test_through_a_wrapper(filled: Machine, restic: Repository):
     )
     wrapper.chmod(0o700)
     result = filled.run(
-        ["/usr/local/bin/restomic", "-c", f"{restic.directory}/restic-myrepo backup", "kta/src"]
+        ["/usr/local/sbin/restomic", "-c", f"{restic.directory}/restic-myrepo backup", "kta/src"]
     )
     assert result.returncode == 0, result.stderr
     (snapshot,) = snapshots(restic)
@@ -228,7 +228,7 @@ def test_a_repository_within_the_frozen_works_when_it_is_live(filled: Machine, r
 
 def test_figures_in_json(filled: Machine, restic: Repository):
     result = filled.run(
-        ["/usr/local/bin/restomic", "--json", "kta/src"], env=restic.environment
+        ["/usr/local/sbin/restomic", "--json", "kta/src"], env=restic.environment
     )
     report = json.loads(result.stdout)
     assert report["outcome"] == "success"

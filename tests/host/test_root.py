@@ -60,7 +60,7 @@ def test_restic_backs_up_everything(installed: Sandbox):
     words = ["-a", "-x", "zroot/var/mail", *LIVE, "--live", "/backup"]
     change = "echo late > /home/mark; echo late > /etc/mark"
     first = installed.run(
-        ["/usr/local/bin/restomic", *words, "-s", change], env=restic.environment
+        ["/usr/local/sbin/restomic", *words, "-s", change], env=restic.environment
     )
     assert first.returncode == 0, first.stderr + first.stdout
     assert "Live, not frozen, because the client needs it so:" in first.stdout
@@ -85,7 +85,7 @@ def test_kopia_backs_up_everything(installed: Sandbox):
     words = ["-a", *LIVE, "--live", "/backup"]
     change = "echo late > /home/mark; echo late > /etc/mark"
     result = installed.run(
-        ["/usr/local/bin/kopiatomic", *words, "-s", change], env=kopia.environment, timeout=300
+        ["/usr/local/sbin/kopiatomic", *words, "-s", change], env=kopia.environment, timeout=300
     )
     assert result.returncode == 0, result.stderr + result.stdout
     assert "kopia policy set" in result.stdout
@@ -109,7 +109,7 @@ def test_a_frozen_repository_is_refused(installed: Sandbox):
     installed.path("/usr/local/bin/restic").unlink(missing_ok=True)
     installed.path("/usr/local/bin/restic").symlink_to("/compat/linux/bin/true")
     installed.path("/backup/r").mkdir()
-    result = installed.run(["/usr/local/bin/restomic", *words], env=environment)
+    result = installed.run(["/usr/local/sbin/restomic", *words], env=environment)
     assert result.returncode == 78
     assert "--live /backup/r" in result.stderr
 
@@ -123,7 +123,7 @@ def test_the_clients_writes_reach_the_live_system(installed: Sandbox):
     )
     client.chmod(0o755)
     words = ["--plain", "-c", "client", "-a", *LIVE]
-    result = installed.run(["/usr/local/bin/restomic", *words])
+    result = installed.run(["/usr/local/sbin/restomic", *words])
     assert result.returncode == 0, result.stderr + result.stdout
     assert installed.path("/root/.cache/written").read_text() == "new\n"
     assert "/var/run/restomic/default/tmp" in result.stdout

@@ -18,7 +18,7 @@ SHOW = "/bin/ls -R"
 
 def run(machine: Machine, *words: str, status: int = 0, program: str = "restomic") -> str:
     """Run a plain job, expect its status and a clean machine; return its output."""
-    result = machine.run([f"/usr/local/bin/{program}", "--plain", *words])
+    result = machine.run([f"/usr/local/sbin/{program}", "--plain", *words])
     assert result.returncode == status, result.stdout + result.stderr
     clean(machine)
     return result.stdout + result.stderr
@@ -195,7 +195,7 @@ class TestFailures:
     def test_a_held_snapshot_stays_and_is_told(self, filled: Machine):
         hold = "zfs list -H -t snapshot -o name | grep restomic | xargs zfs hold kt"
         result = filled.run(
-            ["/usr/local/bin/restomic", "--plain", "-c", "true", "-s", hold, "kta/src"]
+            ["/usr/local/sbin/restomic", "--plain", "-c", "true", "-s", hold, "kta/src"]
         )
         assert result.returncode == 71
         assert "the backup succeeded, but NOT ALL IS WELL" in result.stdout
@@ -221,7 +221,7 @@ class TestFailures:
             "zfs snapshot kta/home/ben@$name"
         )
         words = ["--plain", "-c", "true", "-s", take, "kta/home", "kta/home/with space"]
-        result = filled.run(["/usr/local/bin/restomic", *words])
+        result = filled.run(["/usr/local/sbin/restomic", *words])
         assert result.returncode == 0, result.stderr
         left = filled.run(["zfs", "list", "-H", "-t", "snapshot", "-o", "name"]).stdout.split("\n")
         assert [name.partition("@")[0] for name in left if name] == ["kta/home/ben"]
@@ -229,7 +229,7 @@ class TestFailures:
 
 def start(machine: Machine, *words: str) -> subprocess.Popen[str]:
     return machine.popen(
-        ["/usr/local/bin/restomic", "--plain", *words],
+        ["/usr/local/sbin/restomic", "--plain", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, new_group=True,
     )  # fmt: skip
 
@@ -275,18 +275,18 @@ class TestEnds:
         wait_for(lambda: filled.path(f"{BASE}/sleeping").exists())
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=30)
-        result = filled.run(["/usr/local/bin/restomic", "--sweep"])
+        result = filled.run(["/usr/local/sbin/restomic", "--sweep"])
         assert result.returncode == 0
         assert "removed snapshot kta/src@restomic-" in result.stdout
         clean(filled)
-        assert filled.run(["/usr/local/bin/restomic", "--sweep"]).stdout == (
+        assert filled.run(["/usr/local/sbin/restomic", "--sweep"]).stdout == (
             "nothing was left behind\n"
         )
 
     def test_a_second_run_of_the_job_is_refused(self, filled: Machine):
         process = start(filled, "-c", self.sleeper(filled), "kta/src")
         wait_for(lambda: filled.path(f"{BASE}/sleeping").exists())
-        words = ["/usr/local/bin/restomic", "--plain", "-c", "true"]
+        words = ["/usr/local/sbin/restomic", "--plain", "-c", "true"]
         second = filled.run([*words, "kta/src"])
         other = filled.run([*words, "-j", "other", "kta/src"])
         os.kill(process.pid, signal.SIGTERM)
@@ -320,7 +320,7 @@ def test_backup_off_is_inherited(filled: Machine):
 
 def test_json_report_holds_it_all(filled: Machine):
     words = ["--plain", "--json", "-c", "true", "-r", "kta/home", "-x", "*/ben"]
-    result = filled.run(["/usr/local/bin/restomic", *words])
+    result = filled.run(["/usr/local/sbin/restomic", *words])
     report = json.loads(result.stdout)
     assert report["outcome"] == "success"
     assert report["paths"] == [f"{TOP}/home"]
@@ -332,7 +332,7 @@ def test_json_report_holds_it_all(filled: Machine):
 
 def test_dry_run_changes_nothing(filled: Machine):
     before = filled.run(["mount", "-p"]).stdout, witness(filled)
-    result = filled.run(["/usr/local/bin/restomic", "-n", "-c", "true", "--plain", "-r", "kta"])
+    result = filled.run(["/usr/local/sbin/restomic", "-n", "-c", "true", "--plain", "-r", "kta"])
     assert result.returncode == 0, result.stderr
     assert f"true {TOP}\n" in result.stdout
     assert (filled.run(["mount", "-p"]).stdout, witness(filled)) == before

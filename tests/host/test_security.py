@@ -35,7 +35,7 @@ OTHER = "nobody"
 
 def program(machine: Machine, name: str = "restomic") -> str:
     """Return the path of one of the programs, to be started by a shell."""
-    return f"/usr/local/bin/{name}" if machine.is_sandbox else str(machine.programs / name)
+    return f"/usr/local/sbin/{name}" if machine.is_sandbox else str(machine.programs / name)
 
 
 def call(

@@ -10,8 +10,8 @@ from support.machine import Machine, shell, wait_for
 
 pytestmark = pytest.mark.linux
 
-RESTOMIC = "/usr/local/bin/restomic"
-KOPIATOMIC = "/usr/local/bin/kopiatomic"
+RESTOMIC = "/usr/local/sbin/restomic"
+KOPIATOMIC = "/usr/local/sbin/kopiatomic"
 MARK = "org.kopiatomic:run=restomic:default:abc"
 
 

@@ -13,7 +13,7 @@ from support.machine import BASE, CHECKOUT, Machine, Sandbox, shell, wait_for
 
 from host.conftest import clean
 
-RESTOMIC, KOPIATOMIC = "/usr/local/bin/restomic", "/usr/local/bin/kopiatomic"
+RESTOMIC, KOPIATOMIC = "/usr/local/sbin/restomic", "/usr/local/sbin/kopiatomic"
 
 
 def begin(machine: Machine, job: str, program: str = RESTOMIC) -> subprocess.Popen[str]:

@@ -23,7 +23,7 @@ def start(machine: Machine, script: str) -> tuple[subprocess.Popen[str], int]:
     client.chmod(0o755)
     ours, theirs = pty.openpty()
     process = machine.popen(
-        ["/usr/local/bin/restomic", "--plain", "-c", f"{BASE}/client", "kta/src"],
+        ["/usr/local/sbin/restomic", "--plain", "-c", f"{BASE}/client", "kta/src"],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
     )  # fmt: skip
     os.close(theirs)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from support.machine import CHECKOUT, Machine, shell
+from support.machine import CHECKOUT, MODULES, Machine, shell
 
 from host.conftest import TOP, clean, empty_directory
 from kopiatomic.clients.base import (
@@ -238,9 +238,8 @@ class Copyomic:
         machine.path(self.store).mkdir()
         self._write(self.client, CLIENT)
         if machine.is_sandbox:
-            site = next(machine.path("/usr/local/lib").glob("python3.*/site-packages"))
-            source = f"/usr/local/lib/{site.parent.name}/site-packages"
-            python, self.program = "/usr/local/bin/python3", "/usr/local/bin/copyomic"
+            source = MODULES
+            python, self.program = "/usr/local/bin/python3", "/usr/local/sbin/copyomic"
         else:
             source = str(CHECKOUT / "src")
             python, self.program = sys.executable, f"{directory}/copyomic"

@@ -28,7 +28,7 @@ def call(repository: Repository, *words: str, status: int = 0) -> tuple[str, str
         "restic": ("restomic", "backup"), "kopia": ("kopiatomic", "snapshot create"),
     }[repository.client]  # fmt: skip
     command = f"{wrapped(repository)} {backup}"
-    result = repository.machine.run([f"/usr/local/bin/{program}", "-c", command, *words])
+    result = repository.machine.run([f"/usr/local/sbin/{program}", "-c", command, *words])
     assert result.returncode == status, result.stdout + result.stderr
     assert "correct horse" not in result.stdout + result.stderr
     clean(repository.machine)

@@ -17,7 +17,7 @@ from support.machine import BASE, CHECKOUT, Machine, Sandbox, wait_for
 from host.conftest import clean
 
 SLOW = f"while [ ! -e {BASE}/go ]; do sleep 0.2; done"
-RESTOMIC = "/usr/local/bin/restomic"
+RESTOMIC = "/usr/local/sbin/restomic"
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def scripts(machine: Machine, tmp_path: Path) -> Path:
     for path in (destination / "usr/local/etc/periodic").glob("*/*"):
         text = path.read_text()
         if not machine.is_sandbox:
-            text = text.replace("/usr/local/bin/", f"{machine.programs}/")
+            text = text.replace("/usr/local/sbin/", f"{machine.programs}/")
         # So that it can be seen that they wait.
         text = text.replace("set -- --periodic", "set -- --verbose --periodic")
         # Not what this machine's own periodic.conf says.
@@ -185,7 +185,7 @@ class TestProfiles:
 
     @pytest.fixture
     def told(self, filled: Sandbox, scripts: Path):
-        echo = filled.path("/usr/local/bin/restomic")
+        echo = filled.path("/usr/local/sbin/restomic")
         echo.write_text('#!/bin/sh\necho "$@"\n')
 
         def told(name: str, settings: str) -> list[str]:

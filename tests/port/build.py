@@ -5,7 +5,6 @@ A packing list is installed and deinstalled here as pkg(8) does it.
 
 from __future__ import annotations
 
-import filecmp
 import os
 import re
 import shutil
@@ -20,7 +19,6 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 FRAMEWORK = Path(__file__).resolve().parent / "framework"
 BMAKE = shutil.which("bmake") or ""
-SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
 
 def needed() -> list[pytest.MarkDecorator]:
@@ -90,15 +88,9 @@ class Port:
         return self.make("-V", name).strip()
 
     def plist(self, disabled: bool = False) -> Iterator[Entry]:
-        """Return what the packing list says, or what options took out of it."""
+        """Return what the packing list of what was staged says, or what options took out of it."""
         prefix = self.value("PREFIX")
-        text = (self.directory / "pkg-plist").read_text()
-        for name, _, value in (
-            word.partition("=")
-            for word in re.findall(r'\S+=(?:"[^"]*"|\S*)', self.value("PLIST_SUB"))
-        ):
-            text = text.replace(f"%%{name}%%", value.strip('"'))
-        for line in text.splitlines():
+        for line in Path(self.value("TMPPLIST")).read_text().splitlines():
             if line.startswith("@comment ") == disabled:
                 yield entry(line.removeprefix("@comment "), prefix)
         # These the framework adds itself.
@@ -119,8 +111,8 @@ def files() -> list[str]:
         listed = subprocess.run(git, check=True, stdout=subprocess.PIPE, text=True).stdout
         names = listed.split("\0")[:-1]
     else:
-        ours = ("Makefile", "LICENSE", "pyproject.toml", "pkg-*", "src/**/*", "files/**/*",
-                "periodic/**/*", "tests/**/*")  # fmt: skip
+        ours = ("Makefile", "Makefile.local", "LICENSE", "pyproject.toml", "pkg-*", "src/**/*",
+                "files/**/*", "periodic/**/*", "tests/**/*")  # fmt: skip
         names = [str(each.relative_to(CHECKOUT)) for name in ours for each in CHECKOUT.glob(name)]
     return [name for name in names if (CHECKOUT / name).is_file() and "__pycache__" not in name]
 
@@ -132,7 +124,7 @@ def entry(line: str, prefix: str) -> Entry:
         r"(?P<path>[^@%\s]\S*)", line,
     )  # fmt: skip
     assert match, line
-    assert match["keyword"] in (None, "", "sample", "dir"), line
+    assert match["keyword"] in (None, "", "dir"), line
     return Entry(
         match["keyword"] or "file", os.path.join(prefix, match["path"]),
         int(match["mode"], 8) if match["mode"] else None,
@@ -141,20 +133,19 @@ def entry(line: str, prefix: str) -> Entry:
 
 
 def install(port: Port, root: Path) -> None:
-    """Install the package into a root directory."""
+    """Install the package into a root directory, over what an earlier one has there."""
     for each in port.plist():
         source, target = Path(f"{port.stage}{each.path}"), Path(f"{root}{each.path}")
         if each.kind == "dir":
             target.mkdir(parents=True, exist_ok=True)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
             shutil.copy2(source, target)
         target.chmod(source.stat().st_mode & 0o7777 if each.mode is None else each.mode)
         assert (each.owner, each.group) == ("root", "wheel")
         if os.geteuid() == 0:
             os.chown(target, 0, 0)
-        if each.kind == "sample" and not (own := target.with_suffix("")).exists():
-            shutil.copy2(target, own)
 
 
 def deinstall(port: Port, root: Path) -> None:
@@ -162,8 +153,6 @@ def deinstall(port: Port, root: Path) -> None:
     directories = set()
     for each in port.plist():
         target = Path(f"{root}{each.path}")
-        if each.kind == "sample" and filecmp.cmp(target, target.with_suffix(""), shallow=False):
-            target.with_suffix("").unlink()
         if each.kind == "dir":
             directories.add(target)
         else:

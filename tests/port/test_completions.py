@@ -114,7 +114,7 @@ def test_bash_offers_every_option_and_no_other(program, stubs):
 @both
 def test_bash_offers_datasets_for_an_option_that_takes_none(program, stubs):
     assert completed([program, "-r", "zroot/h"], stubs) == ["zroot/home"]
-    assert completed([f"/usr/local/bin/{program}", "-n", "zroot/h"], stubs) == ["zroot/home"]
+    assert completed([f"/usr/local/sbin/{program}", "-n", "zroot/h"], stubs) == ["zroot/home"]
 
 
 @both

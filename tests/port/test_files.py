@@ -45,18 +45,26 @@ def told(built: Port) -> dict[str, str]:
     return {each.type: each.text for each in messages(path.read_text())}
 
 
-def test_there_is_a_message_for_installing_and_one_for_upgrading(told: dict[str, str]):
-    assert sorted(told) == ["install", "upgrade"]
-    for text in told.values():
-        assert text.isascii()
-        assert "%%" not in text
-        assert "/usr/local/etc/kopiatomic" in text
-        assert max(len(line.expandtabs()) for line in text.splitlines()) <= 80
+def test_there_is_a_message_for_installing_and_none_for_upgrading(told: dict[str, str]):
+    assert sorted(told) == ["install"]
+
+
+def test_it_says_what_is_vital_and_where_the_rest_is(told: dict[str, str]):
+    text = told["install"]
+    assert text.isascii()
+    assert "%%" not in text
+    lines = text.splitlines()
+    assert max(len(line.expandtabs()) for line in lines) <= 80
+    # Four commands, and what they are for.
+    assert sum(line.startswith("  # ") for line in lines) <= 4
+    assert sum(bool(re.match(r"\S", line)) for line in lines) <= 3
+    assert len(lines) <= 11
+    assert re.search(r"kopiatomic\(8\),\s+restomic\(8\)\.\n$", text)
 
 
 def test_what_it_puts_into_periodic_conf_is_known_to_the_scripts(told: dict[str, str], built: Port):
-    names = re.findall(r"^  (\w+)=", told["install"], re.M)
-    assert len(names) >= 5
+    names = re.findall(r"\b(\w+)=", told["install"])
+    assert len(names) == 4
     scripts = [path.read_text() for path in (built.stage / "usr/local/etc/periodic").glob("*/*")]
     for name in names:
         assert any(f"{name}=" in script for script in scripts), name
@@ -65,6 +73,8 @@ def test_what_it_puts_into_periodic_conf_is_known_to_the_scripts(told: dict[str,
 def test_the_files_it_names_are_there(told: dict[str, str], built: Port):
     assert "cp -p restic-myrepo.sample restic-home" in told["install"]
     assert (built.stage / "usr/local/etc/kopiatomic/restic-myrepo.sample").exists()
+    assert "  # /usr/local/etc/periodic/daily/800.restomic\n" in told["install"]
+    assert (built.stage / "usr/local/etc/periodic/daily/800.restomic").exists()
 
 
 @pytest.mark.parametrize("name", ENVFILES)

@@ -10,7 +10,6 @@ import marshal
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tarfile
@@ -21,13 +20,14 @@ from types import CodeType
 
 import pytest
 
-from port.build import SITE, Port, deinstall, install, needed
+from port.build import Port, deinstall, install, needed
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 
 pytestmark = needed()
 
-MODULE = f"usr/local/{SITE}/kopiatomic"
+MODULES = "usr/local/libexec/kopiatomic"
+MODULE = f"{MODULES}/kopiatomic"
 
 
 def picture(directory: Path) -> dict[str, tuple[int, float, str]]:
@@ -60,13 +60,9 @@ def differences(port: Port) -> dict[str, list[str]]:
     staged = set(port.staged())
     assert staged
     assert len(set(listed)) == len(listed)
-    words = {f"/{MODULE}/": "%%PYTHON_SITELIBDIR%%/kopiatomic/", "/usr/local/": "",
-             f".cpython-{port.value('PYTHON_SUFFIX')}.": ".cpython-%%PYTHON_SUFFIX%%."}  # fmt: skip
 
     def lines(paths: set[str]) -> list[str]:
-        for path, name in words.items():
-            paths = {each.replace(path, name) for each in paths}
-        return sorted(paths)
+        return sorted(path.removeprefix("/usr/local/") for path in paths)
 
     return {"add": lines(staged - {*listed}), "remove": lines({*listed} - staged)}
 
@@ -80,7 +76,7 @@ def test_it_lists_the_directories_that_are_made_empty(built: Port):
     empty = {f"/{path.relative_to(built.stage)}" for path in built.stage.rglob("*")
              if path.is_dir() and not any(path.iterdir())}  # fmt: skip
     # The framework's own, of BSD.local.dist.
-    assert empty - {"/usr/local/sbin"} == ours == {"/var/db/kopiatomic"}
+    assert empty - {"/usr/local/bin", "/usr/local/lib"} == ours == {"/var/db/kopiatomic"}
 
 
 @pytest.mark.parametrize("option", ["BASH", "EXAMPLES", "FISH", "ZSH"])
@@ -104,7 +100,17 @@ def test_every_module_is_in_it(built: Port):
     ours = modules(built.directory / "src/kopiatomic")
     assert modules(built.stage / MODULE) == ours
     text = (built.directory / "pkg-plist").read_text()
-    assert set(re.findall(r"^%%PYTHON_SITELIBDIR%%/kopiatomic/(.*\.py)$", text, re.M)) == ours
+    assert set(re.findall(r"^libexec/kopiatomic/kopiatomic/(.*\.py)$", text, re.M)) == ours
+
+
+def test_no_version_of_python_is_in_the_packing_list_and_no_bytecode(built: Port):
+    text = (built.directory / "pkg-plist").read_text()
+    assert not re.search(r"python|\.pyc|__pycache__|%%PY", text.lower())
+    # What a package of another Python lays elsewhere.
+    assert not list(built.stage.rglob("site-packages"))
+    assert sorted(str(path) for path in built.stage.rglob("*.pyc")) == sorted(
+        f"{built.stage}{each.path}" for each in built.plist() if each.path.endswith(".pyc")
+    )
 
 
 def test_a_new_package_is_staged_and_the_packing_list_is_told_to_lack_it(tmp_path: Path):
@@ -114,17 +120,11 @@ def test_a_new_package_is_staged_and_the_packing_list_is_told_to_lack_it(tmp_pat
     for name in ("__init__.py", "one.py", "deep/__init__.py", "deep/two.py"):
         (new / name).write_text('"""New."""\n')
         (new / name).chmod(0o600)
-    port.make("package", env={"SOURCE_DATE_EPOCH": "1000000000"})
-    top = "%%PYTHON_SITELIBDIR%%/kopiatomic/new"
-    bytecode = [
-        f"{top}/{directory}__pycache__/{name}.cpython-%%PYTHON_SUFFIX%%.{suffix}"
-        for directory, name in (("", "__init__"), ("", "one"), ("deep/", "__init__"),
-                                ("deep/", "two"))
-        for suffix in ("opt-1.pyc", "pyc")
-    ]  # fmt: skip
+    port.make("package")
+    top = "libexec/kopiatomic/kopiatomic/new"
     sources = [f"{top}/__init__.py", f"{top}/deep/__init__.py", f"{top}/deep/two.py",
                f"{top}/one.py"]  # fmt: skip
-    assert differences(port) == {"add": sorted(sources + bytecode), "remove": []}
+    assert differences(port) == {"add": sources, "remove": []}
     for path in (port.stage / MODULE / "new").rglob("*"):
         mode = 0o755 if path.is_dir() else 0o644
         assert path.stat().st_mode & 0o7777 == mode, path
@@ -138,13 +138,13 @@ def test_a_new_package_is_staged_and_the_packing_list_is_told_to_lack_it(tmp_pat
 
 
 MODES = {
-    r"/usr/local/bin/[a-z]+": 0o555,
+    r"/usr/local/sbin/[a-z]+": 0o555,
     r"/usr/local/etc/periodic/\w+/\d+\.[a-z-]+": 0o555,
     r"/usr/local/etc/rc\.d/\w+": 0o555,
     r"/usr/local/etc/kopiatomic/[a-z-]+\.env\.sample": 0o600,
     r"/usr/local/etc/kopiatomic/[a-z-]+\.sample": 0o700,
     rf"/{MODULE}/(\w+/)*\w+\.py": 0o644,
-    rf"/{MODULE}/(\w+/)*__pycache__/\w+\.cpython-\d+(\.opt-1)?\.pyc": 0o644,
+    rf"/{MODULE}/(\w+/)*__pycache__/\w+\.cpython-\d+\.pyc": 0o644,
     r"/usr/local/share/man/man8/\w+\.8\.gz": 0o444,
     r"/usr/local/share/examples/kopiatomic/\w+\.sh": 0o555,
     r"/usr/local/share/(bash-completion|fish|zsh)/\S+": 0o644,
@@ -172,30 +172,29 @@ def test_nothing_is_writable_by_others_nor_setuid(built: Port):
 
 @pytest.mark.parametrize("program", ["kopiatomic", "restomic"])
 def test_a_program_is_started_isolated_by_the_python_of_the_port(built: Port, program: str):
-    first, *rest = (built.stage / "usr/local/bin" / program).read_text().splitlines()
-    assert first == "#!/usr/local/bin/python3 -IXutf8"
-    assert f'sys.path.append("/usr/local/{SITE}")' in rest
+    first, *rest = (built.stage / "usr/local/sbin" / program).read_text().splitlines()
+    # B: it writes no bytecode, which pkg(8) would not know of.
+    assert first == "#!/usr/local/bin/python3 -BIXutf8"
+    assert f'sys.path.insert(0, "/{MODULES}")' in rest
     assert f"from kopiatomic.cli import {program}" in rest
 
 
 def test_python_cmd_is_honoured(tmp_path: Path):
     port = Port(tmp_path)
     port.make("package")
-    text = (port.stage / "usr/local/bin/restomic").read_text()
-    assert text.startswith(f"#!{sys.executable} -IXutf8\n")
+    text = (port.stage / "usr/local/sbin/restomic").read_text()
+    assert text.startswith(f"#!{sys.executable} -BIXutf8\n")
 
 
 def test_neither_environment_nor_directory_of_the_caller_are_trusted(tmp_path: Path):
     port = Port(tmp_path / "port", {"PREFIX": str(tmp_path / "there")})
-    port.make("package")
-    install(port, tmp_path / "root")
-    (tmp_path / "root" / str(tmp_path)[1:] / "there").rename(tmp_path / "there")
+    there = installed(port, tmp_path)
     evil = tmp_path / "evil"
     evil.mkdir()
     for name in ("kopiatomic", "json", "argparse", "sitecustomize"):
         (evil / f"{name}.py").write_text("import sys; sys.exit('evil')\n")
     said = subprocess.run(
-        [tmp_path / "there/bin/restomic", "--version"], cwd=evil, check=False, text=True,
+        [there / "sbin/restomic", "--version"], cwd=evil, check=False, text=True,
         env={**os.environ, "PYTHONPATH": str(evil), "PYTHONSTARTUP": str(evil / "json.py")},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -212,12 +211,15 @@ def test_prefix_is_honoured(tmp_path: Path):
     assert sorted(each.path for each in port.plist() if each.kind != "dir") == sorted(port.staged())
     top = port.stage / "opt/backup"
     script = (top / "etc/periodic/daily/800.restomic").read_text()
-    assert "/opt/backup/bin/restomic" in script
+    assert "/opt/backup/sbin/restomic" in script
+    # periodic.conf is where base looks for it.
+    assert ': "${_localbase:=/usr/local}"\n' in script
     scripts = ((top / "etc" / name).rglob("*") for name in ("rc.d", "periodic"))
     samples = (*top.rglob("*.sample"), *top.rglob("share/examples/*/*.sh"))
     for path in (*samples, *itertools.chain(*scripts)):
         if path.is_file():
-            assert "/usr/local" not in path.read_text(), path
+            text = re.sub(r"(?m)^.*(_localbase:=|does not find )/usr/local.*$", "", path.read_text())
+            assert "/usr/local" not in text, path
     pages = list(top.rglob("*.gz"))
     assert pages
     for page in pages:
@@ -235,7 +237,7 @@ def test_prefix_is_honoured(tmp_path: Path):
 def test_a_stage_elsewhere(tmp_path: Path):
     port = Port(tmp_path / "port", {"STAGEDIR": str(tmp_path / "stage")})
     port.make("package")
-    assert (tmp_path / "stage/usr/local/bin/restomic").exists()
+    assert (tmp_path / "stage/usr/local/sbin/restomic").exists()
     assert not port.stage.exists()
 
 
@@ -352,31 +354,58 @@ def test_a_release_is_built_from_its_tarball(tmp_path: Path, built: Port):
 
 def bytecode(port: Port) -> list[Path]:
     found = sorted((port.stage / MODULE).rglob("*.pyc"))
-    assert len(found) == 2 * len(modules(port.stage / MODULE))
+    assert len(found) == len(modules(port.stage / MODULE))
     return found
 
 
-def test_bytecode_is_of_the_very_files_installed(built: Port):
-    for path in bytecode(built):
+@pytest.mark.parametrize("epoch", [{}, {"SOURCE_DATE_EPOCH": "1000000000"}])
+def test_bytecode_is_of_the_very_files_installed_whatever_their_times(tmp_path: Path, epoch: dict):
+    port = Port(tmp_path)
+    port.make("package", env=epoch)
+    for path in bytecode(port):
         source = path.parents[1] / f"{path.name.split('.')[0]}.py"
         data = path.read_bytes()
         assert data[:4] == importlib.util.MAGIC_NUMBER
-        flags, time, size = struct.unpack("<LLL", data[4:16])
-        assert (flags, time, size) == (0, int(source.stat().st_mtime), source.stat().st_size)
+        # It has the hash of its source, and that is compared at each start.
+        assert data[4:8] == b"\3\0\0\0"
+        assert data[8:16] == importlib.util.source_hash(source.read_bytes())
         code = marshal.loads(data[16:])
         assert isinstance(code, CodeType)
-        assert code.co_filename == f"/{source.relative_to(built.stage)}"
+        assert code.co_filename == f"/{source.relative_to(port.stage)}"
 
 
-def test_with_source_date_epoch_bytecode_does_not_depend_on_times(tmp_path: Path):
-    # pkg then gives the files of the package that time.
-    port = Port(tmp_path)
-    port.make("package", env={"SOURCE_DATE_EPOCH": "1000000000"})
-    for path in bytecode(port):
-        source = path.parents[1] / f"{path.name.split('.')[0]}.py"
-        flags = struct.unpack("<L", path.read_bytes()[4:8])[0]
-        assert flags == 0b11
-        assert path.read_bytes()[8:16] == importlib.util.source_hash(source.read_bytes())
+def installed(port: Port, tmp_path: Path) -> Path:
+    """Install a port that was made for the prefix `tmp_path`/there; return that prefix."""
+    port.make("package")
+    install(port, tmp_path / "root")
+    (tmp_path / "root" / str(tmp_path)[1:] / "there").rename(tmp_path / "there")
+    return tmp_path / "there"
+
+
+def test_a_program_starts_from_the_bytecode_and_writes_none(tmp_path: Path):
+    there = installed(Port(tmp_path / "port", {"PREFIX": str(tmp_path / "there")}), tmp_path)
+    first, *rest = (there / "sbin/restomic").read_text().splitlines()
+    script = "\n".join(rest).replace("sys.exit(restomic())", "")
+    python = [*first.removeprefix("#!").split(), "-v", "-c", f"{script}\nimport kopiatomic.state"]
+
+    def read() -> tuple[int, int]:
+        told = subprocess.run(python, check=True, capture_output=True, text=True).stderr
+        return told.count(f"matches {there}/libexec"), told.count("# wrote ")
+
+    before = picture(there)
+    served, written = read()
+    assert served >= 3
+    assert written == 0
+    # Files whose times were lost, and then a Python that cannot use what is there.
+    for path in there.rglob("*.py"):
+        os.utime(path, (1, 1))
+    assert read() == (served, 0)
+    for path in there.rglob("*.pyc"):
+        path.unlink()
+    assert read() == (0, 0)
+    after = picture(there)
+    assert set(before) - set(after) == {each for each in before if each.endswith(".pyc")}
+    assert set(after) <= set(before)
 
 
 # Installing and deinstalling
@@ -390,27 +419,28 @@ def test_deinstalling_leaves_the_users_own_files_and_nothing_else(tmp_path: Path
         path.write_text("my own\n")
     before = picture(tmp_path / "usr/local")
     install(built, tmp_path)
-    etc = tmp_path / "usr/local/etc/kopiatomic"
-    assert (etc / "restic-myrepo.env").stat().st_mode & 0o7777 == 0o600
-    assert (etc / "restic-myrepo").stat().st_mode & 0o7777 == 0o700
     assert (tmp_path / "var/db/kopiatomic").stat().st_mode & 0o7777 == 0o700
-    (etc / "kopia-myrepo").write_text("changed\n")
     deinstall(built, tmp_path)
     after = picture(tmp_path / "usr/local")
-    assert after.pop("etc/kopiatomic/kopia-myrepo")
     assert {path: each[2] for path, each in after.items()} == {
         path: each[2] for path, each in before.items()
     }
     assert not (tmp_path / "var").exists()
 
 
-def test_installing_leaves_a_file_of_the_user_as_it_is(tmp_path: Path, built: Port):
-    path = tmp_path / "usr/local/etc/kopiatomic/restic-myrepo.env"
-    path.parent.mkdir(parents=True)
-    path.write_text("RESTIC_PASSWORD=mine\n")
+def test_samples_stay_samples_and_an_upgrade_replaces_them_alone(tmp_path: Path, built: Port):
+    etc = tmp_path / "usr/local/etc/kopiatomic"
     install(built, tmp_path)
-    assert path.read_text() == "RESTIC_PASSWORD=mine\n"
-    assert path.with_name("restic-myrepo.env.sample").exists()
+    fresh = picture(etc)
+    assert set(fresh) == {f"{client}-myrepo{end}.sample" for client in ("kopia", "restic")
+                          for end in ("", ".env")}  # fmt: skip
+    (etc / "restic-myrepo.env").write_text("RESTIC_PASSWORD=mine\n")
+    (etc / "restic-myrepo.sample").write_text("of an earlier version\n")
+    install(built, tmp_path)
+    after = picture(etc)
+    assert after.pop("restic-myrepo.env")
+    assert after == fresh
+    assert (etc / "restic-myrepo.env").read_text() == "RESTIC_PASSWORD=mine\n"
 
 
 # Its own tests

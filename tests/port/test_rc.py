@@ -45,7 +45,7 @@ def test_where_it_comes_at_boot(script: str):
 
 def test_nothing_of_the_template_is_left(script: str):
     assert "%%" not in script
-    assert "/usr/local/bin/$program" in script
+    assert "/usr/local/sbin/$program" in script
 
 
 def test_shellcheck_has_nothing_to_say(built: Port):
@@ -68,7 +68,7 @@ def call(
         path = tmp_path / program
         path.write_text(f'#!/bin/sh\necho "{program} $*" >> {log}\n{answer}\n')
         path.chmod(0o755)
-    script = script.replace("/usr/local/bin", str(tmp_path))
+    script = script.replace("/usr/local/sbin", str(tmp_path))
     script = script.replace("/etc/rc.subr", f"{tmp_path}/rc.subr")
     result = subprocess.run(
         ["/bin/sh", "-c", script, "sh", word], env={"RC_CONF": f"{tmp_path}/rc.conf"},

@@ -110,8 +110,14 @@ class TestEach:
 
     def test_calls_the_program_where_the_prefix_is(self, script):
         text = rendered(script, "/opt")
+        assert len(re.findall(r"^\t+/opt/sbin/\w+ ", text, re.M)) == 1
+        # Where base looks for periodic.conf is another thing, and the only one.
+        text = render.render(script, "/opt", render.environment(), "/elsewhere")
         assert "/usr/local" not in text
-        assert len(re.findall(r"^\t+/opt/bin/\w+ ", text, re.M)) == 1
+        assert re.findall(r"^.*/elsewhere.*$", text, re.M) == [
+            "# /etc/defaults/periodic.conf does not find /elsewhere/etc/periodic.conf.",
+            ': "${_localbase:=/elsewhere}"',
+        ]
 
     def test_evaluates_nothing_but_variable_names(self, script):
         for line in rendered(script).splitlines():

@@ -21,6 +21,8 @@ from support import clients
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = "/kt"
 PROGRAMS = ("kopiatomic", "restomic")
+# Where the port puts the module on the sandbox host.
+MODULES = "/usr/local/libexec/kopiatomic"
 STATE, KEPT = Path("/var/db/kopiatomic"), Path("/var/db/kopiatomic.kept-by-tests")
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "TZ": "UTC"}
@@ -96,12 +98,11 @@ class Sandbox:
     def install(self) -> None:
         """Put the module, the executables and the clients where the port puts them."""
         root = self.host.root
-        site = next((root / "usr/local/lib").glob("python3.*/site-packages"))
         shutil.copytree(
-            CHECKOUT / "src/kopiatomic", site / "kopiatomic",
+            CHECKOUT / "src/kopiatomic", root / MODULES[1:] / "kopiatomic",
             ignore=shutil.ignore_patterns("__pycache__"),
         )  # fmt: skip
-        write_executables(root / "usr/local/bin", "/usr/local/bin/python3")
+        write_executables(root / "usr/local/sbin", "/usr/local/bin/python3")
         for name, path in (("restic", clients.restic()), ("kopia", clients.kopia())):
             if path is not None:
                 (root / "usr/local/bin" / name).symlink_to(f"/compat/linux{path}")
@@ -227,5 +228,5 @@ def write_executables(directory: Path, python: str) -> None:
     for program in PROGRAMS:
         script = directory / program
         made = text.replace("/usr/local/bin/python3", python).replace("%%PROGRAM%%", program)
-        script.write_text(made.replace("%%PYTHON_SITELIBDIR%%", "/usr/local/lib/python3"))
+        script.write_text(made.replace("%%MODULES%%", MODULES))
         script.chmod(0o755)

@@ -2,6 +2,11 @@
 # what the documentation says of the variables and targets that this port uses, and
 # no more.  Packages are not made and dependencies not looked for.
 
+# What an administrator or a checkout adds.
+.if exists(${.CURDIR}/Makefile.local)
+.include "${.CURDIR}/Makefile.local"
+.endif
+
 OPSYS?=		FreeBSD
 LOCALBASE?=	/usr/local
 PREFIX?=	${LOCALBASE}
@@ -10,6 +15,7 @@ STAGEDIR?=	${WRKDIR}/stage
 DISTDIR?=	${.CURDIR}/distfiles
 FILESDIR?=	${.CURDIR}/files
 PLIST?=		${.CURDIR}/pkg-plist
+TMPPLIST?=	${WRKDIR}/.PLIST.mktmp
 DESCR?=		${.CURDIR}/pkg-descr
 ETCDIR?=	${PREFIX}/etc/${PORTNAME}
 EXAMPLESDIR?=	${PREFIX}/share/examples/${PORTNAME}
@@ -32,6 +38,7 @@ MV?=		mv
 RM?=		rm -f
 SED?=		sed
 SETENV?=	env
+SORT?=		sort
 TAR?=		tar
 TOUCH?=		touch
 BINMODE?=	555
@@ -39,6 +46,10 @@ MANMODE?=	444
 SHAREMODE?=	0644
 INSTALL_SCRIPT=	${INSTALL} -m ${BINMODE}
 INSTALL_DATA=	${INSTALL} -m ${SHAREMODE}
+# cd DIRECTORY && ${COPYTREE_SHARE} NAME TARGET "what find(1) is to choose"
+COPYTREE_SHARE=	sh -c 'umask 022; ${FIND} "$$1" \( -type d -o -type f \) $$3 | \
+	while read -r each; do if [ -d "$$each" ]; then ${MKDIR} "$$2/$$each"; \
+	else ${INSTALL_DATA} "$$each" "$$2/$$each"; fi || exit; done' COPYTREE_SHARE
 INSTALL_MAN=	${INSTALL} -m ${MANMODE}
 
 # USE_GITHUB: a tarball of the tag
@@ -127,7 +138,7 @@ _extract: pre-extract do-extract post-extract
 _patch: pre-patch do-patch post-patch fix-shebang
 _configure: apply-slist pre-configure do-configure post-configure
 _build: pre-build do-build post-build
-_stage: stage-dir pre-install do-install ${_DO_INSTALL_OPTIONS} post-install \
+_stage: stage-dir generate-plist pre-install do-install ${_DO_INSTALL_OPTIONS} post-install \
 	${_POST_INSTALL_OPTIONS} post-stage compress-man install-rc-script
 package: stage pre-package
 test: stage pre-test do-test post-test
@@ -160,6 +171,10 @@ install-rc-script:
 stage-dir:
 	@umask 022; ${MKDIR} ${STAGEDIR}${PREFIX}
 	@umask 022; cd ${STAGEDIR}${PREFIX} && ${MKDIR} bin etc/rc.d lib sbin share/man/man8
+
+# What pkg-plist says, and what the port adds to it.
+generate-plist:
+	@${SED} ${PLIST_SUB:S/$/!g/:S/^/ -e s!%%/:S/=/%%!/} ${PLIST} > ${TMPPLIST}
 
 compress-man:
 	@if [ -d ${STAGEDIR}${PREFIX}/share/man ]; then \

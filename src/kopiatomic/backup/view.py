@@ -410,7 +410,7 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
 
     The client, and what it has left running, is asked to end, then made to: that is
     what has its root directory in the mounts. One that stays busy is taken away by
-    force, which nullfs(5) allows at any time.
+    force, which mounts of mount_nullfs(8) allow at any time.
     """
     outcome = TakenDown()
     if below is None:

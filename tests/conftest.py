@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from support import clients
@@ -39,6 +40,8 @@ def _hindrance(mark: str) -> str | None:
         return "the sandbox needs Linux"
     if mark == "linux" and os.geteuid() != 0:
         return "the sandbox needs root"
+    if mark == "linux" and find_spec("_sqlite3") is None:
+        return "the sandbox needs a Python with sqlite3"
     if mark == "freebsd" and not sys.platform.startswith("freebsd"):
         return "needs FreeBSD"
     if mark in ("restic", "kopia"):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.machine import Sandbox
+from support.patience import PATIENCE
 
 # Outside of everything that is backed up, and to be seen in the view as well.
 PLACE = "/kt/faults"
@@ -269,7 +270,7 @@ class Injected:
                 self.host.boot()
                 self.mount_foreign()
                 break
-            if time.monotonic() - began > limit:
+            if time.monotonic() - began > limit * PATIENCE:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 break

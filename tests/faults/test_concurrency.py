@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from support.machine import wait_for
 
 from faults.injector import PLACE, RESTOMIC, Injected
 
@@ -36,9 +37,7 @@ def test_of_twenty_runs_of_a_job_one_works(injected: Injected):
     go.unlink(missing_ok=True)
     waits = client(injected, "waits", "while [ ! -f /kt/go ]; do sleep 0.05; done")
     runs = [start(injected, "-c", waits, "-r", "kta/home") for _ in range(20)]
-    deadline = time.monotonic() + 60
-    while sum(run.poll() is not None for run in runs) < 19 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: sum(run.poll() is not None for run in runs) >= 19)
     go.touch()
     outputs = [run.communicate(timeout=60)[0] for run in runs]
     statuses = sorted(run.returncode for run in runs)

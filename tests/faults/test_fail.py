@@ -8,6 +8,7 @@ import shlex
 import time
 
 import pytest
+from support.patience import PATIENCE
 
 from faults.conftest import enter, sample
 from faults.injector import ANSWERS, CALLS, PLACE, WRAPPED, Case, Injected, failures
@@ -204,7 +205,7 @@ def test_a_snapshot_that_is_made_after_zfs_was_given_up(injected: Injected, step
     assert "no snapshot of kta: did not end within 1.5 s" in case.output
     before = injected.left_over()
     assert [os.path.basename(each) for each in before] == ["restomic.default.unfinished"]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * PATIENCE
     while injected.left_over() == before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len(injected.left_over()) == 4  # a snapshot of each of three datasets

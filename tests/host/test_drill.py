@@ -39,7 +39,8 @@ def hostile(machine: Machine) -> None:
     for directory in ("", "/-d *", "/[new]\nline"):
         top = machine.path(f"{TOP}/src{directory}")
         top.mkdir(exist_ok=True)
-        for name in NAMES:
+        # kopia(1) is started for each file: one will do where the directory's name is hostile.
+        for name in NAMES[:1] if directory else NAMES:
             (top / name).write_text(f"{directory} {name}")
 
 
@@ -49,7 +50,7 @@ def test_hostile_names_come_back(repository: Repository):
     call(repository, "kta/src")
     account = drilled(repository, 100)
     (source,) = account["sources"]
-    assert source["chosen"] == 3 * len(NAMES) + 1
+    assert source["chosen"] == len(NAMES) + 2 + 1
     assert (source["identical"], source["restored"]) == (source["chosen"], source["chosen"])
     assert account["outcome"] == "success"
     assert account["problems"] == []

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from support import clients
 from support.machine import PROGRAMS, Sandbox, shell
+from support.patience import PATIENCE
 
 from host.conftest import POOL, TOP, clean
 
@@ -33,7 +34,7 @@ LIMIT = 60.0
 
 def until(happened: Callable[[], object], what: str) -> None:
     """Wait for something that other processes do."""
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + LIMIT * PATIENCE
     while not happened():
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.003)

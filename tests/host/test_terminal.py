@@ -9,7 +9,8 @@ import subprocess
 import time
 
 import pytest
-from support.machine import BASE, PATIENCE, Machine
+from support.machine import BASE, Machine
+from support.patience import PATIENCE
 
 from host.conftest import clean
 

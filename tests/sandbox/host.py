@@ -22,6 +22,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from support.patience import PATIENCE, Patient
+
 from sandbox.rootfs import LACKS, LIBC, LOADS
 from sandbox.state import State, create_state
 
@@ -118,7 +120,7 @@ class Host:
     def _wait_for_holder(self) -> None:
         """Init can only end when all others are gone, for which their parent, us, must wait."""
         assert self._holder
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * PATIENCE
         while self._holder.poll() is None:
             for process in self._started:
                 process.poll()
@@ -130,7 +132,7 @@ class Host:
         """The kernel lets go of a dead namespace's mounts a moment after its last process."""
         backing = Path(f"/sys/block/loop{self._loop}/loop/backing_file")
         image = str(self.directory / "pool.btrfs")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * PATIENCE
         while time.monotonic() < deadline:
             try:
                 # The path is as the machine sees it, so it begins with /compat/linux.
@@ -187,7 +189,7 @@ class Host:
         command = [sys.executable, "-I", "-S", str(PACKAGE / "enter.py"), str(self._init),
                    str(writer), session, user or "", cwd, *(os.fspath(word) for word in argv)]
         try:
-            process: subprocess.Popen[Any] = subprocess.Popen(
+            process = Patient(
                 command, env={**ENVIRONMENT, **(env or {})}, stdin=stdin, stdout=stdout,
                 stderr=stderr, text=text, pass_fds=[writer])
         finally:

@@ -343,12 +343,10 @@ def test_too_many_arguments_are_a_violation(fresh: Host) -> None:
     assert len(fresh.violations()) == 1
 
 
-def test_many_datasets_are_made_and_listed_fast(fresh: Host) -> None:
+def test_many_datasets_are_made_by_one_process_and_listed(fresh: Host) -> None:
     fresh.create_datasets(["tank/m", *(f"tank/m/{number}" for number in range(300))],
                           **{"org.x:y": "z"})
-    started = time.monotonic()
     listed = ok(fresh, "zfs list -Hp -r -o name,mounted,org.x:y tank/m").splitlines()
-    assert time.monotonic() - started < 1
     assert len(listed) == 301
     assert "tank/m/7\tyes\tz" in listed
     assert (fresh.root / "data/m/7").is_dir()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from support.patience import PATIENCE
+
 FOUND = Path(__file__).resolve().parents[2] / ".venv" / "clients.json"
 
 
@@ -81,7 +83,8 @@ def look(name: str, reason: str) -> Client:
 def _ask(path: str, argument: str) -> str | None:
     try:
         answer = subprocess.run(
-            [path, argument], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+            [path, argument], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=30 * PATIENCE,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from support import clients
+from support.patience import PATIENCE, Patient
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = "/kt"
@@ -26,10 +27,6 @@ MODULES = "/usr/local/libexec/kopiatomic"
 STATE, KEPT = Path("/var/db/kopiatomic"), Path("/var/db/kopiatomic.kept-by-tests")
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "TZ": "UTC"}
-
-# How many times longer than usual to wait for what has to come, on a slow machine. It only
-# puts off the end of a test that fails: no test asserts a time.
-PATIENCE = float(os.environ.get("KOPIATOMIC_PATIENCE", "1"))
 
 
 class Machine(Protocol):
@@ -62,18 +59,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.05)
-
-
-class Patient(subprocess.Popen[str]):
-    """A process that is waited for as long as this machine may need."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        return super().wait(None if timeout is None else timeout * PATIENCE)
-
-    def communicate(
-        self, input: str | None = None, timeout: float | None = None
-    ) -> tuple[str, str]:
-        return super().communicate(input, None if timeout is None else timeout * PATIENCE)
 
 
 def shell(machine: Machine, script: str, **options: Any) -> subprocess.CompletedProcess[str]:

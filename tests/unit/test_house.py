@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -169,6 +170,37 @@ def test_the_tests_need_no_more_than_freebsds_python_has():
         [sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout[-2000:]
+
+
+@pytest.mark.parametrize(("lacks", "name", "reason"), [
+    ("import time; del time.tzset", "unit/clients/test_restic.py::TestBackupCommand::test_in_full",
+     "this Python has no time.tzset"),
+    ("sys.modules['sqlite3'] = sys.modules['_sqlite3'] = None", "standins/test_programs.py",
+     "the sandbox needs a Python with sqlite3"),
+])  # fmt: skip
+def test_what_this_python_lacks_is_said_where_a_test_needs_it(lacks: str, name: str, reason: str):
+    if "sandbox" in reason and (not sys.platform.startswith("linux") or os.geteuid() != 0):
+        pytest.skip("the sandbox is not for this machine anyway")
+    words = ["-q", "-rs", "-p", "no:cacheprovider", str(TESTS.parent / name)]
+    code = f"import sys, pytest\n{lacks}\nsys.exit(pytest.main({words!r}))\n"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert reason in result.stdout
+    assert "passed" not in result.stdout
+
+
+# What a test measures may end a wait, and nothing else.
+MEASURED = re.compile(
+    r"^ *assert .*\b(?:monotonic|process_time|perf_counter|time\.time)\(\).*$", re.M
+)
+
+
+def test_no_test_asserts_a_time():
+    for path in TESTS.parent.rglob("*.py"):
+        for line in MEASURED.findall(path.read_text()):
+            assert re.search(r"< deadline\b", line), f"{path}: {line}"
 
 
 def test_a_backup_starts_without_modules_that_take_long_to_import():

@@ -1,7 +1,5 @@
 """From a selection to a plan: what is captured, what the view holds, what is refused."""
 
-import time
-
 import pytest
 from support.datasets import (
     NAMES,
@@ -473,13 +471,11 @@ class TestVisibleMounts:
         assert visible_mounts(mounts) == mounts
 
 
-def test_ten_thousand_datasets_are_planned_within_a_second():
+def test_ten_thousand_datasets_are_planned():
     names = [f"t/{n // 100}/{n}" for n in range(10_000)]
     machine = (
         [dataset(name) for name in names],
         [*ROOT, *(zfs(name, f"/{name}") for name in names)],
     )
-    began = time.process_time()
     plan = plan_for(machine, everything=True, exclude=("t/7/*",))
-    assert time.process_time() - began < 1.0
     assert len(plan.captured) == 9_900

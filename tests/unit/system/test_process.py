@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.patience import PATIENCE
 
 from kopiatomic import cli
 from kopiatomic.system import process
@@ -64,10 +65,9 @@ class TestOutput:
         assert (ended.status, ended.output[-5:]) == (0, b"done\n")
 
     def test_what_it_leaves_running_is_not_waited_for(self):
-        began = time.monotonic()
-        ended = run("import os, time\nif os.fork() == 0: time.sleep(30)\nelse: print('done')")
-        assert time.monotonic() - began < 5
-        assert ended.output == b"done\n"
+        ended = run("import os, time\nif child := os.fork(): print(child)\nelse: time.sleep(600)")
+        # It runs still, or there would be nobody to end.
+        os.kill(int(ended.output), signal.SIGKILL)
 
     def test_a_program_that_is_not_there(self):
         with pytest.raises(CommandFailed, match="cannot be started"):
@@ -83,57 +83,68 @@ class TestOutput:
         assert (tmp_path / "root").read_text() == "/view"
 
 
-def later(seconds, signum):
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signum))
-    timer.start()
-    return timer
+def once_ready(path, *numbers):
+    """Send ourselves signals, one after the other, as soon as a program has made a file."""
+
+    def send():
+        wait_for(path.exists)
+        for each in numbers:
+            os.kill(os.getpid(), each)
+            time.sleep(0.3)
+
+    threading.Thread(target=send).start()
 
 
 SLEEPER = """
-import signal, sys, time
+import pathlib, signal, sys, time
 def leave(signum, frame):
     print('got', signum, flush=True)
     sys.exit(7)
 for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(each, leave)
-print('ready', flush=True)
-time.sleep(30)
+pathlib.Path({ready!r}).touch()
+time.sleep(600)
 """
 
 STUBBORN = """
-import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print('ready', flush=True)
-time.sleep(30)
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))
+pathlib.Path({ready!r}).touch()
+while True:
+    time.sleep(600)
 """
 
 
 @pytest.mark.usefixtures("surviving")
 class TestSignals:
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_are_passed_on(self, signum):
+    def test_are_passed_on(self, signum, tmp_path):
+        ready = tmp_path / "ready"
         with Signals() as signals:
-            later(1.0, signum)
-            ended = run(SLEEPER, signals=signals)
-            assert ended.output == b"ready\ngot %d\n" % signum
+            once_ready(ready, signum)
+            ended = run(SLEEPER.format(ready=str(ready)), signals=signals)
+            assert ended.output == b"got %d\n" % signum
             assert ended.status == 7
             with pytest.raises(Interrupted) as caught:
                 signals.check()
         assert caught.value.signum == signum
 
-    def test_force_comes_after_the_grace_period(self, monkeypatch):
-        monkeypatch.setattr(process, "GRACE", 1.0)
+    def test_force_comes_after_the_grace_period(self, monkeypatch, tmp_path):
+        ready = tmp_path / "ready"
+        monkeypatch.setattr(process, "GRACE", 1.0 * PATIENCE)
         with Signals() as signals:
-            later(1.0, signal.SIGTERM)
-            began = time.monotonic()
-            assert run(STUBBORN, signals=signals).status == -signal.SIGKILL
-        assert 1.5 < time.monotonic() - began < 10
+            once_ready(ready, signal.SIGTERM)
+            ended = run(STUBBORN.format(ready=str(ready)), signals=signals)
+        # It had the time to answer.
+        assert (ended.status, ended.output) == (-signal.SIGKILL, b"asked\n")
 
-    def test_force_comes_with_the_second_signal(self):
+    def test_force_comes_with_the_second_signal(self, monkeypatch, tmp_path):
+        ready = tmp_path / "ready"
+        monkeypatch.setattr(process, "GRACE", 3600.0)
         with Signals() as signals:
-            later(1.0, signal.SIGTERM)
-            later(1.3, signal.SIGTERM)
-            assert run(STUBBORN, signals=signals).status == -signal.SIGKILL
+            once_ready(ready, signal.SIGTERM, signal.SIGTERM)
+            ended = run(STUBBORN.format(ready=str(ready)), signals=signals)
+        assert ended.status == -signal.SIGKILL
 
     def test_one_that_came_before_reaches_the_next_program(self):
         with Signals() as signals:
@@ -165,7 +176,7 @@ def hook(script: str, door: Door | None = None) -> Ended:
 
 
 def wait_for(found: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 30 * PATIENCE
     while not found():
         assert time.monotonic() < deadline
         time.sleep(0.05)

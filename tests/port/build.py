@@ -111,8 +111,8 @@ def files() -> list[str]:
         listed = subprocess.run(git, check=True, stdout=subprocess.PIPE, text=True).stdout
         names = listed.split("\0")[:-1]
     else:
-        ours = ("Makefile", "Makefile.local", "LICENSE", "pyproject.toml", "pkg-*", "src/**/*",
-                "files/**/*", "periodic/**/*", "tests/**/*")  # fmt: skip
+        ours = ("Makefile", "Makefile.local", "LICENSE", "*.md", "docs/*", "pyproject.toml",
+                "pkg-*", "src/**/*", "files/**/*", "periodic/**/*", "tests/**/*")  # fmt: skip
         names = [str(each.relative_to(CHECKOUT)) for name in ours for each in CHECKOUT.glob(name)]
     return [name for name in names if (CHECKOUT / name).is_file() and "__pycache__" not in name]
 

@@ -448,7 +448,8 @@ def test_samples_stay_samples_and_an_upgrade_replaces_them_alone(tmp_path: Path,
 
 def test_the_test_target_runs_the_tests_on_what_was_extracted(tmp_path: Path):
     port = Port(tmp_path)
-    said = port.make("test", "TEST_ARGS=tests/unit/test_redact.py -p no:cacheprovider")
+    names = "tests/unit/test_redact.py tests/port/test_documents.py"
+    said = port.make("test", f"TEST_ARGS={names} -p no:cacheprovider")
     assert re.search(r"\d+ passed", said)
     # Nothing is missing there that any of the others reads at once.
     assert "tests collected" in port.make("test", "TEST_ARGS=--collect-only -q")

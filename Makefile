@@ -111,7 +111,7 @@ do-install-ZSH-on:
 	${INSTALL_DATA} ${WRKSRC}/files/completions/_kopiatomic \
 		${STAGEDIR}${PREFIX}/share/zsh/site-functions
 
-# Each start would take nearly twice as long without bytecode, and the programs write none.
+# Each start would take more than twice as long without bytecode, and the programs write none.
 # It is valid for the contents of its source, whatever time the installed file bears.
 post-install:
 	@cd ${STAGEDIR}${_MODULES} && umask 022 && ${PYTHON_CMD} -I -m compileall -q \

@@ -186,3 +186,20 @@ def test_the_packing_list_is_in_order():
     assert all(re.match(r"@\(root,wheel,0[67]00\) %%ETCDIR%%/", line) for line in samples)
     # portlint: what has a variable is named by it.
     assert not [line for line in lines if re.search(r"python3\.?\d|etc/kopiatomic", line)]
+
+
+def test_on_freebsd_what_portlint_calls_fatal_fails_and_suggestions_do_not():
+    script = CHECKOUT / ".github/workflows/freebsd.sh"
+    if not script.exists():
+        pytest.skip("needs a checkout: this is no part of the port")
+    subprocess.run(["/bin/sh", "-n", script], check=True)
+    lines = script.read_text().splitlines()
+    assert "set -ex" in lines
+    # In this order: what a committer gets, its distinfo, and the two linters.
+    order = ['make submission SUBMISSION="$port"', "make makesum", "portclippy Makefile || true",
+             "portlint -AC", "make DEVELOPER=yes check-plist stage-qa"]  # fmt: skip
+    assert [line for line in lines if line in order] == order
+    # What is installed is what users build: neither for developers nor with times of its own.
+    unset, added = lines.index("unset SOURCE_DATE_EPOCH"), lines.index('pkg add "$package"')
+    assert "make clean package" in lines[unset:added]
+    assert not [line for line in lines if "export" in line and "DEVELOPER" in line]

@@ -89,7 +89,7 @@ def test_every_option_is_described_and_what_is_no_other_program_is_on(port: Port
     clients = port.value("OPTIONS_GROUP_CLIENT").split()
     others = port.value("OPTIONS_DEFINE").split()
     assert clients == ["KOPIA", "RESTIC"]
-    assert others == port.value("OPTIONS_DEFAULT").split() == ["BASH", "FISH", "ZSH"]
+    assert others == port.value("OPTIONS_DEFAULT").split() == ["BASH", "EXAMPLES", "FISH", "ZSH"]
     for option in [*clients, *others, "CLIENT"]:
         assert 0 < len(port.value(f"{option}_DESC")) < 60
 

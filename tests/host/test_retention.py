@@ -15,7 +15,7 @@ def call(repository: Repository, *words: str, status: int = 0, **environment: st
     """Run restomic or kopiatomic and return all that it printed."""
     program = {"restic": "restomic", "kopia": "kopiatomic"}[repository.client]
     variables = {**repository.environment, **environment}
-    result = repository.machine.run([f"/usr/local/bin/{program}", *words], env=variables)
+    result = repository.machine.run([f"/usr/local/sbin/{program}", *words], env=variables)
     assert result.returncode == status, result.stdout + result.stderr
     clean(repository.machine)
     return result.stdout + result.stderr

@@ -48,7 +48,7 @@ class Site:
         return result.stdout
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        argv = ["/usr/local/bin/restomic", "-o", self.options, *words]
+        argv = ["/usr/local/sbin/restomic", "-o", self.options, *words]
         with open(self.log, "w") as output:
             return self.machine.popen(
                 argv, stdout=output, stderr=output, env={**self.environment, **environment}

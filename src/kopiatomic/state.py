@@ -58,6 +58,12 @@ class Place(Record):
         return quote([self.program, "--status", "-j", self.job])
 
     @property
+    def full_status_command(self) -> str:
+        """The command that lists what the last good backup of the job captured and left out."""
+        job = [] if self.job == "default" else ["-j", self.job]
+        return quote([self.program, "--status", "--full", *job])
+
+    @property
     def sweep_command(self) -> str:
         """The command that removes what killed runs of the job have left behind, likewise."""
         return quote([self.program, "--sweep", "-j", self.job])

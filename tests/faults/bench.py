@@ -66,7 +66,7 @@ def prepare(count: int, directory: str) -> None:
             file.writelines(part.encode() if isinstance(part, str) else part for part in parts)
 
     names = [f"tank/group{number // 100:03}/data{number:05}" for number in range(count)]
-    write("list", *(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names))
+    write("list", *(f"{name}\tfilesystem\tyes\ton\toff\t-\t/x\t-\n" for name in names))
     # It says of each mount that it is number 1: see Library.
     table = [("/dev/ada0p2", "/", "ufs"), ("devfs", "/dev", "devfs")]
     table += [(name, f"/{name}", "zfs") for name in names]

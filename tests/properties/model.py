@@ -362,7 +362,7 @@ class Model:
             above = tuple(f"{name}/" for name in names) if "-r" in words else ()
             rows = [
                 (d.name, d.type, "yes" if d.mounted else "no", d.canmount,
-                 "on" if d.jailed else "off", d.keystatus, d.backup)
+                 "on" if d.jailed else "off", d.backup, d.mountpoint, d.keystatus)
                 for d in self.datasets.values()
                 if not names or d.name in names or d.name.startswith(above)
             ]  # fmt: skip

@@ -116,8 +116,8 @@ def mangled(text: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 LIST = st.sampled_from([
-    "p\tfilesystem\tyes\ton\toff\t-\t-\np/a b\tvolume\t-\t-\t-\t-\t-\n",
-    "zroot\tfilesystem\tno\tnoauto\ton\tunavailable\toff\n", "",
+    "p\tfilesystem\tyes\ton\toff\t-\t/x\t-\np/a b\tvolume\t-\t-\t-\t-\t-\t-\n",
+    "zroot\tfilesystem\tno\tnoauto\ton\toff\tnone\tunavailable\n", "",
 ])  # fmt: skip
 
 

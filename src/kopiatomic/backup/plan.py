@@ -5,13 +5,14 @@ client gets, and what is left out and why.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from kopiatomic import state
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.selection import (
     NOT_SELECTED,
     NOT_ZFS,
+    SHOWN_TWICE,
     Captured,
     LeftOut,
     Selection,
@@ -133,7 +134,7 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
     return Plan(
         names=scene.names,
         captured=captured,
-        left_out=_named_once(scene, left_out, unchosen),
+        left_out=_named_once(scene, frozenset(points), left_out, unchosen),
         holds=tuple(holds),
         view=_in_order(scene, view),
         paths=tuple(sorted(set(points))) if scene.each_point else topmost(points),
@@ -158,16 +159,23 @@ def _hold_of(names: Names, captured: Captured) -> str:
 
 
 def _named_once(
-    scene: Scene, left_out: Sequence[LeftOut], unchosen: Sequence[Mount]
+    scene: Scene, frozen: Collection[str], left_out: Sequence[LeftOut], unchosen: Sequence[Mount]
 ) -> tuple[LeftOut, ...]:
     """Add the mounts within captured ones that nobody selected to what is left out."""
     points = {m.special: m.point for m in scene.mounts if m.type == "zfs"}
     told = {points.get(each.name) for each in left_out}
     rest = [mount for mount in unchosen if mount.point not in told]
-    return (*left_out, *map(_unchosen, rest))
+    return (*left_out, *(_unchosen(scene, frozen, mount) for mount in rest))
 
 
-def _unchosen(mount: Mount) -> LeftOut:
+def _unchosen(scene: Scene, frozen: Collection[str], mount: Mount) -> LeftOut:
+    """Say why what is mounted within a captured dataset is left out."""
+    if mount.type == "nullfs" and mount.special.startswith("/"):
+        # Its files lie elsewhere: of a thin jail, for one, in the dataset of its template.
+        if _mount_at(scene, mount.special).point in frozen:
+            reason = f"a nullfs of {mount.special}, and in the backup there"
+            return LeftOut(mount.point, reason, SHOWN_TWICE)
+        return LeftOut(mount.point, f"a nullfs of {mount.special}", NOT_ZFS)
     if mount.type == "zfs":
         return LeftOut(mount.point, f"not selected (dataset {mount.special})", NOT_SELECTED)
     return LeftOut(mount.point, f"not on ZFS ({mount.type})", NOT_ZFS)

@@ -72,11 +72,16 @@ def live_directories(job: Job) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.realpath(place) for place in job.live))
 
 
+def is_path(target: str) -> bool:
+    """Say whether a target is a path, and no dataset."""
+    return target.startswith(("/", "./", "../")) or target in (".", "..")
+
+
 def targets(job: Job) -> tuple[str, ...]:
     """Return the targets, paths among them real and absolute; raises Refusal."""
     resolved = []
     for target in job.targets:
-        if target.startswith(("/", "./", "../")) or target in (".", ".."):
+        if is_path(target):
             if not os.path.exists(target):
                 raise Refusal(f"the path '{target}' does not exist", EX_NOINPUT)
             target = os.path.realpath(target)

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Sequence
 
+from kopiatomic.backup.news import ASKED, QUIET, UNMOUNTABLE, News, news
 from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.selection import LOST, LeftOut
 from kopiatomic.backup.view import hold_command, mount_command
 from kopiatomic.clients.base import Figures
 from kopiatomic.formatting import (
@@ -18,11 +20,16 @@ from kopiatomic.formatting import (
     what_was_said,
 )
 from kopiatomic.record import Record
+from kopiatomic.state import Place
 from kopiatomic.system.command import describe_status, fits, printable, quote
 from kopiatomic.system.zfs import by_pool, snapshot_command
 
 # How many backups a report names.
 MOST_NAMES = 3
+
+# Of more captured datasets than MOST_CAPTURED a report names the first FEW; of what is new
+# it names MOST_NEW of each sort.
+MOST_CAPTURED, FEW, MOST_NEW = 20, 5, 10
 
 # How bad an outcome is; of several, the worst is the run's.
 _RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed": 3}
@@ -66,6 +73,8 @@ class Report:
         self._lacking = False  # whether something is missing in it
         self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
         self.plan: Plan | None = None
+        self.selection: dict[str, object] = {}  # what the job was told to back up
+        self.compared: News | None = None  # what is new in the plan, once that is known
         self.client: list[str] = []
         self.tries: list[Try] = []  # those before the last
         self.client_status: int | None = None
@@ -108,9 +117,21 @@ class Report:
     @property
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
-        left_out = self.plan.left_out if self.plan else ()
-        told = self.notes or self.swept or self.complaints or left_out or self.waited
+        news, notes = self.news, self.notes_to_tell
+        told = notes or self.swept or self.complaints or news.is_any or self.waited
         return bool(told or self.tries)
+
+    @property
+    def news(self) -> News:
+        """What is new in the plan: all that there is, as long as nothing is known before it."""
+        return self.compared or news(self.plan, None)
+
+    @property
+    def notes_to_tell(self) -> list[str]:
+        """The notes, without those of the plan that the last good backup had as well."""
+        standing = self.plan.notes if self.plan else ()
+        known = set(standing).difference(self.news.notes)
+        return [note for note in self.notes if note not in known]
 
     @property
     def moment(self) -> float | None:
@@ -136,7 +157,9 @@ def as_dict(report: Report) -> dict[str, object]:
         "waited": round(report.waited, 3),
         "moment": None if report.moment is None else iso(report.moment),
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
+        "selection": report.selection,
         **_chosen(plan),
+        "changes": _changes_as_dict(report.news),
         "paths": list(plan.paths) if plan else [],
         "client": {
             "command": report.client,
@@ -166,25 +189,34 @@ def _chosen(plan: Plan | None) -> dict[str, object]:
     }
 
 
+def _changes_as_dict(new: News) -> dict[str, object] | None:
+    """Return what is new since the last good backup, or None if there was none."""
+    if new.since is None:
+        return None
+    return {
+        "captured": [name for name, _ in new.captured],
+        "left_out": [each.name for each in new.left_out],
+        "gone": list(new.gone),
+    }
+
+
 def as_text(report: Report) -> str:
     """Return a report for a person: first whether all is well, then what there is to know."""
     took = report.ended - report.began
     lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
     lines += waited(report.waited)
-    plan = report.plan
-    if report.captured_at and plan:
-        lines += ["", _when(report)]
-        lines += table([(each.dataset, each.point) for each in plan.captured])
-    if plan and plan.left_out:
-        lines += ["", "Left out:", *table([(each.name, each.reason) for each in plan.left_out])]
-    live = plan.live if plan else ()
-    lines += section("Live, not frozen, because the client needs it so:", live)
+    lines += _new(report)
+    if report.captured_at and report.plan:
+        lines += _captured(report, report.plan)
+    lines += _left_out(report)
+    lines += section("Live, not frozen, because the client needs it so:", report.news.live)
+    lines += _as_before(report)
     if report.client_status is not None:
         lines += ["", *_client(report)]
     lines += section("Tried before, but the repository could not be reached:", _tries(report))
     lines += _complaints(report)
-    lines += section("Note:", report.notes)
+    lines += section("Note:", report.notes_to_tell)
     lines += section("Removed, left behind by a killed run:", report.swept)
     return "\n".join(lines) + "\n"
 
@@ -201,14 +233,93 @@ def _called(report: Report, otherwise: str = "the client") -> str:
     return os.path.basename(report.client[0]) if report.client else otherwise
 
 
+def _new(report: Report) -> list[str]:
+    """Return what is new since the last good backup; nothing of a first one."""
+    new = report.news
+    if new.since is None:
+        return []
+    gone = "destroyed, renamed, or no longer chosen by the job"
+    sorts = [
+        ("left out", [(each.name, each.reason) for each in new.left_out]),
+        ("gone", [(name, gone) for name in new.gone]),
+        ("captured", list(new.captured) if report.captured_at else []),
+    ]
+    width = min(max((len(name) for _, rows in sorts for name, _ in rows), default=0), 40)
+    lines = []
+    for what, rows in sorts:
+        for name, text in rows[:MOST_NEW]:
+            lines.append(f"{what:<8}  {printable(name):<{width}}  {text}")
+        if len(rows) > MOST_NEW:
+            lines.append(f"{what:<8}  and {len(rows) - MOST_NEW} more")
+    return section(f"New since the last good backup, of {new.since}:", lines)
+
+
+def _captured(report: Report, plan: Plan) -> list[str]:
+    count, when = len(plan.captured), _when(report)
+    shown = plan.captured if count <= MOST_CAPTURED else plan.captured[:FEW]
+    rows = table([(each.dataset, each.point) for each in shown])
+    if len(shown) == count:
+        return ["", f"{when}:", *rows]
+    return ["", f"{when}: {count} datasets", *rows, f"  and {count - len(shown)} more"]
+
+
+def _left_out(report: Report) -> list[str]:
+    """Return what a first backup leaves out; of a later one that is in what is new."""
+    plan, new = report.plan, report.news
+    if plan is None or new.since is not None:
+        return []
+    lines = _some("Left out:", new.left_out)
+    asked = [each for each in plan.left_out if each.kind in ASKED]
+    lines += _some("Left out as it was asked for:", asked)
+    nowhere = [each.name for each in plan.left_out if each.kind in UNMOUNTABLE]
+    if nowhere:
+        told = ", ".join(nowhere[:MOST_CAPTURED])
+        more = f" and {len(nowhere) - MOST_CAPTURED} more" if len(nowhere) > MOST_CAPTURED else ""
+        title = "Not mounted by design, as the property canmount or mountpoint says:"
+        lines += section(title, [f"{told}{more}"])
+    twice = [each for each in plan.left_out if each.kind in QUIET - ASKED - UNMOUNTABLE]
+    lines += _some("Mounted twice, and in the backup once:", twice)
+    if any(each.kind != LOST for each in plan.left_out):
+        where = status_in_full(report)
+        lines += ["", f"The next reports name only what is new; '{where}' lists it all."]
+    return lines
+
+
+def _some(title: str, rows: Sequence[LeftOut]) -> list[str]:
+    if not rows:
+        return []
+    lines = table([(each.name, each.reason) for each in rows[:MOST_CAPTURED]])
+    more = len(rows) - MOST_CAPTURED
+    return ["", title, *lines, *([f"  and {more} more"] if more > 0 else [])]
+
+
+def _as_before(report: Report) -> list[str]:
+    """Return a line that counts what is as it was in the last good backup."""
+    plan, new = report.plan, report.news
+    if plan is None or new.since is None:
+        return []
+    counts = [
+        (len(plan.left_out) - len(new.left_out), "left out"),
+        (len(plan.live) - len(new.live), "live, not frozen"),
+        (len(report.notes) - len(report.notes_to_tell), "noted"),
+    ]
+    told = "; ".join(f"{what}: {count}" for count, what in counts if count > 0)
+    return ["", f"As before: {told} ('{status_in_full(report)}' lists it)"] if told else []
+
+
+def status_in_full(report: Report) -> str:
+    """Return the command that lists all that the job captures and leaves out."""
+    return Place(report.program, report.job).full_status_command
+
+
 def _when(report: Report) -> str:
     pools = sorted(report.captured_at, key=lambda pool: report.captured_at[pool])
     first, last = report.captured_at[pools[0]], report.captured_at[pools[-1]]
     if len(pools) == 1:
-        return f"Captured at one moment, {clock(last)}:"
+        return f"Captured at one moment, {clock(last)}"
     return (
         f"Captured {clock(last)}, one moment for each pool; "
-        f"{' and '.join((pools[0], pools[-1]))} lie {last - first:.1f} s apart:"
+        f"{' and '.join((pools[0], pools[-1]))} lie {last - first:.1f} s apart"
     )
 
 

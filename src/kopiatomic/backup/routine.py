@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup import own, preflight, proof, retries, view
+from kopiatomic.backup import choice, news, own, preflight, proof, retries, view
 from kopiatomic.backup.drawing import Drawing, draw
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.plan import Plan, mentions
@@ -111,6 +111,7 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
         finally:
             guarded(work, take_down)
             guarded(work, prove)
+            guarded(work, compare)
             guarded(work, lambda work: call_anyway(work, "-q", job.after))
             report.ended = time.time()
             report.conceal(task.hide)
@@ -126,7 +127,9 @@ def begin_report(task: Task, names: Names) -> Report:
     job = task.job
     hooks = tuple(dict.fromkeys(map(os.path.abspath, preflight.hook_programs(job).values())))
     began = time.time()
-    return Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
+    made = Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
+    made.selection = choice.as_dict(job)
+    return made
 
 
 def look_early(work: Work, table: list[Mount] | None) -> None:
@@ -492,6 +495,12 @@ def prove(work: Work) -> None:
     """
     if work.evidence is not None and work.report.saved:
         proof.prove(work.task, work.evidence, work.report, work.signals)
+
+
+def compare(work: Work) -> None:
+    """Find out what is new since the job's last good backup."""
+    report = work.report
+    report.compared = news.news(report.plan, news.before_of(last_entry(work.place)))
 
 
 def last_paths(place: Place) -> list[str] | None:

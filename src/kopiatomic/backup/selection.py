@@ -20,6 +20,8 @@ MOUNT_LIMIT = 1023
 EXCLUDED, PROPERTY, VOLUME, JAILED = "excluded", "property", "volume", "jailed"
 HIDDEN, LOCKED, CANNOT_MOUNT, NOT_MOUNTED = "hidden", "locked", "canmount", "not mounted"
 TOO_LONG, NOT_SELECTED, NOT_ZFS, INACTIVE = "too long", "not selected", "not zfs", "inactive"
+NO_MOUNT_POINT = "mountpoint"  # its property mountpoint is none
+SHOWN_TWICE = "shown twice"  # a nullfs of what is captured where it lies
 LOST = "lost"  # it vanished, or could not be snapshotted or mounted
 
 
@@ -48,7 +50,7 @@ class LeftOut(Record):
     @property
     def is_obstacle(self) -> bool:
         """Whether it is a file system that could be captured if it were mounted and seen."""
-        return self.kind in (HIDDEN, LOCKED, NOT_MOUNTED)
+        return self.kind in (HIDDEN, LOCKED, NOT_MOUNTED, NO_MOUNT_POINT)
 
 
 class Selection(Record):
@@ -217,6 +219,8 @@ def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
             "a boot environment that is not in use; name / instead, which is always the one in use"
         )
         return LeftOut(name, reason, INACTIVE)
+    if dataset.mountpoint == "none":
+        return LeftOut(name, "not mounted: its property mountpoint is none", NO_MOUNT_POINT)
     return LeftOut(name, "not mounted", NOT_MOUNTED)
 
 

@@ -15,6 +15,7 @@ class Dataset(Record):
     jailed: bool
     keystatus: str  # available, unavailable, or - where nothing is encrypted
     backup: str  # org.kopiatomic:backup, or - where it is not set
+    mountpoint: str = "-"  # the property, which need not be where it is: none, legacy, a path
 
 
 class Mount(Record):

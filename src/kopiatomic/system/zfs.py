@@ -1,7 +1,7 @@
 """zfs(8): what there is, snapshots of one moment, and only our own destroyed."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from kopiatomic.record import Record
@@ -26,7 +26,11 @@ BACKUP_PROPERTY = "org.kopiatomic:backup"
 # ZFS_MAX_DATASET_NAME_LEN, without its NUL.
 NAME_LIMIT = 255
 
-_COLUMNS = ("name", "type", "mounted", "canmount", "jailed", "keystatus", BACKUP_PROPERTY)
+# A path may hold tabs and newlines, so something must come after it that cannot.
+_COLUMNS = (
+    "name", "type", "mounted", "canmount", "jailed", BACKUP_PROPERTY, "mountpoint", "keystatus",
+)  # fmt: skip
+_KEY_STATUS = ("-", "available", "unavailable")
 
 # Error numbers that a channel program answers with, as errno(2) has them on FreeBSD.
 ENOENT = 2
@@ -94,11 +98,10 @@ def list_datasets(door: Door, names: Sequence[str] = (), recursive: bool = False
 def parse_list(argv: Sequence[str], text: str) -> list[Dataset]:
     """Turn the answer to our ``zfs list`` into datasets; raises CommandFailed."""
     datasets: dict[str, Dataset] = {}
-    for line in lines_of(text):
-        fields = line.split("\t")
-        if len(fields) != len(_COLUMNS) or fields[0] in datasets:
-            raise CommandFailed(argv, f"printed a line that is not understood: {line[:80]!r}")
-        name, kind, mounted, canmount, jailed, keystatus, backup = fields
+    for fields in _records(argv, text):
+        name, kind, mounted, canmount, jailed, backup, mountpoint, keystatus = fields
+        if name in datasets:
+            raise CommandFailed(argv, f"printed a dataset twice: {name[:80]!r}")
         datasets[name] = Dataset(
             name,
             sys.intern(kind),
@@ -107,8 +110,26 @@ def parse_list(argv: Sequence[str], text: str) -> list[Dataset]:
             jailed == "on",
             sys.intern(keystatus),
             sys.intern(backup),
+            mountpoint,
         )
     return list(datasets.values())
+
+
+def _records(argv: Sequence[str], text: str) -> Iterator[list[str]]:
+    """Yield the fields of each dataset; a mount point may go on over several lines."""
+    begun = ""
+    for line in lines_of(text):
+        whole = f"{begun}\n{line}" if begun else line
+        fields = whole.split("\t", len(_COLUMNS) - 2)
+        last = fields.pop().rsplit("\t", 1)
+        is_whole = len(fields) == len(_COLUMNS) - 2 and len(last) == 2 and last[1] in _KEY_STATUS
+        if is_whole and (not begun or last[0].startswith("/")):
+            begun = ""
+            yield [*fields, *last]
+        else:
+            begun = whole
+    if begun:
+        raise CommandFailed(argv, f"printed a line that is not understood: {begun[:80]!r}")
 
 
 def lines_of(text: str) -> list[str]:

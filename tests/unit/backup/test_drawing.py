@@ -19,7 +19,7 @@ ROOT = Mount("/dev/vtbd0", "/", "ufs")
 
 def listing(*names: str) -> str:
     """Return zfs(8)'s list of mounted file systems."""
-    return "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
+    return "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t/x\t-\n" for name in names)
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,13 @@
 import json
 
 import pytest
-from support.datasets import dataset, plan_for, simple, zfs
+from support.datasets import dataset, plan_for, simple, unmounted, zfs
 
 from kopiatomic.backup import report
+from kopiatomic.backup.news import Before, news
+from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
+from kopiatomic.system.machine import Dataset
 
 NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
 
@@ -105,6 +108,114 @@ class TestOutcome:
         assert done(plan=plan_for(simple(), "zroot/home")).noteworthy
 
 
+def later(plan: Plan, **changes) -> Report:
+    """Return the report of a good run, whose plan is compared with the history."""
+    made = done(plan=plan)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    made.compared = news(plan, BEFORE)
+    return made
+
+
+BEFORE = Before(
+    "2026-11-22 07:59", {"zroot/home": "/home", "zroot/home/old": "/home/old"},
+    {"zroot/home/vol": "volume", "zroot/home/x": "property"}, frozenset(), frozenset({"standing"}),
+)  # fmt: skip
+
+
+def home(*more: Dataset) -> Plan:
+    """Return the plan of a job for zroot/home, with a volume, and one that is excused."""
+    datasets, mounts = simple()
+    volume = unmounted("zroot/home/vol", type="volume")
+    machine = ([*datasets, volume, dataset("zroot/home/x", backup="off"), *more], mounts)
+    return plan_for(machine, "zroot/home", recursive=True)
+
+
+class TestNews:
+    def test_of_a_first_backup_all_is_told_that_may_hold_files(self):
+        made = done(plan=home(unmounted("zroot/home/c", canmount="off")))
+        assert made.noteworthy
+        lines = report.as_text(made).splitlines()
+        assert lines[5:-3] == [
+            "",
+            "Left out:",
+            "  zroot/home/vol  a volume, which holds no files",
+            "",
+            "Left out as it was asked for:",
+            "  zroot/home/x  its property org.kopiatomic:backup is off",
+            "",
+            "Not mounted by design, as the property canmount or mountpoint says:",
+            "  zroot/home/c",
+            "",
+        ]
+        assert lines[-3] == (
+            "The next reports name only what is new; 'restomic --status --full' lists it all."
+        )
+
+    def test_what_cannot_hold_files_and_what_is_asked_for_is_no_news_even_then(self):
+        datasets, mounts = simple()
+        datasets += [dataset("zroot/home/x", backup="off"), unmounted("zroot/c", canmount="off")]
+        datasets += [unmounted("zroot/none", mountpoint="none")]
+        plan = plan_for((datasets, mounts), everything=True, exclude=("zroot",))
+        assert not done(plan=plan).noteworthy
+
+    def test_of_a_later_one_what_is_new_is_told_by_name(self):
+        made = later(home(unmounted("zroot/home/locked", keystatus="unavailable")))
+        assert made.noteworthy
+        assert report.as_text(made).splitlines()[1:7] == [
+            "",
+            "New since the last good backup, of 2026-11-22 07:59:",
+            "  left out  zroot/home/locked  not mounted: its encryption key is not loaded",
+            "  gone      zroot/home/old     destroyed, renamed, or no longer chosen by the job",
+            "  captured  zroot/home/ben     /home/ben",
+            "",
+        ]
+        assert report.as_dict(made)["changes"] == {
+            "captured": ["zroot/home/ben"], "left_out": ["zroot/home/locked"],
+            "gone": ["zroot/home/old"],
+        }  # fmt: skip
+
+    def test_the_rest_is_counted_and_no_news(self):
+        plan = home()
+        captured = {each.dataset: each.point for each in plan.captured}
+        plan = plan._replace(notes=("standing",))
+        made = later(plan, job="home", notes=["standing"])
+        made.compared = news(plan, BEFORE._replace(captured=captured))
+        assert not made.noteworthy
+        lines = report.as_text(made).splitlines()
+        told = "As before: left out: 2; noted: 1 ('restomic --status --full -j home' lists it)"
+        assert told in lines
+        assert "Note:" not in lines
+        assert not any("New since" in line for line in lines)
+
+    def test_what_the_run_itself_notes_is_told_each_time(self):
+        made = later(home(), notes=["standing"])
+        assert made.notes_to_tell == ["standing"]
+
+    def test_nothing_was_captured_where_no_snapshot_was_made(self):
+        made = later(home(), captured_at={})
+        assert "captured  " not in report.as_text(made)
+
+    def test_of_thousands_the_first_few_are_named_and_the_changes(self):
+        names = [f"tank/{number:04}" for number in range(3000)]
+        machine = (
+            [*simple()[0], *map(dataset, names)],
+            [*simple()[1], *(zfs(name, f"/{name}") for name in names)],
+        )
+        plan = plan_for(machine, "tank", recursive=True)
+        made = done(plan=plan)
+        captured = {each.dataset: each.point for each in plan.captured}
+        del captured["tank/2000"]
+        made.compared = news(plan, BEFORE._replace(captured=captured))
+        text = report.as_text(made)
+        assert "  captured  tank/2000  /tank/2000\n" in text
+        assert ": 3001 datasets\n  tank       /data\n" in text
+        assert "\n  and 2996 more\n" in text
+        assert len(text.splitlines()) < 20
+        made.compared = news(plan, BEFORE._replace(captured={}))
+        assert "  captured  and 2991 more\n" in report.as_text(made)
+
+
 class TestText:
     def test_of_a_good_run(self):
         assert report.as_text(done()).splitlines() == [
@@ -138,7 +249,8 @@ class TestText:
     def test_what_is_left_out_and_why(self):
         machine = ([*simple()[0], dataset("zroot/home/x", backup="off")], simple()[1])
         text = report.as_text(done(plan=plan_for(machine, "zroot/home", recursive=True)))
-        assert "\nLeft out:\n  zroot/home/x  " in text
+        assert "\nLeft out as it was asked for:\n  zroot/home/x  its property" in text
+        assert "'restomic --status --full' lists it all.\n" in text
 
     def test_the_clients_status_and_figures(self):
         figures = done().figures._replace(files=2, size=2048, new_or_changed=1, added=10)

@@ -36,7 +36,7 @@ DATASETS = ("kta/a", "kta/b", "ktb")
 
 def listing(*names: str) -> str:
     """Return zfs(8)'s list of mounted file systems."""
-    return "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t-\n" for name in names)
+    return "".join(f"{name}\tfilesystem\tyes\ton\toff\t-\t/x\t-\n" for name in names)
 
 
 class World:

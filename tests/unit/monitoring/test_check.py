@@ -211,7 +211,7 @@ class TestLook:
     def test_what_it_asks(self, places, fp):
         table = {"mount": {"mounted": [{"special": "t", "node": "/t", "fstype": "zfs"}]}}
         fp.register(["mount", fp.any()], stdout=json.dumps(table), occurrences=2)
-        fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t-\n")
+        fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t/x\t-\n")
         see_snapshots(fp, {})
         state.remember(PLACE, {"outcome": "success", "moment": "2026-11-23T00:00:00+0000"})
         observed = check.observe(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)

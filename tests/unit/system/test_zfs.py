@@ -17,7 +17,7 @@ from kopiatomic.system.machine import Dataset
 DOOR = Door()
 LIST = (
     "zfs list -Hp -t filesystem,volume "
-    "-o name,type,mounted,canmount,jailed,keystatus,org.kopiatomic:backup"
+    "-o name,type,mounted,canmount,jailed,org.kopiatomic:backup,mountpoint,keystatus"
 )
 
 # Answers to any channel program: the wildcard stands for the words that follow.
@@ -32,15 +32,21 @@ class TestList:
     def test_reads_every_column(self, fp):
         fp.register(
             LIST,
-            stdout="zroot\tfilesystem\tno\ton\toff\t-\t-\n"
-            "zroot/a b\tfilesystem\tyes\tnoauto\ton\tunavailable\toff\n"
-            "zroot/vol\tvolume\t-\t-\t-\t-\t-\n",
+            stdout="zroot\tfilesystem\tno\ton\toff\t-\tnone\t-\n"
+            "zroot/a b\tfilesystem\tyes\tnoauto\ton\toff\t/a b\tunavailable\n"
+            "zroot/vol\tvolume\t-\t-\t-\t-\t-\t-\n",
         )
         assert zfs.list_datasets(DOOR) == [
-            Dataset("zroot", "filesystem", False, "on", False, "-", "-"),
-            Dataset("zroot/a b", "filesystem", True, "noauto", True, "unavailable", "off"),
-            Dataset("zroot/vol", "volume", False, "-", False, "-", "-"),
+            Dataset("zroot", "filesystem", False, "on", False, "-", "-", "none"),
+            Dataset("zroot/a b", "filesystem", True, "noauto", True, "unavailable", "off", "/a b"),
+            Dataset("zroot/vol", "volume", False, "-", False, "-", "-", "-"),
         ]
+
+    def test_a_mount_point_may_hold_what_separates_the_columns(self, fp):
+        odd = "/a\tb\nc\n/d"
+        lines = (f"t/{n}\tfilesystem\tyes\ton\toff\t-\t{p}\t-\n" for n, p in enumerate((odd, "/e")))
+        fp.register(LIST, stdout="".join(lines))
+        assert [each.mountpoint for each in zfs.list_datasets(DOOR)] == [odd, "/e"]
 
     @pytest.mark.parametrize(
         ("names", "recursive", "words"),
@@ -56,11 +62,15 @@ class TestList:
 
     @pytest.mark.parametrize(
         "answer",
-        ["garbage\n", "a\tb\tc\n", "t\tfilesystem\tyes\ton\toff\t-\t-\n" * 2, "\x00\xff\t\n"],
-    )
+        [
+            "garbage\n", "a\tb\tc\n", "t\tfilesystem\tyes\ton\toff\t-\t/x\t-\n" * 2,
+            "\x00\xff\t\n", "t\tfilesystem\tyes\n",
+            "t\tfilesystem\tyes\nt/x\tfilesystem\tyes\ton\toff\t-\t/x\t-\n",
+        ],
+    )  # fmt: skip
     def test_refuses_what_is_no_list(self, fp, answer):
         fp.register(LIST, stdout=answer)
-        with pytest.raises(CommandFailed, match="not understood"):
+        with pytest.raises(CommandFailed, match=r"not understood|twice"):
             zfs.list_datasets(DOOR)
 
     def test_tells_why_it_failed(self, fp):

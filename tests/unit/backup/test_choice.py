@@ -1,0 +1,30 @@
+"""What a job was told to back up goes into the history and comes out again."""
+
+import pytest
+
+from kopiatomic.backup import choice
+from kopiatomic.job import Job
+
+JOB = Job(
+    "restomic", "home", targets=("zroot/home", "/data", "./here"), recursive=True,
+    exclude=("*/cache",), command=("secret",),
+)  # fmt: skip
+
+
+def test_it_comes_out_as_it_went_in_with_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = {"program": "restomic", "job": "home", "selection": choice.as_dict(JOB)}
+    targets = ("zroot/home", "/data", f"{tmp_path}/here")
+    assert choice.job_of(entry) == JOB._replace(targets=targets, command=())
+    everything = Job("restomic", everything=True)
+    entry = {"program": "restomic", "job": "default", "selection": choice.as_dict(everything)}
+    assert choice.job_of(entry) == everything
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [None, 7, "x", [], {}, {"targets": "zroot", "exclude": []}, {"targets": ["zroot"]}],
+)
+def test_an_entry_that_does_not_say_it(selection):
+    assert choice.job_of({"selection": selection}) is None
+    assert choice.job_of({}) is None

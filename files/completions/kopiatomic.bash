@@ -52,7 +52,7 @@ _kopiatomic()
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
-	    --retry-pause
+	    --retry-pause --full
 	)
 	case $program in
 	kopiatomic)

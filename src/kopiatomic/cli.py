@@ -32,6 +32,7 @@ LONG = {
     "no-proof": "--no-proof",
     "json": "--json",
     "status": "--status",
+    "full": "--full",
     "check": "--check",
     "max-age=": "--max-age",
     "expect=": "--expect",
@@ -58,7 +59,7 @@ LONG = {
 
 # What asks for something else than a backup, and the options that go with that alone.
 INSTEAD = {
-    "--status": ("--metrics",),
+    "--status": ("--full", "--metrics"),
     "--check": ("--max-age", "--expect"),
     "--sweep": (),
     "--upkeep": ("--verify", "--maintenance", "--forget", "--prune"),

@@ -4,8 +4,8 @@ from kopiatomic.clients import client_of
 
 HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
-       {program} --status [-j job] | --sweep [-a | -j job]
-       {program} --check [--max-age hours] [--expect program/job] ...
+       {program} --status [--full] [-j job] | --sweep [-a | -j job]
+       {program} --check [--max-age hours] [--expect program/job[/work]] ...
        {program} --upkeep | --drill N [-ceoj as for the backup] ...
 
 Back up ZFS datasets with {client}, with all files as they were at one moment:
@@ -61,14 +61,17 @@ Repository, with the same -c, -o, -e and -j as for the backup:
 
 Jobs:
       --status            show the last successful backup of each job, its last
-                          seven nights, and what killed runs have left behind
+                          seven nights, upkeep and drills, and what killed runs
+                          have left behind
+      --full                and list what that backup captured and left out
       --metrics             as numbers instead, in the text format of Prometheus
       --check             print what endangers the backups of all jobs of both
                           programs; the exit status is 1 if anything does
       --max-age HOURS       greatest age of the last successful backup
                             (default: 48), for each --expect after it
       --expect PROGRAM/JOB  a job that must have a recent successful backup
-                            (default: all that have ever run); may be given
+                            (default: all that have ever run); with /upkeep or
+                            /drill behind it, upkeep or a drill; may be given
                             more than once
       --sweep             remove what killed runs of the job have left behind;
                           with -a, of all jobs of {program}

@@ -122,9 +122,10 @@ POINTS = (f"{TOP}/home", f"{TOP}/base")
 
 
 def left_out_of(said: str) -> set[str]:
-    """Return what a report says was left out."""
-    _, _, section = said.partition("Left out:\n")
-    return {line.split()[0] for line in section.split("\n\n")[0].splitlines() if line}
+    """Return what the report of a first backup says was left out, or is in it elsewhere."""
+    titles = ("Left out:\n", "In the backup at another place:\n")
+    sections = (said.partition(title)[2].split("\n\n")[0] for title in titles)
+    return {line.split()[0] for section in sections for line in section.splitlines() if line}
 
 
 @pytest.mark.restic

@@ -7,11 +7,11 @@ administrator would before you commit them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import nights
+from support import installed, nights
 from support.machine import Sandbox, shell
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
@@ -31,9 +31,11 @@ def machine(tmp_path: Path) -> Iterator[Sandbox]:
         made.close()
 
 
-def compare(name: str, mails: list[str]) -> None:
-    """Hold mails against a golden file."""
-    text = "\n".join(nights.timeless(nights.body(mail)) for mail in mails)
+def compare(
+    name: str, mails: list[str], same: Callable[[str], str] = nights.timeless
+) -> None:
+    """Hold mails against a golden file, with what is to be the ``same`` in every run made so."""
+    text = "\n".join(same(nights.body(mail)) for mail in mails)
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("KOPIATOMIC_GOLDEN") == "write":
         path.write_text(text)
@@ -116,3 +118,69 @@ def test_a_job_that_cannot_run_is_trouble_even_if_everything_else_is_hidden(
     quiet = "daily_show_success=NO\ndaily_show_info=NO\ndaily_show_badconfig=NO\n"
     conf.write_text(conf.read_text() + quiet + lines + "\n")
     assert says in machine.periodic()[-1]
+
+
+def outcomes(machine: Sandbox) -> dict[str, int]:
+    """Return the exit status of each daily script of ours, and of the security script."""
+    scripts = ("daily/800.restomic", "daily/900.status-restomic", "security/800.kopiatomic")
+    environment = {"PERIODIC": "security daily"}
+    return {
+        each.partition(".")[2]: machine.run(
+            [f"/usr/local/etc/periodic/{each}"], env=environment, timeout=300
+        ).returncode
+        for each in scripts
+    }
+
+
+def test_the_nights_of_a_machine_as_the_installer_lays_it_out(tmp_path: Path):
+    """From the first one to one in which much is wrong, with the weekly mails between them."""
+    machine = installed.create(tmp_path / "host")
+    try:
+        compare("installed-first-night", machine.periodic(), installed.same)
+        machine.path("/home/ada/new").write_text("written by day")
+        compare("installed-good-night", machine.periodic(), installed.same)
+        compare("installed-good-week", machine.periodic("weekly"), installed.same)
+        installed.change(machine)
+        compare("installed-night-with-a-change", machine.periodic(), installed.same)
+        machine.path("/home/ada/new").write_text("written by another day")
+        compare("installed-night-after-it", machine.periodic(), installed.same)
+        installed.misfortune(machine)
+        compare("installed-bad-night", machine.periodic(), installed.same)
+        compare("installed-bad-week", machine.periodic("weekly"), installed.same)
+        compare("installed-night-after-that-week", machine.periodic(), installed.same)
+    finally:
+        machine.close()
+
+
+def test_what_periodic_shows_of_each_night(tmp_path: Path):
+    """What is no news is success to periodic(8), what is new is information, the rest trouble."""
+    machine = installed.create(tmp_path / "host")
+    try:
+        nights_ = {
+            "first": (lambda: None, (1, 0, 0)),
+            "good": (lambda: None, (0, 0, 0)),
+            "change": (lambda: installed.change(machine), (1, 0, 0)),
+            "after": (lambda: None, (0, 0, 0)),
+            "bad": (lambda: installed.misfortune(machine), (3, 1, 3)),
+        }
+        for name, (by_day, expected) in nights_.items():
+            by_day()
+            assert tuple(outcomes(machine).values()) == expected, name
+        # Whatever is not to be shown, a bad night is; and where all is well nothing is sent.
+        conf = machine.path("/etc/periodic.conf")
+        shown = conf.read_text()
+        hidden = "".join(f"daily_show_{each}=NO\n" for each in ("success", "info", "badconfig"))
+        conf.write_text(shown + hidden)
+        security, daily = map(nights.body, machine.periodic())
+        assert "Checking the backups" in security
+        assert "restomic: the backup FAILED" in daily
+        assert "restomic on fbsd142.test" not in daily
+        shell(machine, "zpool import backup; restomic --sweep")
+        machine.periodic()
+        assert machine.periodic() == []
+        conf.write_text(shown)
+        (daily,) = machine.periodic()
+        assert "restomic: the backup succeeded" in daily
+        assert "restomic on fbsd142.test" in daily
+    finally:
+        machine.close()

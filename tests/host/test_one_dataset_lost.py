@@ -41,7 +41,11 @@ def back_up(
 def reason(said: str, name: str) -> str:
     """Return why a report says something was left out, nothing if it does not."""
     _, _, section = said.partition("Left out:\n")
-    found = re.search(rf"^  {re.escape(name)} +(.*)$", section.split("\n\n")[0], re.M)
+    line = rf"^  {re.escape(name)} +(.*)$"
+    if "New since the last good backup" in said:
+        _, _, section = said.partition("New since the last good backup")
+        line = rf"^  missing +{re.escape(name)} +was in that backup; now: (.*)$"
+    found = re.search(line, section.split("\n\n")[0], re.M)
     return found[1] if found else ""
 
 

@@ -429,6 +429,31 @@ monthly_kopiatomic_enable=YES
             "--max-age", "30",
         ]  # fmt: skip
 
+    def test_expects_the_upkeep_and_the_drills_that_are_enabled(self, night: Night):
+        night.configure(f"""{SECURITY}
+daily_restomic_enable=YES
+daily_restomic_profiles="home off"
+weekly_upkeep_restomic_enable=YES
+monthly_upkeep_restomic_enable=YES
+monthly_upkeep_restomic_profiles="off"
+monthly_drill_restomic_enable=yes
+weekly_drill_restomic_enable=NO
+daily_upkeep_kopiatomic_enable=YES
+weekly_drill_kopiatomic_enable=YES
+weekly_drill_kopiatomic_profiles=
+""")
+        night.run()
+        given = " ".join(night.started()[0][3:])
+        assert given == " ".join(
+            f"--max-age {age} --expect {job}"
+            for age, job in (
+                (36, "kopiatomic/default/upkeep"), (36, "restomic/home"), (36, "restomic/off"),
+                (180, "kopiatomic/default/drill"), (180, "restomic/home/upkeep"),
+                (180, "restomic/off/upkeep"), (756, "restomic/off/upkeep"),
+                (756, "restomic/home/drill"), (756, "restomic/off/drill"),
+            )
+        ) + " --max-age 36"  # fmt: skip
+
     @pytest.mark.parametrize("period", PERIODS)
     def test_runs_in_its_period_only(self, night: Night, period: str):
         night.configure(f"{SECURITY}security_status_kopiatomic_period={period}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -77,12 +78,67 @@ def test_after_a_bad_night(filled: Machine) -> None:
 def test_a_dataset_that_no_job_covers_until_it_is_excused(filled: Machine) -> None:
     backup(filled, "-c", "true", "-r", "-x", "kta/src", "kta")
     assert check(filled) == []
-    shell(filled, "zfs create kta/new; zfs create -o canmount=off kta/container")
+    # What the job will take in the next night is no finding, nor what its pattern excludes.
+    shell(filled, "zfs create kta/new; zfs create kta/src/new")
+    assert check(filled) == []
+    backup(filled, "-c", "true", "kta", "kta/home")
+    shell(filled, "zfs create -o canmount=off kta/container; zfs create kta/home/new")
     ((kind, job, told),) = check(filled)
     assert (kind, job) == ("uncovered", None)
-    assert "last successful backup: kta/new;" in told
-    shell(filled, "zfs set org.kopiatomic:backup=off kta/new")
+    names = "kta/home/ben, kta/home/new, kta/home/with space, kta/new, kta/src, kta/src/new"
+    assert f"6 datasets are in no job: {names};" in told
+    shell(filled, "for each in new home src; do zfs set org.kopiatomic:backup=off kta/$each; done")
     assert check(filled) == []
+
+
+def test_a_first_night_a_same_one_and_one_with_a_change(filled: Machine) -> None:
+    """What is left out is told once, and after that what is new; the status lists it all."""
+
+    def night(status_: int) -> str:
+        result = backup(filled, "--periodic", "-c", "true", "-r", "-x", "*/src", "kta")
+        assert (result.returncode, result.stderr) == (status_, "")
+        return result.stdout
+
+    shell(
+        filled,
+        "zfs create -V 16m kta/vol; zfs create -o canmount=off kta/off;"
+        "zfs create -o mountpoint=none kta/none",
+    )
+    first = night(1)
+    assert "\nLeft out:\n  kta/vol  a volume, which holds no files\n" in first
+    assert "\nLeft out as you asked:\n  kta/src  excluded by */src\n" in first
+    assert ", so without files to back up:\n  kta/none, kta/off\n" in first
+    assert "\nAs before: 4 left out; 'restomic --status --full' lists them.\n" in night(0)
+    shell(filled, "zfs create kta/new; zfs create kta/more/src 2>/dev/null || true")
+    shell(filled, "zfs unmount kta/home/ben; zfs destroy -r 'kta/home/with space'")
+    text = night(1)
+    assert re.search("New since the last good backup, of 20[^:]*:..:\n", text), text
+    assert "  missing   kta/home/ben         was in that backup; now: not mounted\n" in text
+    assert "  gone      kta/home/with space  destroyed, renamed, or" in text
+    assert "  captured  kta/new              /kt/kta/new\n" in text
+    assert "\nAs before: 4 left out; " in text
+    assert "New since" not in night(0)
+    full = status(filled, "--full")
+    for line in ("kta/vol  a volume", "kta/src  excluded by */src", "kta/home/ben  not mounted"):
+        assert f"\n  {line}" in re.sub(" {3,}", "  ", full), full
+    assert "\n  kta/new   /kt/kta/new\n" in full
+    shell(filled, "zfs mount kta/home/ben")
+
+
+def test_upkeep_and_drills_are_watched(filled: Machine) -> None:
+    backup(filled, "-c", "true", "-r", "kta")
+    drill = ("--drill", "1", "-c", "false backup")
+    assert filled.run([RESTOMIC, *drill]).returncode != 0
+    ((kind, job, told),) = check(filled)
+    assert (kind, job) == ("failed", "restomic/default")
+    assert told.startswith("restomic/default: the restore drill FAILED 20")
+    assert " (it has never worked): false snapshots: exit status 1" in told
+    text = status(filled)
+    assert "  default  restore drill  never\n                            FAILED 20" in text, text
+    assert filled.run([RESTOMIC, "--status", "--periodic"]).returncode == 1
+    # A job that began just now has had no time for its first upkeep.
+    expected = ("--max-age", "180", "--expect", "restomic/default/upkeep")
+    assert [kind for kind, _, _ in check(filled, *expected)] == ["failed"]
 
 
 def test_what_a_dead_run_left_until_it_is_swept(filled: Machine) -> None:

@@ -124,8 +124,9 @@ class TestEach:
             if "eval" in line:
                 assert re.fullmatch(
                     r'\t+eval "(value=\\\$\{\$name\+set\}|value=\\\$\$name'
-                    r'|enable=\\\$\$\{period\}_\$\{program\}_enable'
-                    r'|profiles=\\\$\$\{period\}_\$\{program\}_profiles)"', line
+                    r'|enable=\\\$\$\{1\}_enable|own=\\\$\{\$\{1\}_profiles\+set\}'
+                    r'|daily=\\\$daily_\$\{program\}_profiles)"'
+                    r'|\t\[ -z "\$own" \] \|\| eval "profiles=\\\$\$\{1\}_profiles"', line
                 )  # fmt: skip
 
 

@@ -32,6 +32,9 @@ UNREACHABLE = -3
 PENDING = -1
 LONGEST = 1023
 
+# What waits for no other machine, of what is not ZFS.
+LOCAL = ("tmpfs", "procfs", "msdosfs")
+
 # vfc_typenum of file systems that get a number in the order of mounting, vfs_getnewfsid().
 TYPES = {"nullfs": 0x29, "devfs": 0x71, "tmpfs": 0x87, "procfs": 0x02}
 ZFS_TYPE = 0xDE
@@ -402,8 +405,8 @@ class Table:
         return self.add(f"{self.state.base}/dev/{kind}", mount)
 
     def special(self, special: str, target: str, fstype: str, options: frozenset[str]) -> Mount:
-        """tmpfs for real; procfs and its like as an empty directory."""
-        flags = options | (frozenset({"local"}) if fstype in ("tmpfs", "procfs") else frozenset())
+        """tmpfs for real; procfs, msdosfs and their like as an empty directory."""
+        flags = options | (frozenset({"local"}) if fstype in LOCAL else frozenset())
         mount = Mount(special, target, fstype, flags, self.new_fsid(fstype))
         return self.add(special, mount, fstype="tmpfs")
 

@@ -17,6 +17,7 @@ from kopiatomic.backup.selection import (
     LeftOut,
 )
 from kopiatomic.record import Record
+from kopiatomic.system.machine import lies_in
 
 # What is mounted nowhere by its own properties, and what the user has said is to be left out.
 UNMOUNTABLE = frozenset({CANNOT_MOUNT, NO_MOUNT_POINT})
@@ -41,12 +42,14 @@ class Before(Record):
 class News(Record):
     """What is new ``since`` the moment of the last good backup, or all if there was none.
 
-    ``captured`` are rows of a dataset and its mount point; ``gone`` was in the last good
-    backup, and the job does not find it any more; ``notes`` are those of the plan.
+    What is ``missing`` was in the last good backup and is left out of this one; what is
+    ``gone`` the job does not even find any more. ``captured`` are rows of a dataset and its
+    mount point; ``notes`` are those of the plan.
     """
 
     since: str | None = None
     captured: tuple[tuple[str, str], ...] = ()
+    missing: tuple[LeftOut, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     gone: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
@@ -89,13 +92,15 @@ def news(plan: Plan | None, before: Before | None) -> News:
     if before is None:
         may_hold = tuple(each for each in plan.left_out if each.kind not in QUIET)
         return News(left_out=may_hold, live=plan.live, notes=plan.notes)
-    points = frozenset(before.captured.values())
+    known = {*before.captured, *before.captured.values()}
+    missing = tuple(each for each in plan.left_out if each.name in known)
     return News(
         since=before.when,
         captured=tuple(_newly_captured(plan, before)),
-        left_out=tuple(each for each in plan.left_out if _is_new(each, before, points)),
+        missing=missing,
+        left_out=tuple(e for e in plan.left_out if e not in missing and _is_new(e, before)),
         gone=tuple(_gone(plan, before)),
-        live=tuple(each for each in plan.live if each not in before.live),
+        live=tuple(each for each in plan.live if not _was_live(each, before)),
         notes=tuple(each for each in plan.notes if each not in before.notes),
     )
 
@@ -111,14 +116,22 @@ def _newly_captured(plan: Plan, before: Before) -> list[tuple[str, str]]:
     return rows
 
 
-def _is_new(each: LeftOut, before: Before, points: frozenset[str]) -> bool:
-    """Say whether it is news that something is left out; ``points`` were captured before."""
-    if each.kind == LOST or each.name in before.captured or each.name in points:
+def _is_new(each: LeftOut, before: Before) -> bool:
+    """Say whether it is news that something is left out that was not captured before."""
+    if each.kind == LOST:
         return True
     if each.kind in QUIET:
         return False
     # What the user has wanted to be left out, and now cannot be captured, is another matter.
     return before.left_out.get(each.name, EXCLUDED) in QUIET
+
+
+def _was_live(place: str, before: Before) -> bool:
+    """Say whether a place was live, or one that it is in, or one in it.
+
+    What the client has made by now is shown live itself, and before that its directory was.
+    """
+    return any(lies_in(place, old) or lies_in(old, place) for old in before.live)
 
 
 def _gone(plan: Plan, before: Before) -> list[str]:

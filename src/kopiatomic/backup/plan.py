@@ -173,7 +173,7 @@ def _unchosen(scene: Scene, frozen: Collection[str], mount: Mount) -> LeftOut:
     if mount.type == "nullfs" and mount.special.startswith("/"):
         # Its files lie elsewhere: of a thin jail, for one, in the dataset of its template.
         if _mount_at(scene, mount.special).point in frozen:
-            reason = f"a nullfs of {mount.special}, and in the backup there"
+            reason = f"a nullfs of {mount.special}, which is in the backup"
             return LeftOut(mount.point, reason, SHOWN_TWICE)
         return LeftOut(mount.point, f"a nullfs of {mount.special}", NOT_ZFS)
     if mount.type == "zfs":

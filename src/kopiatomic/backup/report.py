@@ -195,6 +195,7 @@ def _changes_as_dict(new: News) -> dict[str, object] | None:
         return None
     return {
         "captured": [name for name, _ in new.captured],
+        "missing": [each.name for each in new.missing],
         "left_out": [each.name for each in new.left_out],
         "gone": list(new.gone),
     }
@@ -234,15 +235,20 @@ def _called(report: Report, otherwise: str = "the client") -> str:
 
 
 def _new(report: Report) -> list[str]:
-    """Return what is new since the last good backup; nothing of a first one."""
+    """Return what is new since the last good backup; nothing of a first one.
+
+    Where there is no backup at all, the next one tells it.
+    """
     new = report.news
-    if new.since is None:
+    if new.since is None or not report.saved:
         return []
     gone = "destroyed, renamed, or no longer chosen by the job"
+    was = "was in that backup; now: "
     sorts = [
+        ("missing", [(each.name, f"{was}{each.reason}") for each in new.missing]),
         ("left out", [(each.name, each.reason) for each in new.left_out]),
         ("gone", [(name, gone) for name in new.gone]),
-        ("captured", list(new.captured) if report.captured_at else []),
+        ("captured", list(new.captured)),
     ]
     width = min(max((len(name) for _, rows in sorts for name, _ in rows), default=0), 40)
     lines = []
@@ -270,18 +276,19 @@ def _left_out(report: Report) -> list[str]:
         return []
     lines = _some("Left out:", new.left_out)
     asked = [each for each in plan.left_out if each.kind in ASKED]
-    lines += _some("Left out as it was asked for:", asked)
+    lines += _some("Left out as you asked:", asked)
     nowhere = [each.name for each in plan.left_out if each.kind in UNMOUNTABLE]
     if nowhere:
         told = ", ".join(nowhere[:MOST_CAPTURED])
         more = f" and {len(nowhere) - MOST_CAPTURED} more" if len(nowhere) > MOST_CAPTURED else ""
-        title = "Not mounted by design, as the property canmount or mountpoint says:"
+        title = "Never mounted (canmount=off or mountpoint=none), so without files to back up:"
         lines += section(title, [f"{told}{more}"])
     twice = [each for each in plan.left_out if each.kind in QUIET - ASKED - UNMOUNTABLE]
-    lines += _some("Mounted twice, and in the backup once:", twice)
+    lines += _some("In the backup at another place:", twice)
     if any(each.kind != LOST for each in plan.left_out):
         where = status_in_full(report)
-        lines += ["", f"The next reports name only what is new; '{where}' lists it all."]
+        # A mail would have a ">" before a line that begins with "From ".
+        lines += ["", f"The next reports name only changes; '{where}' lists everything."]
     return lines
 
 
@@ -296,15 +303,15 @@ def _some(title: str, rows: Sequence[LeftOut]) -> list[str]:
 def _as_before(report: Report) -> list[str]:
     """Return a line that counts what is as it was in the last good backup."""
     plan, new = report.plan, report.news
-    if plan is None or new.since is None:
+    if plan is None or new.since is None or not report.saved:
         return []
     counts = [
-        (len(plan.left_out) - len(new.left_out), "left out"),
-        (len(plan.live) - len(new.live), "live, not frozen"),
+        (len(plan.left_out) - len(new.left_out) - len(new.missing), "left out"),
+        (len(plan.live) - len(new.live), "live and not frozen"),
         (len(report.notes) - len(report.notes_to_tell), "noted"),
     ]
-    told = "; ".join(f"{what}: {count}" for count, what in counts if count > 0)
-    return ["", f"As before: {told} ('{status_in_full(report)}' lists it)"] if told else []
+    told = ", ".join(f"{count} {what}" for count, what in counts if count > 0)
+    return ["", f"As before: {told}; '{status_in_full(report)}' lists them."] if told else []
 
 
 def status_in_full(report: Report) -> str:

@@ -89,7 +89,9 @@ def select(
             number = len(captured)
             captured.append(Captured(dataset.name, points[dataset.name], number, named))
         elif named and not job.recursive and not job.everything:
-            raise Refusal(f"{dataset.name} cannot be backed up: {obstacle.reason}", EX_NOINPUT)
+            advice = "; name /, which is always the one in use" if obstacle.kind == INACTIVE else ""
+            message = f"{dataset.name} cannot be backed up: {obstacle.reason}{advice}"
+            raise Refusal(message, EX_NOINPUT)
         else:
             left_out.append(obstacle)
     return Selection(tuple(captured), tuple(left_out), (*notes, *_idle_patterns(job, datasets)))
@@ -215,10 +217,7 @@ def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
         return LeftOut(name, "not mounted: its property canmount is off", CANNOT_MOUNT)
     # Of others beside it, which need not be boot environments, bectl(8) sets this.
     if dataset.canmount == "noauto" and _is_sibling(name, root):
-        reason = (
-            "a boot environment that is not in use; name / instead, which is always the one in use"
-        )
-        return LeftOut(name, reason, INACTIVE)
+        return LeftOut(name, "a boot environment that is not in use", INACTIVE)
     if dataset.mountpoint == "none":
         return LeftOut(name, "not mounted: its property mountpoint is none", NO_MOUNT_POINT)
     return LeftOut(name, "not mounted", NOT_MOUNTED)

@@ -179,11 +179,15 @@ class Wishes(Record):
 
 
 class Step(Record):
-    """One call of the client in upkeep: what it is for, what people call it, the command line."""
+    """One call of the client in upkeep: what it is for, what people call it, the command line.
+
+    ``also`` is what else the same call does.
+    """
 
     kind: str  # CHECK and so on
     title: str
     argv: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
 
 class Made(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -30,6 +31,16 @@ def _scratch() -> IO[bytes]:
     import tempfile
 
     return tempfile.TemporaryFile(dir=state.STATE_DIRECTORY)
+
+
+def _in_words(line: str) -> str:
+    """Return what a client says in a line, which may be JSON: of the message its first line."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    message = told.get("message") if isinstance(told, dict) else None
+    return message.strip().split("\n")[0] if isinstance(message, str) and message else line
 
 
 class ClientFailed(Exception):
@@ -168,7 +179,7 @@ class Reader:
         if status != 0:
             messages.seek(max(0, messages.seek(0, os.SEEK_END) - 4096))
             lines = [line.strip() for line in decode(messages.read()).splitlines()]
-            said = "; ".join([line for line in lines if line][-2:])
+            said = "; ".join([_in_words(line) for line in lines if line][-2:])
             name = f"{os.path.basename(self.base[0])} {words[0]}"
             how = describe_status(status)
             raise ClientFailed(status, printable(f"{name}: {said} ({how})" if said else

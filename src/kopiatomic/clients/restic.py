@@ -384,7 +384,8 @@ class Restic(Client):
             if not wrapper.works_out(script, "RESTIC_HOST"):
                 host = host_of(job, environment, script)
             words = restic_retention.forget_words(wishes.forget, host, tag_of(job), wishes.prune)
-            steps.append(Step(FORGET, title, (*base, "forget", *words)))
+            also = (PRUNE,) if wishes.prune else ()
+            steps.append(Step(FORGET, title, (*base, "forget", *words), also))
         elif wishes.prune:
             steps.append(Step(PRUNE, "prune", (*base, "prune")))
         if not steps:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kopiatomic import formatting
 from kopiatomic.commands import common
-from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE
+from kopiatomic.errors import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 from kopiatomic.job import Job
 from kopiatomic.monitoring import check, home, metrics, status
 from kopiatomic.system.command import Door
@@ -24,12 +24,12 @@ def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int
     if "--metrics" in values:
         common.show(metrics.as_text(job.program, metrics.observe(job.program, name)))
         return 0
-    overview = status.observe(door, job.program, name, time.time())
+    overview = status.observe(door, job.program, name, time.time(), "--full" in values)
     as_json, periodic = "--json" in values, "--periodic" in values
     told = formatting.as_json(status.as_dict(overview)) if as_json else status.as_text(overview)
     common.show(told)
     if overview.trouble is None:
-        return 0
+        return 0 if overview.is_well or not periodic else PERIODIC_INFORMATION
     print(f"{job.program}: {overview.trouble}", file=sys.stdout if periodic else sys.stderr)
     return PERIODIC_TROUBLE if periodic else EX_OSERR
 

@@ -9,9 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
+from kopiatomic.backup import preflight
+from kopiatomic.backup.names import name_run
+from kopiatomic.backup.selection import EXCLUDED, INACTIVE, PROPERTY, select
 from kopiatomic.clients import programs
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
+from kopiatomic.monitoring import care
 from kopiatomic.monitoring.exposure import WatchedPath, exposures, find_watched
 from kopiatomic.monitoring.history import DAY, JobHistory, PastRun, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
@@ -30,6 +34,8 @@ STILL_COUNTS = 40 * DAY
 # How many names one finding tells.
 NAMED = 10
 
+BACKUP = "backup"
+
 _NOT_ALL_IS_CHECKED = "correct this: until then, not everything can be checked"
 
 
@@ -37,7 +43,7 @@ _NOT_ALL_IS_CHECKED = "correct this: until then, not everything can be checked"
 class Finding:
     """One danger: ``text`` says what is wrong, ``remedy`` what to do about it."""
 
-    kind: str  # unseen, never, stale, clock, uncovered, leftover or exposed
+    kind: str  # unseen, never, stale, clock, failed, uncovered, leftover or exposed
     job: str | None  # program/job
     text: str
     remedy: str
@@ -45,18 +51,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class Expected:
-    """A job whose last successful backup must be at most ``max_age`` hours old."""
+    """A job of which the last success must be at most ``max_age`` hours old.
+
+    ``what`` is the work of it: BACKUP, care.UPKEEP or care.DRILL.
+    """
 
     place: Place
     max_age: float = MAX_AGE
+    what: str = BACKUP
 
 
 @dataclass(frozen=True)
 class Observations:
     """What is known of a machine; ``unseen`` says what could not be found out.
 
-    ``expected`` are the jobs that must have a recent successful backup; None means
-    all that ever ran, each with one of at most ``max_age`` hours.
+    ``expected`` are the jobs that must have a recent successful backup, upkeep or drill;
+    None means a backup of all that ever ran, each of at most ``max_age`` hours.
     """
 
     jobs: tuple[JobHistory, ...] = ()
@@ -83,12 +93,17 @@ def hours(text: str) -> float:
     return value
 
 
-def expected(text: str) -> Place:
-    """Return the job that --expect names; raises Refusal."""
-    program, slash, job = text.partition("/")
-    if not slash or program not in programs():
-        raise Refusal(f"--expect {text}: write PROGRAM/JOB, such as restomic/default")
-    return Place(program, state.check_job_name(job))
+def expected(text: str) -> tuple[Place, str]:
+    """Return the job that --expect names, and which work of it; raises Refusal."""
+    program, slash, rest = text.partition("/")
+    job, slash_again, what = rest.partition("/")
+    kinds = (care.UPKEEP, care.DRILL)
+    if not slash or program not in programs() or (slash_again and what not in kinds):
+        raise Refusal(
+            f"--expect {text}: write PROGRAM/JOB, such as restomic/default, and behind it "
+            "/upkeep or /drill where these are expected"
+        )
+    return Place(program, state.check_job_name(job)), what or BACKUP
 
 
 def wishes(options: Iterable[tuple[str, str]]) -> tuple[list[Expected], float]:
@@ -97,7 +112,7 @@ def wishes(options: Iterable[tuple[str, str]]) -> tuple[list[Expected], float]:
     A --max-age applies to each --expect after it; to an --expect that has none
     before it, the last --max-age of all applies.
     """
-    places: list[tuple[Place, float | None]] = []
+    places: list[tuple[tuple[Place, str], float | None]] = []
     latest = None
     for name, value in options:
         if name == "--max-age":
@@ -105,7 +120,9 @@ def wishes(options: Iterable[tuple[str, str]]) -> tuple[list[Expected], float]:
         elif name == "--expect":
             places.append((expected(value), latest))
     last = MAX_AGE if latest is None else latest
-    return [Expected(place, last if limit is None else limit) for place, limit in places], last
+    return [
+        Expected(place, last if limit is None else limit, what) for (place, what), limit in places
+    ], last
 
 
 # Gathering
@@ -148,6 +165,7 @@ def findings(observed: Observations, now: float) -> list[Finding]:
     return [
         *(Finding("unseen", None, each, _NOT_ALL_IS_CHECKED) for each in observed.unseen),
         *_stale(observed, now),
+        *_neglected(observed, now),
         *_uncovered(observed, now),
         *_left_over(observed.leftovers),
         *_exposed(observed.watched),
@@ -167,11 +185,14 @@ def last_dated_success(history: JobHistory, now: float) -> PastRun | None:
 
 def _stale(observed: Observations, now: float) -> list[Finding]:
     known = {history.place: history for history in observed.jobs}
-    jobs = observed.expected
-    if jobs is None:
-        jobs = tuple(Expected(place, observed.max_age) for place in known)
-    if not jobs:
-        return [_nothing_ran()]
+    if observed.expected is not None:
+        jobs = [each for each in observed.expected if each.what == BACKUP]
+    else:
+        # Where there is nothing but upkeep, another machine makes the backups.
+        made = [each for each in observed.jobs if each.runs or not each.care]
+        jobs = [Expected(each.place, observed.max_age) for each in made]
+        if not jobs:
+            return [_nothing_ran()]
     found: list[Finding] = []
     for job in jobs:
         history = known.get(job.place, JobHistory(job.place))
@@ -260,15 +281,81 @@ def _what_to_do(history: JobHistory, forgettable: bool) -> str:
     return advice
 
 
+def _neglected(observed: Observations, now: float) -> list[Finding]:
+    """Find upkeep and drills that failed the last time, and those that are expected and late."""
+    known = {history.place: history for history in observed.jobs}
+    limits: dict[Place, list[Expected]] = {place: [] for place in known}
+    for job in observed.expected or ():
+        limits.setdefault(job.place, []).append(job)
+    found: list[Finding] = []
+    for place, expected in limits.items():
+        history = known.get(place, JobHistory(place))
+        found += _failing(history, now, observed.expected is None or bool(expected))
+        told = {work.failed.kind for work in care.works(history.care) if work.failed}
+        backed_up = any(job.what == BACKUP for job in expected)
+        for job in sorted(expected, key=lambda each: each.max_age):
+            if job.what != BACKUP and job.what not in told:
+                late = _late(history, job, now, backed_up)
+                told |= {job.what} if late else set()
+                found += late
+    return found
+
+
+def _failing(history: JobHistory, now: float, expected: bool) -> list[Finding]:
+    label, found = history.place.label, []
+    for work in care.works(history.care):
+        failed = work.failed
+        if failed is None or not (expected or now - (failed.began or now) < STILL_COUNTS):
+            continue
+        worked = " (it has never worked)"
+        if work.worked is not None:
+            worked = f" (it last worked {care.moment(work.worked, now)})"
+        text = f"{label}: the {work.name} {care.failure(failed, worked)}"
+        remedy = (
+            f"correct that and run it again, with --{failed.kind}; "
+            f"for details: {history.place.status_command}"
+        )
+        found.append(Finding("failed", label, text, remedy))
+    return found
+
+
+def _late(history: JobHistory, job: Expected, now: float, backed_up: bool) -> list[Finding]:
+    """Find upkeep or a drill that is enabled and did not work within its time.
+
+    ``backed_up`` says that the backups of the job are expected as well.
+    """
+    label, limit = job.place.label, job.max_age * HOUR
+    called = "upkeep" if job.what == care.UPKEEP else "restore drill"
+    remedy = (
+        "if it is new, its first run is still to come; if not, see what periodic(8) has mailed "
+        f"of it, or run it by hand with --{job.what}"
+    )
+    last = care.last_worked(history.care, job.what, now)
+    if last is not None:
+        if now - (last.began or now) <= limit:
+            return []
+        text = (
+            f"{label}: the last {called} that worked was {care.moment(last, now)}; "
+            f"at most {job.max_age:g} h are allowed"
+        )
+        return [Finding("stale", label, text, remedy)]
+    first = next((run.start for run in history.runs if run.start is not None), None)
+    # It cannot be late before there was anything for it to work on for that long.
+    if (first is None and backed_up) or (first is not None and now - first <= limit):
+        return []
+    text = f"{label}: its {called} is enabled, and none has ever worked"
+    return [Finding("never", label, text, remedy)]
+
+
 def _uncovered(observed: Observations, now: float) -> list[Finding]:
-    """Find the mounted datasets that are in no backup, although nobody has excluded them."""
-    speaking = (_speaks(history, observed, now) for history in observed.jobs)
-    runs = [run for run in speaking if run is not None]
+    """Find the mounted datasets that no job chooses, although nobody has excluded them."""
+    runs = [run for history in observed.jobs if (run := _speaks(history, observed, now))]
     if not runs:
         # That no job has a successful backup is reported already.
         return []
-    covered = {name for run in runs for name in (*run.captured, *run.excluded)}
-    mounted = {mount.special for mount in visible_mounts(observed.table) if mount.type == "zfs"}
+    seen = visible_mounts(observed.table)
+    covered = {name for run in runs for name in _covered_by(run, observed.datasets, seen)}
+    mounted = {mount.special for mount in seen if mount.type == "zfs"}
     bare = [
         each.name
         for each in observed.datasets
@@ -280,11 +367,32 @@ def _uncovered(observed: Observations, now: float) -> list[Finding]:
     many = "1 dataset is" if len(bare) == 1 else f"{len(bare)} datasets are"
     return [
         Finding(
-            "uncovered", None, f"{many} in no job's last successful backup: {_some(bare)}",
+            "uncovered", None, f"{many} in no job: {_some(bare)}",
             "add it to a job; or, if neither it nor the datasets below it need a backup: "
             f"zfs set {zfs.BACKUP_PROPERTY}=off DATASET",
         )
     ]  # fmt: skip
+
+
+def _covered_by(
+    run: PastRun, datasets: Sequence[Dataset], seen: Sequence[Mount]
+) -> Iterable[str]:
+    """Return what the job of a run would capture of today's datasets, or leave out on purpose.
+
+    Of an entry that does not tell what was chosen, what was captured counts, and so it does
+    where the next run would be refused, which that run will tell by itself.
+    """
+    before = (*run.captured, *run.excluded)
+    if run.job is None:
+        return before
+    try:
+        names = name_run(Place(run.job.program, run.job.name))
+        chosen = select(preflight.resolve(run.job), datasets, seen, names)
+    except Refusal:
+        return before
+    meant = (EXCLUDED, PROPERTY, INACTIVE)
+    wanted = [each.name for each in chosen.left_out if each.kind in meant]
+    return [*(each.dataset for each in chosen.captured), *wanted]
 
 
 def _speaks(history: JobHistory, observed: Observations, now: float) -> PastRun | None:

@@ -7,14 +7,17 @@ makes no sense counts as unknown, and nothing in it can stop --status or --check
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from kopiatomic import state
+from kopiatomic.backup import choice
 from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.formatting import OUTCOMES
+from kopiatomic.job import Job
+from kopiatomic.monitoring.care import DRILL, UPKEEP, PastCare
 from kopiatomic.state import Place
 
 DAY = 86400
@@ -25,8 +28,11 @@ NIGHTS = 7
 class PastRun:
     """One entry of a history, as far as it could be read; moments as time(3) has them.
 
-    ``excluded`` are the datasets that -x left out, ``left_out`` is how many were by
-    whatever reason, None where the entry has lost its lists; ``client`` is the first word
+    ``job`` chooses what the run did, where the entry says it; ``captured`` are datasets, in
+    the order of their mount ``points``; ``omitted`` are the names of what was left out, with
+    reasons, ``left_out`` is how many, None where the entry has lost its lists, and
+    ``excluded`` are the datasets among them that -x left out; ``live`` are places that
+    were not frozen. ``client`` is the first word
     of the client's command, ``env_file`` the path given with -e, ``hooks`` the
     programs of its hooks.
     """
@@ -35,9 +41,14 @@ class PastRun:
     began: float | None = None
     moment: float | None = None
     seconds: float | None = None
+    job: Job | None = None
     captured: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    omitted: tuple[tuple[str, str], ...] = ()
     excluded: tuple[str, ...] = ()
     left_out: int | None = None
+    live: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     added: int | None = None
     new_or_changed: int | None = None
     problems: tuple[str, ...] = ()
@@ -82,12 +93,16 @@ class UpkeepRun:
 
 @dataclass(frozen=True)
 class JobHistory:
-    """A job and its runs, oldest first; ``since`` is when the run that is under way began."""
+    """A job, its runs, and its upkeep and drills, oldest first.
+
+    ``since`` is when the run that is under way began.
+    """
 
     place: Place
     runs: tuple[PastRun, ...] = ()
     running: bool = False
     since: float | None = None
+    care: tuple[PastCare, ...] = ()
 
     @property
     def last_success(self) -> PastRun | None:
@@ -99,11 +114,12 @@ class JobHistory:
 
 
 def read_histories() -> list[JobHistory]:
-    """Return every job that has a history, an unfinished run, or a run under way.
+    """Return every job that has a history of any kind, an unfinished run, or a run under way.
 
     Raises Refusal if the state cannot be read.
     """
     found = {*_places(state.STATE_DIRECTORY, ".history"), *find_unfinished()}
+    found |= {*_places(state.STATE_DIRECTORY, ".upkeep")}
     for program in programs():
         found |= find_running(program)
     return [_read(place) for place in sorted(found, key=lambda each: (each.program, each.job))]
@@ -155,7 +171,17 @@ def _read(place: Place) -> JobHistory:
         entries = [{"problems": [f"the history {place.history} cannot be read: {error}"]}]
     runs = tuple(run_of(entry) for entry in entries)
     running = state.is_locked(place)
-    return JobHistory(place, runs, running, _lock_time(place) if running else None)
+    since = _lock_time(place) if running else None
+    return JobHistory(place, runs, running, since, _read_care(place))
+
+
+def _read_care(place: Place) -> tuple[PastCare, ...]:
+    try:
+        entries = state.read_upkeep(place)
+    except (OSError, RecursionError) as error:
+        problem = f"the history {place.upkeep} cannot be read: {error}"
+        entries = [{"kind": kind, "problems": [problem]} for kind in (UPKEEP, DRILL)]
+    return tuple(care_of(entry) for entry in entries if entry.get("kind") in (UPKEEP, DRILL))
 
 
 def _lock_time(place: Place) -> float | None:
@@ -170,18 +196,21 @@ def run_of(entry: dict[str, object]) -> PastRun:
     """Return what an entry of a history says, as far as it makes sense."""
     client = entry.get("client")
     told: dict[str, object] = client if isinstance(client, dict) else {}
-    outcome = entry.get("outcome")
-    known = isinstance(outcome, str) and outcome in OUTCOMES
     words = (*_texts(entry.get("command")), *_texts(told.get("command")))
     env_file = entry.get("env_file")
     return PastRun(
-        outcome=str(outcome) if known else "failed",
+        outcome=_outcome(entry),
         began=_seconds(entry.get("began")),
         moment=_seconds(entry.get("moment")),
         seconds=_number(entry.get("seconds")),
+        job=choice.job_of(entry),
         captured=_members(entry.get("captured"), "dataset"),
+        points=_members(entry.get("captured"), "mountpoint"),
+        omitted=_named(entry.get("left_out")),
         excluded=_members(entry.get("left_out"), "name", _is_excluded),
         left_out=_length(entry.get("left_out")),
+        live=_texts(entry.get("not_frozen")),
+        notes=_texts(entry.get("notes")),
         added=_count(told.get("added")),
         new_or_changed=_count(told.get("new_or_changed")),
         problems=_texts(entry.get("problems")),
@@ -210,6 +239,33 @@ def upkeep_run_of(entry: dict[str, object]) -> UpkeepRun:
             if isinstance(step, dict) and step.get("outcome") in ("ok", "failed"):
                 results[str(step.get("kind"))] = step["outcome"] == "ok"
     return UpkeepRun(_seconds(entry.get("ended")), results)
+
+
+def care_of(entry: dict[str, object]) -> PastCare:
+    """Return what an entry about upkeep or a drill says, as far as it makes sense."""
+    return PastCare(
+        kind=str(entry.get("kind")),
+        outcome=_outcome(entry),
+        began=_seconds(entry.get("began")),
+        steps=tuple(_steps(entry.get("steps"))),
+        problems=_texts(entry.get("problems")),
+        files=_count(entry.get("files")),
+        restored=_count(entry.get("restored")),
+        points=_texts(entry.get("mountpoints")),
+    )
+
+
+def _steps(value: object) -> Iterator[tuple[str, str]]:
+    """Yield what each step of upkeep was for, with its outcome; older entries have a name alone."""
+    for row in value if isinstance(value, list) else ():
+        if isinstance(row, dict):
+            for what in (row.get("kind") or row.get("name"), *_texts(row.get("also"))):
+                yield str(what), str(row.get("outcome"))
+
+
+def _outcome(entry: dict[str, object]) -> str:
+    outcome = entry.get("outcome")
+    return outcome if isinstance(outcome, str) and outcome in OUTCOMES else "failed"
 
 
 def _seconds(value: object) -> float | None:
@@ -255,6 +311,12 @@ def _members(
     return tuple(
         str(each[key]) for each in rows if key in each and (wanted is None or wanted(each))
     )
+
+
+def _named(value: object) -> tuple[tuple[str, str], ...]:
+    """Return the names of a list of what is left out, with the reasons."""
+    rows = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return tuple((str(e["name"]), str(e.get("reason", ""))) for e in rows if "name" in e)
 
 
 def _is_excluded(left_out: dict[str, object]) -> bool:

@@ -3,13 +3,19 @@
 import os
 from dataclasses import dataclass
 
-from kopiatomic.formatting import age, clock, duration, iso, size, when
+from kopiatomic.formatting import age, clock, duration, iso, section, size, table, when
+from kopiatomic.monitoring import care
+from kopiatomic.monitoring.care import PastCare, Work
 from kopiatomic.monitoring.history import JobHistory, PastRun, last_failure, nights, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
 
 MARKS = {"success": "+", "incomplete": "~", "failed": "x", "none": "."}
+
+# How many datasets of a drill are named.
+NAMED = 3
+
 LEGEND = "nights, oldest first: + successful   ~ incomplete   x failed   . no backup (yet)"
 
 
@@ -17,7 +23,8 @@ LEGEND = "nights, oldest first: + successful   ~ incomplete   x failed   . no ba
 class Overview:
     """All that --status shows; ``trouble`` says why leftovers may be missing from it.
 
-    ``job`` is the one that was asked for, or None for all of the program.
+    ``job`` is the one that was asked for, or None for all of the program; ``full`` says that
+    all that the last good backups captured and left out is wanted as well.
     """
 
     program: str
@@ -27,9 +34,24 @@ class Overview:
     jobs: tuple[JobHistory, ...]
     leftovers: tuple[Leftover, ...] = ()
     trouble: str | None = None
+    full: bool = False
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the last of everything went well, and nothing was left behind."""
+        bad = [history for history in self.jobs if _is_bad(history)]
+        return not (bad or self.leftovers or self.trouble)
 
 
-def observe(door: Door, program: str, job: str | None, now: float) -> Overview:
+def _is_bad(history: JobHistory) -> bool:
+    if history.runs and history.runs[-1].outcome != "success":
+        return True
+    return any(work.failed for work in care.works(history.care))
+
+
+def observe(
+    door: Door, program: str, job: str | None, now: float, full: bool = False
+) -> Overview:
     """Return the overview of a program's jobs, or of one of them; raises Refusal."""
 
     def wanted(place: Place) -> bool:
@@ -41,8 +63,8 @@ def observe(door: Door, program: str, job: str | None, now: float) -> Overview:
         left = tuple(each for each in find_leftovers(door) if wanted(each.place))
     except CommandFailed as error:
         trouble = f"cannot find out what killed runs have left behind: {error}"
-        return Overview(program, job, host, now, jobs, trouble=trouble)
-    return Overview(program, job, host, now, jobs, left)
+        return Overview(program, job, host, now, jobs, trouble=trouble, full=full)
+    return Overview(program, job, host, now, jobs, left, full=full)
 
 
 def running_since(history: JobHistory, now: float) -> str:
@@ -62,9 +84,12 @@ def as_text(overview: Overview) -> str:
         lines += [*_table(overview), "", LEGEND]
     else:
         lines += _no_history(overview.program, overview.job)
+    lines += _care(overview)
     lines += _running(overview)
     lines += _failures(overview)
     lines += _leftovers(overview)
+    if overview.full:
+        lines += [line for history in overview.jobs for line in _in_full(history)]
     return "\n".join(lines) + "\n"
 
 
@@ -114,6 +139,61 @@ def _added(run: PastRun) -> str:
     return "-"
 
 
+def _care(overview: Overview) -> list[str]:
+    """Return a line for each kind of work between backups that a job has seen."""
+    rows = [
+        (history.place.job if number == 0 else "", work.name, line)
+        for history in overview.jobs
+        for number, work in enumerate(care.works(history.care))
+        for line in _worked(history, work, overview.now)
+    ]
+    if not rows:
+        return []
+    job_width, name_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = []
+    for job, name, line in rows:
+        # What is more to be told of a kind of work stands below it.
+        left = (job, name) if not line.startswith(" ") else ("", "")
+        lines.append(f"{left[0]:<{job_width}}  {left[1]:<{name_width}}  {line}")
+    return section("Upkeep and drills, and when they last worked:", lines)
+
+
+def _worked(history: JobHistory, work: Work, now: float) -> list[str]:
+    lines = [care.moment(work.worked, now)]
+    if work.worked is not None and work.worked.files is not None:
+        lines.append(f"  {_restored(history, work.worked)}")
+    if work.failed is not None:
+        lines.append(f"  {care.failure(work.failed)}")
+    return lines
+
+
+def _restored(history: JobHistory, drill: PastCare) -> str:
+    """Say how many files a drill restored, and of which datasets."""
+    run = history.last_success
+    known = dict(zip(run.points, run.captured, strict=False)) if run else {}
+    names = [printable(known.get(point, point)) for point in drill.points]
+    files = f"{drill.restored} of {drill.files} files"
+    if not names:
+        return files
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{files}, of {', '.join(names[:NAMED])}{more}"
+
+
+def _in_full(history: JobHistory) -> list[str]:
+    """Return all that the last good backup of a job captured and left out."""
+    run, job = history.last_success, history.place.job
+    if run is None:
+        return ["", f"{job} has no successful backup, so there is nothing to list."]
+    return [
+        "",
+        f"Captured by {job}, {when(run.when)}:",
+        *table(list(zip(run.captured, run.points, strict=False))),
+        *(["", f"Left out by {job}:", *table(run.omitted)] if run.omitted else []),
+        *section(f"Live, not frozen, in {job}:", run.live),
+        *section(f"Noted by {job}:", run.notes),
+    ]
+
+
 def _running(overview: Overview) -> list[str]:
     lines = [
         f"  {history.place.job}{running_since(history, overview.now)}"
@@ -151,7 +231,7 @@ def as_dict(overview: Overview) -> dict[str, object]:
         "program": overview.program,
         "host": overview.host,
         "now": iso(overview.now),
-        "jobs": [_past_as_dict(history, overview.now) for history in overview.jobs],
+        "jobs": [_past_as_dict(history, overview) for history in overview.jobs],
         "left_over": [
             {"job": each.place.job, "kind": each.kind, "name": each.name}
             for each in overview.leftovers
@@ -160,7 +240,8 @@ def as_dict(overview: Overview) -> dict[str, object]:
     }
 
 
-def _past_as_dict(history: JobHistory, now: float) -> dict[str, object]:
+def _past_as_dict(history: JobHistory, overview: Overview) -> dict[str, object]:
+    now = overview.now
     return {
         "job": history.place.job,
         "newest_success": _run_as_dict(history.last_success, now),
@@ -168,6 +249,31 @@ def _past_as_dict(history: JobHistory, now: float) -> dict[str, object]:
         "nights": nights(history.runs, now),
         "running": history.running,
         "running_since": _optional_iso(history.since),
+        "care": [_care_as_dict(work) for work in care.works(history.care)],
+        **(_lists_as_dict(history.last_success) if overview.full else {}),
+    }
+
+
+def _care_as_dict(work: Work) -> dict[str, object]:
+    worked, failed = work.worked, work.failed
+    return {
+        "what": work.what,
+        "worked": None if worked is None else _optional_iso(worked.began),
+        "failed": None if failed is None else _optional_iso(failed.began),
+        "problems": [] if failed is None else list(failed.problems),
+        "files": None if worked is None else worked.files,
+        "restored": None if worked is None else worked.restored,
+        "mountpoints": [] if worked is None else list(worked.points),
+    }
+
+
+def _lists_as_dict(run: PastRun | None) -> dict[str, object]:
+    rows = zip(run.captured, run.points, strict=False) if run else ()
+    return {
+        "captured": [{"dataset": name, "mountpoint": point} for name, point in rows],
+        "left_out": [{"name": n, "reason": why} for n, why in (run.omitted if run else ())],
+        "not_frozen": list(run.live) if run else [],
+        "notes": list(run.notes) if run else [],
     }
 
 

@@ -17,7 +17,7 @@ from kopiatomic.system.process import Interrupted
 class Done:
     """How a step ended: ``ok``, ``failed`` or ``not run``; its status, where it has one.
 
-    ``kind`` is that of a step of upkeep.
+    ``kind`` is that of a step of upkeep, ``also`` what else that does.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Done:
     status: int | None = None
     seconds: float = 0.0
     kind: str | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass
@@ -48,6 +49,11 @@ class Account:
     def seconds(self) -> float:
         """How long it took."""
         return self.ended - self.began
+
+    @property
+    def results(self) -> dict[str, object]:
+        """What --status tells of it later, beside its steps."""
+        return {}
 
     def fail(self, message: str, status: int, outcome: str = "failed") -> None:
         """Add a problem; the first one decides about the outcome and the exit status."""
@@ -108,12 +114,14 @@ def as_dict(account: Account) -> dict[str, object]:
             {
                 "name": step.name,
                 "kind": step.kind,
+                "also": list(step.also),
                 "outcome": step.outcome,
                 "status": step.status,
                 "seconds": round(step.seconds, 3),
             }
             for step in account.steps
         ],
+        **account.results,
         "problems": account.problems,
         "notes": account.notes,
     }

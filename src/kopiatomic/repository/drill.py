@@ -57,6 +57,19 @@ class Drill(Account):
     size_limit: int = SIZE_LIMIT
     tallies: list[Tally] = field(default_factory=list)
 
+    @property
+    def results(self) -> dict[str, object]:
+        """How many files came back as they were in the backup, of which mount points."""
+        return {
+            "files": sum(tally.chosen for tally in self.tallies),
+            "restored": sum(tally.identical + len(tally.changed) for tally in self.tallies),
+            "mountpoints": sorted(
+                point
+                for tally in self.tallies
+                for point in {*tally.points}.difference(tally.absent, tally.empty)
+            ),
+        }
+
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of all that is told."""
         super().conceal(hide)
@@ -251,6 +264,8 @@ def as_text(drill: Drill) -> str:
         lines += [f"  {line}" for line in _told(tally, drill)]
     if drill.notes:
         lines += ["", "Note:", *(f"  {printable(note)}" for note in drill.notes)]
+    if not any(tally.chosen for tally in drill.tallies):
+        return "\n".join(lines) + "\n"
     again = f"--seed {drill.seed} chooses the same again, until the next backup"
     lines += ["", f"The files were chosen at random; {again}."]
     return "\n".join(lines) + "\n"

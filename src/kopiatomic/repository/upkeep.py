@@ -35,7 +35,7 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
     place = Place(job.program, job.name)
     with state.lock(place, wait) as waited, Signals() as signals:
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
-        account.steps = [Done(step.title, kind=step.kind) for step in steps]
+        account.steps = [Done(each.title, kind=each.kind, also=each.also) for each in steps]
         with kept(place, account, steps[0].argv[0], task.hide):
             ready = _make_ready(task, signals, wishes, steps)
             account.steps = [Done(step.title, kind=step.kind) for step in ready.steps]

@@ -35,7 +35,7 @@ class TestQuiet:
         left_out = LOCKED._replace(kind=kind)
         captured = {**SAME.captured, "zroot/x": "/x"}
         made = news(plan(left_out), SAME._replace(captured=captured))
-        assert (made.left_out, made.gone) == ((left_out,), ())
+        assert (made.missing, made.left_out, made.gone) == ((left_out,), (), ())
 
     def test_nor_does_it_make_known_what_cannot_be_captured_later(self, kind):
         made = news(plan(LOCKED), SAME._replace(left_out={"zroot/x": kind}))
@@ -78,14 +78,22 @@ def test_one_that_is_not_chosen_any_more_is_named_once():
     captured = {**SAME.captured, "zroot/home/carl": "/home/carl"}
     unchosen = LeftOut("/home/carl", "not selected (dataset zroot/home/carl)", "not selected")
     made = news(plan(unchosen), SAME._replace(captured=captured))
-    assert (made.left_out, made.gone) == ((unchosen,), ())
+    assert (made.missing, made.left_out, made.gone) == ((unchosen,), (), ())
 
 
 def test_live_places_and_notes():
     made = plan(live=("/dev", "/root/.cache"), notes=("old", "new"))
     known = SAME._replace(live=frozenset({"/dev"}), notes=frozenset({"old"}))
-    assert news(made, known)[4:] == (("/root/.cache",), ("new",))
-    assert news(made, None)[4:] == (made.live, made.notes)
+    assert news(made, known)[5:] == (("/root/.cache",), ("new",))
+    assert news(made, None)[5:] == (made.live, made.notes)
+
+
+@pytest.mark.parametrize(("old", "is_new"), [
+    ("/root/.cache/restic", False), ("/root", False), ("/root/.config", True), ("/root/.c", True),
+])  # fmt: skip
+def test_a_live_place_that_is_in_another_or_holds_it_is_not_new(old, is_new):
+    made = news(plan(live=("/root/.cache",)), SAME._replace(live=frozenset({old})))
+    assert bool(made.live) is is_new
 
 
 def test_without_a_plan():
@@ -127,7 +135,7 @@ def test_a_thin_jail():
     made = plan_for((datasets, mounts), "tank", recursive=True)
     assert made.left_out == (
         LeftOut(
-            "/data/jails/thin", "a nullfs of /data/template, and in the backup there", "shown twice"
+            "/data/jails/thin", "a nullfs of /data/template, which is in the backup", "shown twice"
         ),
         LeftOut("/data/jails/thin/usr/ports", "a nullfs of /usr/ports", "not zfs"),
     )

@@ -122,7 +122,7 @@ class TestKernel:
 
     def test_of_names_that_are_not_known_all_are_listed(self, fp):
         """So that it can be told what is wrong with them."""
-        line = "t\tfilesystem\tyes\ton\toff\t-\t-\n"
+        line = "t\tfilesystem\tyes\ton\toff\t-\t/x\t-\n"
         fp.register(["zfs", "list", fp.any(), "x"], returncode=1, stderr="does not exist")
         fp.register(["zfs", "list", fp.any()], stdout=line)
         assert [each.name for each in preflight.list_datasets(DOOR, ["x"])] == ["t"]

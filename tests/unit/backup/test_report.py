@@ -141,15 +141,15 @@ class TestNews:
             "Left out:",
             "  zroot/home/vol  a volume, which holds no files",
             "",
-            "Left out as it was asked for:",
+            "Left out as you asked:",
             "  zroot/home/x  its property org.kopiatomic:backup is off",
             "",
-            "Not mounted by design, as the property canmount or mountpoint says:",
+            "Never mounted (canmount=off or mountpoint=none), so without files to back up:",
             "  zroot/home/c",
             "",
         ]
         assert lines[-3] == (
-            "The next reports name only what is new; 'restomic --status --full' lists it all."
+            "The next reports name only changes; 'restomic --status --full' lists everything."
         )
 
     def test_what_cannot_hold_files_and_what_is_asked_for_is_no_news_even_then(self):
@@ -171,7 +171,7 @@ class TestNews:
             "",
         ]
         assert report.as_dict(made)["changes"] == {
-            "captured": ["zroot/home/ben"], "left_out": ["zroot/home/locked"],
+            "captured": ["zroot/home/ben"], "missing": [], "left_out": ["zroot/home/locked"],
             "gone": ["zroot/home/old"],
         }  # fmt: skip
 
@@ -183,7 +183,7 @@ class TestNews:
         made.compared = news(plan, BEFORE._replace(captured=captured))
         assert not made.noteworthy
         lines = report.as_text(made).splitlines()
-        told = "As before: left out: 2; noted: 1 ('restomic --status --full -j home' lists it)"
+        told = "As before: 2 left out, 1 noted; 'restomic --status --full -j home' lists them."
         assert told in lines
         assert "Note:" not in lines
         assert not any("New since" in line for line in lines)
@@ -192,9 +192,12 @@ class TestNews:
         made = later(home(), notes=["standing"])
         assert made.notes_to_tell == ["standing"]
 
-    def test_nothing_was_captured_where_no_snapshot_was_made(self):
-        made = later(home(), captured_at={})
-        assert "captured  " not in report.as_text(made)
+    def test_where_there_is_no_backup_the_next_one_tells_what_is_new(self):
+        made = later(home(), saved=False)
+        made.fail("no", 1)
+        text = report.as_text(made)
+        assert "New since" not in text
+        assert "As before" not in text
 
     def test_of_thousands_the_first_few_are_named_and_the_changes(self):
         names = [f"tank/{number:04}" for number in range(3000)]
@@ -249,8 +252,8 @@ class TestText:
     def test_what_is_left_out_and_why(self):
         machine = ([*simple()[0], dataset("zroot/home/x", backup="off")], simple()[1])
         text = report.as_text(done(plan=plan_for(machine, "zroot/home", recursive=True)))
-        assert "\nLeft out as it was asked for:\n  zroot/home/x  its property" in text
-        assert "'restomic --status --full' lists it all.\n" in text
+        assert "\nLeft out as you asked:\n  zroot/home/x  its property" in text
+        assert "'restomic --status --full' lists everything.\n" in text
 
     def test_the_clients_status_and_figures(self):
         figures = done().figures._replace(files=2, size=2048, new_or_changed=1, added=10)

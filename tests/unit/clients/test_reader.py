@@ -70,6 +70,19 @@ class TestFailure:
         assert str(caught.value).endswith(": two; three\\x1b (exit status 5)")
         assert str(caught.value).startswith(os.path.basename(sys.executable))
 
+    @pytest.mark.parametrize(
+        ("line", "told"),
+        [
+            ('{"message_type": "exit_error", "message": "Fatal: no\\nsuch"}', "Fatal: no"),
+            ('{"message": 7}', '{"message": 7}'), ('{"x": 1}', '{"x": 1}'), ("[1]", "[1]"),
+            ("{", "{"), ('{"message": ""}', '{"message": ""}'),
+        ],
+    )  # fmt: skip
+    def test_of_a_message_in_json_the_words_are_told(self, reader, line, told):
+        with pytest.raises(ClientFailed) as caught:
+            reader.whole(f"import sys; sys.stderr.write({line!r}); sys.exit(5)")
+        assert str(caught.value).endswith(f": {told} (exit status 5)")
+
     def test_comes_after_the_lines(self, reader):
         lines = reader.lines(FAILS)
         assert next(lines) == b"out"

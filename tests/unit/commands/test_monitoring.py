@@ -9,8 +9,9 @@ from kopiatomic import cli
 from kopiatomic.errors import EX_NOPERM
 from kopiatomic.monitoring import check, status
 from kopiatomic.monitoring.check import Observations
+from kopiatomic.monitoring.history import JobHistory
 from kopiatomic.system.machine import Mount
-from unit.monitoring.runs import NOW
+from unit.monitoring.runs import HOUR, NOW, PLACE, run
 
 
 @pytest.mark.parametrize(("options", "code"), [([], 71), (["--periodic"], 3)])
@@ -22,6 +23,19 @@ def test_a_status_that_could_not_see_all(capfd, monkeypatch, options, code):
     out, err = capfd.readouterr()
     assert "has made no backup" in out
     assert "restomic: no zfs" in (out if options else err)
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--periodic"], 1)])
+@pytest.mark.parametrize("full", [[], ["--full"]])
+def test_periodic_hears_of_a_status_that_is_not_well(capfd, monkeypatch, options, code, full):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    asked = []
+    good = JobHistory(PLACE, (run(HOUR),))
+    for history, status_ in ((JobHistory(PLACE, (run(HOUR, "failed"),)), code), (good, 0)):
+        overview = status.Overview("restomic", None, "box", NOW, (history,))
+        monkeypatch.setattr(status, "observe", lambda *args, o=overview: asked.append(args[4]) or o)
+        assert cli.main("restomic", ["--status", *options, *full]) == status_
+    assert asked == [bool(full)] * 2
 
 
 @pytest.mark.parametrize("option", ["--status", "--check"])

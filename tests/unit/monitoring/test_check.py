@@ -8,17 +8,22 @@ from support.datasets import dataset, simple, unmounted, zfs
 
 from kopiatomic import state
 from kopiatomic.errors import Refusal
+from kopiatomic.job import Job
 from kopiatomic.monitoring import check
+from kopiatomic.monitoring.care import PastCare
 from kopiatomic.monitoring.check import MAX_AGE, Expected, Observations
 from kopiatomic.monitoring.exposure import WatchedPath
 from kopiatomic.monitoring.history import JobHistory, PastRun
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
-from kopiatomic.system.machine import Mount
+from kopiatomic.system.machine import Dataset, Mount
 from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, see_snapshots
+from unit.monitoring.test_care import drill, upkeep
 
 OTHER = Place("kopiatomic", "offsite")
+
+pytestmark = pytest.mark.usefixtures("utc")
 
 
 def run(age: float, outcome: str = "success", **changes) -> PastRun:
@@ -132,8 +137,7 @@ class TestUncovered:
     def test_one_that_nobody_captured(self):
         (found,) = self.see(run(HOUR, captured=("zroot/home", "tank")))
         assert found.kind == "uncovered"
-        assert found.text.endswith("last successful backup: zroot/home/ben")
-        assert found.text.startswith("1 dataset is ")
+        assert found.text == "1 dataset is in no job: zroot/home/ben"
         assert "zfs set org.kopiatomic:backup=off DATASET" in found.remedy
 
     def test_excluded_on_purpose(self):
@@ -184,6 +188,140 @@ class TestUncovered:
             assert kinds(found) == told
 
 
+class TestChosen:
+    """What a job would choose today counts, and not what it captured."""
+
+    def see(self, job: Job | None, *more: Dataset, captured=("zroot/home", "tank"), **changes):
+        datasets, mounts = simple()
+        seen = [zfs(each.name, f"/{each.name}") for each in more if each.mounted]
+        done = run(HOUR, job=job, captured=captured)
+        return find(
+            past(done), datasets=(*datasets, *more), table=(*mounts, *seen), **changes
+        )  # fmt: skip
+
+    def test_one_that_tonights_run_will_take(self):
+        new = dataset("zroot/home/new")
+        whole = Job("restomic", targets=("zroot/home", "tank"), recursive=True)
+        assert self.see(whole, new) == []
+        assert self.see(Job("restomic", everything=True), new) == []
+        (found,) = self.see(whole._replace(recursive=False), new)
+        assert found.text == "2 datasets are in no job: zroot/home/ben, zroot/home/new"
+
+    def test_one_that_was_captured_and_is_not_chosen_any_more(self):
+        (found,) = self.see(Job("restomic", targets=("tank",)))
+        assert found.text.endswith(": zroot/home, zroot/home/ben")
+
+    def test_one_that_a_pattern_excludes(self):
+        new = dataset("tank/build/1")
+        job = Job("restomic", everything=True, exclude=("tank/build*",))
+        assert self.see(job, new, captured=()) == []
+
+    def test_a_boot_environment_that_bectl_has_mounted(self):
+        root = (zfs("zroot/ROOT/now", "/"), zfs("zroot/ROOT/old", "/tmp/be_mount.x"))
+        datasets = (
+            dataset("zroot/ROOT/now", canmount="noauto"),
+            dataset("zroot/ROOT/old", canmount="noauto"),
+        )
+        done = run(HOUR, job=Job("restomic", everything=True))
+        assert find(past(done), datasets=datasets, table=root) == []
+
+    def test_one_whose_name_is_too_long_for_a_snapshot_is_in_no_backup(self):
+        long = dataset(f"tank/{'x' * 240}")
+        (found,) = self.see(Job("restomic", everything=True), long)
+        assert found.text == f"1 dataset is in no job: {long.name}"
+
+    def test_a_job_for_a_path(self, tmp_path):
+        place = str(tmp_path)
+        job = Job("restomic", targets=(place,))
+        mounts = (zfs("t", "/"), zfs("t/x", place))
+        done = run(HOUR, job=job)
+        found = find(past(done), datasets=(dataset("t"), dataset("t/x")), table=mounts)
+        assert [each.text for each in found] == ["1 dataset is in no job: t"]
+
+    @pytest.mark.parametrize("target", ["gone", "/no/such/path", "zroot"])
+    def test_where_the_next_run_would_be_refused_what_was_captured_counts(self, target):
+        job = Job("restomic", targets=(target,))
+        assert self.see(job, captured=("zroot/home", "zroot/home/ben", "tank")) == []
+        assert kinds(self.see(job)) == ["uncovered"]
+
+
+class TestNeglected:
+    """Upkeep and drills: failed the last time, late, or never made though they are expected."""
+
+    def see(self, *done: PastCare, what="upkeep", limit=180.0, first=40 * DAY, **changes):
+        expected = (Expected(PLACE), Expected(PLACE, limit, what))
+        job = past(run(first), run(HOUR), care=done)
+        return find(job, **{"expected": expected, **changes})
+
+    def test_one_that_works_is_silent(self):
+        assert self.see(upkeep(160 * HOUR, check="ok")) == []
+        assert self.see(drill(160 * HOUR), what="drill") == []
+
+    def test_one_that_failed_is_told_until_it_works_with_when_it_last_did(self):
+        done = [drill(40 * DAY), drill(8 * DAY, "failed", problems=("/x: it differs",))]
+        for expected in (None, (Expected(PLACE),), (Expected(PLACE, 180.0, "drill"),)):
+            (found,) = self.see(*done, expected=expected)
+            assert (found.kind, found.job) == ("failed", "restomic/default")
+            assert found.text == (
+                "restomic/default: the restore drill FAILED 2026-11-15 08:00 "
+                "(it last worked 2026-10-14 08:00, 40 d ago): /x: it differs"
+            )
+            assert "--drill; for details: restomic --status -j default" in found.remedy
+        assert self.see(*done, drill(HOUR)) == self.see()
+        (found,) = self.see(drill(HOUR, "failed"), what="drill")
+        assert found.text.endswith(" FAILED 2026-11-23 07:00 (it has never worked)")
+
+    def test_a_daily_check_does_not_hide_a_weekly_prune_that_fails(self):
+        done = [
+            upkeep(9 * DAY, prune="ok"), upkeep(2 * DAY, "failed", prune="failed"),
+            upkeep(HOUR, check="ok"),
+        ]  # fmt: skip
+        (found,) = self.see(*done)
+        assert found.text.startswith("restomic/default: the prune FAILED 2026-11-21 08:00 (it last")
+        assert "--upkeep" in found.remedy
+
+    @pytest.mark.parametrize(("what", "called"), [("upkeep", "upkeep"), ("drill", "restore drill")])
+    def test_one_that_is_late(self, what, called):
+        done = [upkeep(8 * DAY, check="ok"), drill(8 * DAY)]
+        (found,) = self.see(*done, what=what)
+        assert (found.kind, found.job) == ("stale", "restomic/default")
+        assert found.text == (
+            f"restomic/default: the last {called} that worked was 2026-11-15 08:00, 8 d ago; "
+            "at most 180 h are allowed"
+        )
+        assert f"--{what}" in found.remedy
+
+    def test_one_that_never_ran_though_it_is_enabled(self):
+        (found,) = self.see(what="drill")
+        assert (found.kind, found.job) == ("never", "restomic/default")
+        said = "restomic/default: its restore drill is enabled, and none has ever worked"
+        assert found.text == said
+
+    def test_a_new_job_has_time_for_its_first_one(self):
+        assert self.see(first=6 * DAY) == []
+        assert kinds(self.see(first=8 * DAY)) == ["never"]
+
+    def test_a_job_that_never_ran_is_told_once(self):
+        both = (Expected(OTHER), Expected(OTHER, 180.0, "upkeep"))
+        (found,) = find(expected=both)
+        assert found.text == "kopiatomic/offsite: it has never run"
+        alone = (Expected(OTHER, 180.0, "upkeep"),)
+        assert kinds(find(expected=alone)) == ["never"]
+
+    def test_of_two_limits_the_shorter_one_is_told(self):
+        both = (Expected(PLACE, 756.0, "upkeep"), Expected(PLACE, 36.0, "upkeep"))
+        (found,) = self.see(upkeep(40 * DAY, check="ok"), expected=both)
+        assert "at most 36 h are allowed" in found.text
+
+    def test_a_job_that_is_retired_may_have_failed_long_ago(self):
+        old = past(run(99 * DAY), place=OTHER, care=(drill(50 * DAY, "failed"),))
+        assert find(past(run(HOUR)), old, expected=(Expected(PLACE),)) == []
+
+    def test_where_there_is_nothing_but_upkeep_no_backup_is_missed(self):
+        elsewhere = past(place=OTHER, care=(upkeep(HOUR, check="ok"),))
+        assert find(past(run(HOUR)), elsewhere) == []
+
+
 def test_leftovers_name_the_sweep():
     left = (Leftover(OTHER, "snapshot", "t@x"), Leftover(OTHER, "note", "/n"))
     (found,) = find(past(run(HOUR)), leftovers=left)
@@ -219,7 +357,7 @@ class TestLook:
         assert observed.expected == (Expected(PLACE),)
         told = check.findings(observed, NOW)
         assert [each.text for each in told if each.kind != "exposed"] == [
-            "1 dataset is in no job's last successful backup: t"
+            "1 dataset is in no job: t"
         ]
 
     def test_without_zfs_the_rest_is_judged(self, places, fp):
@@ -235,13 +373,19 @@ class TestCommandLine:
         with pytest.raises(Refusal, match="number of hours"):
             check.hours(text)
 
-    @pytest.mark.parametrize("text", ["default", "restic/default", "restomic", "restomic/", "/x"])
+    @pytest.mark.parametrize(
+        "text",
+        ["default", "restic/default", "restomic", "restomic/", "/x", "restomic/x/", "restomic/x/y",
+         "restomic//drill", "restomic/x/drill/", "restomic/x/backup"],
+    )  # fmt: skip
     def test_bad_jobs(self, text):
         with pytest.raises(Refusal):
             check.expected(text)
 
     def test_a_job(self):
-        assert check.expected("kopiatomic/offsite") == OTHER
+        assert check.expected("kopiatomic/offsite") == (OTHER, "backup")
+        assert check.expected("kopiatomic/offsite/upkeep") == (OTHER, "upkeep")
+        assert check.expected("kopiatomic/offsite/drill") == (OTHER, "drill")
 
     @pytest.mark.parametrize(
         ("words", "ages", "all_others"),

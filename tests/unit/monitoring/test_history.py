@@ -8,8 +8,17 @@ import pytest
 from support.datasets import plan_for, simple
 
 from kopiatomic import state
+from kopiatomic.backup import choice
 from kopiatomic.backup.report import Report, as_dict
+from kopiatomic.clients.base import Source, Tally
+from kopiatomic.job import Job
 from kopiatomic.monitoring import history, status
+from kopiatomic.monitoring.care import PastCare
+from kopiatomic.monitoring.history import JobHistory
+from kopiatomic.monitoring.status import Overview
+from kopiatomic.repository.account import Account, Done
+from kopiatomic.repository.account import as_dict as account_as_dict
+from kopiatomic.repository.drill import Drill
 from kopiatomic.state import Place
 from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, entry, run
 
@@ -39,6 +48,19 @@ class TestReading:
         assert (read.added, read.new_or_changed, read.seconds) == (4096, 7, 62)
         assert (read.client, read.env_file) == ("/w", "/e")
 
+    def test_what_was_chosen_and_what_came_of_it_is_read_back(self):
+        job = Job("restomic", targets=("zroot/home",), recursive=True, exclude=("*/ben",))
+        done = Report("restomic", "default", "r", NOW)
+        done.selection = choice.as_dict(job)
+        done.plan = plan_for(simple(), "zroot/home", recursive=True, exclude=("*/ben",))
+        read = history.run_of(json.loads(json.dumps(as_dict(done))))
+        assert read.job == job
+        assert (read.captured, read.points) == (("zroot/home",), ("/home",))
+        assert read.omitted == (("zroot/home/ben", "excluded by */ben"),)
+
+    def test_an_older_history_does_not_tell_what_was_chosen(self):
+        assert run(HOUR).job is None
+
     def test_what_a_plan_leaves_out_by_x_is_read_back(self):
         done = Report("restomic", "default", "r", NOW)
         done.plan = plan_for(simple(), "zroot/home", recursive=True, exclude=("*/ben",))
@@ -60,6 +82,47 @@ class TestReading:
         assert history.run_of({}).outcome == "failed"
         assert history.run_of({"outcome": "trouble"}).succeeded
         assert history.run_of({"outcome": ["success"]}).outcome == "failed"
+
+
+class TestCare:
+    def test_what_upkeep_writes_is_read_back(self):
+        account = Account("upkeep", "restomic", "default", NOW)
+        account.steps = [
+            Done("check 5 %", "failed", 1, 2.0, "check"),
+            Done("forget and prune", kind="forget", also=("prune",)),
+        ]
+        account.fail("out of luck", 1)
+        read = history.care_of(json.loads(json.dumps(account_as_dict(account))))
+        steps = (("check", "failed"), ("forget", "not run"), ("prune", "not run"))
+        assert read == PastCare("upkeep", "failed", NOW, steps, ("out of luck",))
+
+    def test_what_a_drill_writes_is_read_back(self):
+        account = Drill("drill", "restomic", "default", NOW)
+        source = Source("0123", "/a, /b", NOW, paths=("/a", "/b"))
+        tally = Tally(source, ("/a", "/a/x", "/b"))
+        tally.absent.append("/b")
+        tally.chosen, tally.identical, tally.changed = 4, 2, ["/a/f"]
+        account.tallies.append(tally)
+        read = history.care_of(json.loads(json.dumps(account_as_dict(account))))
+        assert (read.kind, read.files, read.restored) == ("drill", 4, 3)
+        assert read.points == ("/a", "/a/x")
+
+    @pytest.mark.parametrize("value", [None, True, -1, "x", [], {}, [1], [{}], {"a": 1}])
+    def test_any_value_anywhere(self, value):
+        for name in ("outcome", "began", "steps", "problems", "files", "restored", "mountpoints"):
+            past = JobHistory(PLACE, care=(history.care_of({"kind": "drill", name: value}),))
+            status.as_text(Overview("restomic", None, "box", NOW, (past,), full=True))
+
+    def test_of_a_job_it_is_read_with_the_rest(self, places):
+        state.remember(PLACE, entry(HOUR))
+        state.remember_upkeep(PLACE, {"kind": "drill", "outcome": "success"})
+        state.remember_upkeep(PLACE, {"kind": "something else"})
+        (past,) = history.read_histories()
+        assert [each.kind for each in past.care] == ["drill"]
+
+    def test_a_job_with_nothing_else_is_one(self, places):
+        state.remember_upkeep(PLACE, {"kind": "upkeep", "outcome": "success"})
+        assert [past.place for past in history.read_histories()] == [PLACE]
 
 
 class TestJobs:

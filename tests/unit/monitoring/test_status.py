@@ -22,6 +22,7 @@ from unit.monitoring.runs import (
     run,
     see_snapshots,
 )  # fmt: skip
+from unit.monitoring.test_care import drill, upkeep
 
 DOOR = Door()
 
@@ -101,6 +102,39 @@ class TestText:
             "    to remove it: restomic --sweep -j default\n"
         )
 
+    def test_when_upkeep_and_drills_last_worked(self):
+        done = (
+            upkeep(50 * HOUR, check="ok", prune="ok"),
+            upkeep(2 * HOUR, "failed", check="ok", prune="failed"),
+            drill(26 * HOUR, files=10, restored=9, points=("/a", "/b", "/c", "/d")),
+        )
+        other = JobHistory(Place("restomic", "mail"), (run(HOUR),), care=(drill(HOUR, "failed"),))
+        text = status.as_text(overview(JobHistory(PLACE, (run(HOUR),), care=done), other))
+        assert text.endswith(
+            "\n\nUpkeep and drills, and when they last worked:\n"
+            "  default  repository check  2026-11-23 06:00, 2 h ago\n"
+            "           prune             2026-11-21 06:00, 2 d 2 h ago\n"
+            "                               FAILED 2026-11-23 06:00: no\\x0aspace\n"
+            "           restore drill     2026-11-22 06:00, 1 d 2 h ago\n"
+            "                               9 of 10 files, of t/a, t/b, /c and 1 more\n"
+            "  mail     restore drill     never\n"
+            "                               FAILED 2026-11-23 07:00\n"
+        )
+
+    def test_in_full_what_was_captured_and_left_out(self):
+        whole = run(
+            7 * HOUR, left_out=[{"name": "t/v", "kind": "volume", "reason": "a volume"}],
+            not_frozen=["/dev"], notes=["a note"],
+        )  # fmt: skip
+        never = JobHistory(Place("restomic", "mail"), (run(HOUR, "failed"),))
+        text = status.as_text(overview(JobHistory(PLACE, (whole,)), never, full=True))
+        assert text.endswith(
+            "\n\nCaptured by default, 2026-11-23 01:00:\n  t/a  /a\n  t/b  /b\n\n"
+            "Left out by default:\n  t/v  a volume\n\n"
+            "Live, not frozen, in default:\n  /dev\n\nNoted by default:\n  a note\n\n"
+            "mail has no successful backup, so there is nothing to list.\n"
+        )
+
     def test_no_history_says_how_to_begin(self):
         assert "    restomic -n -a\n" in status.as_text(overview())
 
@@ -124,6 +158,41 @@ def test_json():
     assert job["nights"] == ["none"] * 6 + ["success"]
     assert job["newest_failure"] is None
     assert data["trouble"] == "t"
+    assert job["care"] == []
+    assert "captured" not in job
+
+
+def test_json_in_full():
+    done = (drill(HOUR, files=3, restored=3, points=("/a",)),)
+    whole = run(HOUR, left_out=[{"name": "t/v", "reason": "a volume"}])
+    (job,) = status.as_dict(overview(JobHistory(PLACE, (whole,), care=done), full=True))["jobs"]
+    assert job["care"] == [
+        {
+            "what": "drill", "worked": "2026-11-23T07:00:00+0000", "failed": None, "problems": [],
+            "files": 3, "restored": 3, "mountpoints": ["/a"],
+        }
+    ]  # fmt: skip
+    assert job["captured"][0] == {"dataset": "t/a", "mountpoint": "/a"}
+    assert job["left_out"] == [{"name": "t/v", "reason": "a volume"}]
+
+
+@pytest.mark.parametrize(
+    ("is_well", "runs", "changes"),
+    [
+        (True, (run(DAY, "failed"), run(HOUR)), {}),
+        (False, (run(DAY), run(HOUR, "failed")), {}),
+        (False, (run(HOUR, "trouble"),), {}),
+        (False, (run(HOUR),), {"leftovers": (Leftover(PLACE, "snapshot", "t@x"),)}),
+        (False, (run(HOUR),), {"trouble": "no zfs"}),
+        (True, (), {}),
+    ],
+)
+def test_whether_all_is_well(is_well, runs, changes):
+    assert overview(JobHistory(PLACE, runs), **changes).is_well is is_well
+
+
+def test_all_is_not_well_where_a_drill_fails():
+    assert not overview(JobHistory(PLACE, (run(HOUR),), care=(drill(HOUR, "failed"),))).is_well
 
 
 class TestLook:

@@ -78,9 +78,9 @@ def test_as_plain_data(account):
         "status": 137, "began": data["began"], "ended": data["ended"], "seconds": 61.235,
         "waited": 0.0,
         "steps": [
-            {"name": "check", "kind": "check", "outcome": "failed", "status": -9,
+            {"name": "check", "kind": "check", "also": [], "outcome": "failed", "status": -9,
              "seconds": 1.235},
-            {"name": "prune", "kind": None, "outcome": "not run", "status": None,
+            {"name": "prune", "kind": None, "also": [], "outcome": "not run", "status": None,
              "seconds": 0.0},
         ],
         "problems": ["check: killed"], "notes": ["a note"],

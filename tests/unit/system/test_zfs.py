@@ -57,7 +57,7 @@ class TestList:
         ],
     )
     def test_lists_what_it_is_asked_for(self, fp, names, recursive, words):
-        fp.register(words, stdout="t/a\tfilesystem\tyes\ton\toff\t-\t-\n")
+        fp.register(words, stdout="t/a\tfilesystem\tyes\ton\toff\t-\t/x\t-\n")
         assert [each.name for each in zfs.list_datasets(DOOR, names, recursive)] == ["t/a"]
 
     @pytest.mark.parametrize(

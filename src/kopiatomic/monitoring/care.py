@@ -1,0 +1,114 @@
+"""What is done between backups, as the histories tell: when each kind of it last worked."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kopiatomic.clients.base import CHECK, FORGET, MAINTENANCE, PRUNE
+from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
+from kopiatomic.system.command import printable
+
+UPKEEP, DRILL = "upkeep", "drill"
+
+# What each kind of it is called; the order is that in which they are told.
+NAMES = {
+    CHECK: "repository check",
+    FORGET: "retention",
+    PRUNE: "prune",
+    MAINTENANCE: "maintenance",
+    DRILL: "restore drill",
+}
+
+
+@dataclass(frozen=True)
+class PastCare:
+    """An upkeep run or a restore drill of the past, as far as its entry could be read.
+
+    ``steps`` are those of upkeep: what for, and ``ok``, ``failed`` or ``not run``. Of the
+    ``files`` that a drill chose, ``restored`` came back as they were, of the mount points
+    ``points``.
+    """
+
+    kind: str  # UPKEEP or DRILL
+    outcome: str
+    began: float | None = None
+    steps: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+    files: int | None = None
+    restored: int | None = None
+    points: tuple[str, ...] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all of it worked."""
+        return self.outcome == "success"
+
+    def results(self) -> dict[str, bool]:
+        """Return for each kind of work that was tried whether it worked."""
+        if self.kind == DRILL:
+            return {DRILL: self.succeeded}
+        found = {what: outcome == "ok" for what, outcome in self.steps if outcome != "not run"}
+        if not self.succeeded and all(found.values()):
+            # It ended before the next step had an outcome: the program was not there, say.
+            found |= {what: False for what, outcome in self.steps if outcome == "not run"}
+        return found
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of work: when it last worked, and the last try of it if that failed."""
+
+    what: str
+    worked: PastCare | None
+    failed: PastCare | None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return NAMES.get(self.what, self.what)
+
+
+def works(care: Sequence[PastCare]) -> list[Work]:
+    """Return each kind of work that was ever tried; ``care`` is in order, oldest first."""
+    worked: dict[str, PastCare] = {}
+    last: dict[str, PastCare] = {}
+    for each in care:
+        for what, is_good in each.results().items():
+            last[what] = each
+            if is_good:
+                worked[what] = each
+    order = list(NAMES)
+    told = sorted(last, key=lambda what: order.index(what) if what in order else len(order))
+    return [
+        Work(what, worked.get(what), None if worked.get(what) is last[what] else last[what])
+        for what in told
+    ]
+
+
+def last_worked(care: Iterable[PastCare], kind: str, now: float) -> PastCare | None:
+    """Return the last upkeep or drill that worked, if its date is not in the future."""
+    good = [
+        each for each in care
+        if each.kind == kind and each.succeeded
+        and each.began is not None and each.began <= now + TOLERANCE
+    ]  # fmt: skip
+    return good[-1] if good else None
+
+
+def failure(failed: PastCare, more: str = "") -> str:
+    """Say when a try failed and why, with what ``more`` there is to say before the reason."""
+    why = f": {printable(failed.problems[0])}" if failed.problems else ""
+    return f"{OUTCOMES[failed.outcome]} {when(failed.began)}{more}{why}"
+
+
+def moment(worked: PastCare | None, now: float) -> str:
+    """Say when something last worked."""
+    if worked is None:
+        return "never"
+    since = "" if worked.began is None else f", {ago(now - worked.began)}"
+    return f"{when(worked.began)}{since}"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was, as the end of a sentence."""
+    told = age(seconds)
+    return told if told in ("just now", "in the future") else f"{told} ago"

@@ -256,7 +256,7 @@ def _new(report: Report) -> list[str]:
         for name, text in rows[:MOST_NEW]:
             lines.append(f"{what:<8}  {printable(name):<{width}}  {text}")
         if len(rows) > MOST_NEW:
-            lines.append(f"{what:<8}  and {len(rows) - MOST_NEW} more")
+            lines.append(f"{what:<8}  and {len(rows) - MOST_NEW:,} more")
     return section(f"New since the last good backup, of {new.since}:", lines)
 
 
@@ -266,7 +266,7 @@ def _captured(report: Report, plan: Plan) -> list[str]:
     rows = table([(each.dataset, each.point) for each in shown])
     if len(shown) == count:
         return ["", f"{when}:", *rows]
-    return ["", f"{when}: {count} datasets", *rows, f"  and {count - len(shown)} more"]
+    return ["", f"{when}: {count:,} datasets", *rows, f"  and {count - len(shown):,} more"]
 
 
 def _left_out(report: Report) -> list[str]:
@@ -280,7 +280,7 @@ def _left_out(report: Report) -> list[str]:
     nowhere = [each.name for each in plan.left_out if each.kind in UNMOUNTABLE]
     if nowhere:
         told = ", ".join(nowhere[:MOST_CAPTURED])
-        more = f" and {len(nowhere) - MOST_CAPTURED} more" if len(nowhere) > MOST_CAPTURED else ""
+        more = f" and {len(nowhere) - MOST_CAPTURED:,} more" if len(nowhere) > MOST_CAPTURED else ""
         title = "Never mounted (canmount=off or mountpoint=none), so without files to back up:"
         lines += section(title, [f"{told}{more}"])
     twice = [each for each in plan.left_out if each.kind in QUIET - ASKED - UNMOUNTABLE]
@@ -297,7 +297,7 @@ def _some(title: str, rows: Sequence[LeftOut]) -> list[str]:
         return []
     lines = table([(each.name, each.reason) for each in rows[:MOST_CAPTURED]])
     more = len(rows) - MOST_CAPTURED
-    return ["", title, *lines, *([f"  and {more} more"] if more > 0 else [])]
+    return ["", title, *lines, *([f"  and {more:,} more"] if more > 0 else [])]
 
 
 def _as_before(report: Report) -> list[str]:
@@ -310,7 +310,7 @@ def _as_before(report: Report) -> list[str]:
         (len(plan.live) - len(new.live), "live and not frozen"),
         (len(report.notes) - len(report.notes_to_tell), "noted"),
     ]
-    told = ", ".join(f"{count} {what}" for count, what in counts if count > 0)
+    told = ", ".join(f"{count:,} {what}" for count, what in counts if count > 0)
     return ["", f"As before: {told}; '{status_in_full(report)}' lists them."] if told else []
 
 

@@ -212,11 +212,11 @@ class TestNews:
         made.compared = news(plan, BEFORE._replace(captured=captured))
         text = report.as_text(made)
         assert "  captured  tank/2000  /tank/2000\n" in text
-        assert ": 3001 datasets\n  tank       /data\n" in text
-        assert "\n  and 2996 more\n" in text
+        assert ": 3,001 datasets\n  tank       /data\n" in text
+        assert "\n  and 2,996 more\n" in text
         assert len(text.splitlines()) < 20
         made.compared = news(plan, BEFORE._replace(captured={}))
-        assert "  captured  and 2991 more\n" in report.as_text(made)
+        assert "  captured  and 2,991 more\n" in report.as_text(made)
 
 
 class TestText:

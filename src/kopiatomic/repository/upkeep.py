@@ -35,10 +35,10 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
     place = Place(job.program, job.name)
     with state.lock(place, wait) as waited, Signals() as signals:
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
-        account.steps = [Done(each.title, kind=each.kind, also=each.also) for each in steps]
+        account.steps = _to_do(steps)
         with kept(place, account, steps[0].argv[0], task.hide):
             ready = _make_ready(task, signals, wishes, steps)
-            account.steps = [Done(step.title, kind=step.kind) for step in ready.steps]
+            account.steps = _to_do(ready.steps)
             account.notes += ready.notes
             _do_all(task, streams._replace(hide=task.hide), signals, account, ready.steps)
             for doubt, status in ready.doubts:
@@ -50,6 +50,10 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
 def plan(task: Task, wishes: Wishes) -> list[Step]:
     """Return the steps that were asked for, in their order; raises Refusal."""
     return task.client.steps(task.job, wishes, task.environment, task.script)
+
+
+def _to_do(steps: Sequence[Step]) -> list[Done]:
+    return [Done(each.title, kind=each.kind, also=each.also) for each in steps]
 
 
 def _make_ready(task: Task, signals: Signals, wishes: Wishes, steps: Sequence[Step]) -> Ready:

@@ -1,23 +1,28 @@
 """One night on a FreeBSD machine: real files, the real clients, and proof.
 
 `make demo` runs this. On Linux the machine is the sandbox host; on FreeBSD it
-is the machine itself, with pools on files and mount points below /kt.
+is the machine itself, with pools on files and mount points below /kt. A client that is
+not there yet is built, on Linux, while the machine and the plan are shown.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import signal
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from support import clients, nights, tree
+from support.building import Building
 from support.machine import BASE, FreeBSD, Machine, Sandbox, shell
 
 WIDTH = 78
+LINUX = sys.platform.startswith("linux")
 
 DATASETS = """
 zfs create -o mountpoint={top}/home            kta/home
@@ -44,18 +49,21 @@ rm {top}/home/ben/big; echo new > {top}/home/ben/new
 
 def main() -> int:
     """Run the demo and return 0 if everything that was restored is right."""
-    with a_machine() as (machine, top):
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Whoever reads this through a pipe is waiting, too.
+        sys.stdout.reconfigure(line_buffering=True)
+    right = []
+    # On FreeBSD the clients are packages: nothing is built there.
+    wanted = Building(["restic", "kopia"]) if LINUX else nullcontext()
+    with wanted as building, a_machine() as (machine, top):
         prepare(machine, top)
-        right = [
-            night(machine, top, program, client, store)
-            for program, client, store in (
-                ("restomic", "restic", restic_store(machine)),
-                ("kopiatomic", "kopia", kopia_store(machine)),
-            )
-            if available(client)
-        ]
-    if sys.platform.startswith("linux") and available("restic"):
-        mornings()
+        plan(machine, top)
+        if available("restic", machine, building):
+            right.append(night(machine, top, "restomic", "restic", restic_store(machine)))
+            if LINUX:
+                mornings()
+        if available("kopia", machine, building):
+            right.append(night(machine, top, "kopiatomic", "kopia", kopia_store(machine)))
     print()
     rule("Done: what was restored is the moment of the snapshot" if all(right) else "WRONG")
     return 0 if right and all(right) else 1
@@ -98,14 +106,61 @@ def prepare(machine: Machine, top: str) -> None:
     show(machine.run(["zfs", "list", "-t", "filesystem,volume", "-o", columns]).stdout)
 
 
-def available(client: str) -> bool:
-    """Say whether a client can be run, and tell how to get it if not."""
+def plan(machine: Machine, top: str) -> None:
+    """Show what a backup would do."""
+    argv = ["restomic", "-n", "-r", "-s", f"{top or '/root'}/users", "kta", "ktb"]
+    client = machine.path("/usr/local/bin/restic")
+    if LINUX and not client.exists():
+        # The plan names the client and does not run it; the real one takes this one's place.
+        client.unlink(missing_ok=True)
+        client.write_text("#!/bin/sh\necho 'restic is still being built' >&2\nexit 69\n")
+        client.chmod(0o755)
+    print()
+    rule(" ".join(argv))
+    result = machine.run([f"/usr/local/bin/{argv[0]}", *argv[1:]], env=restic_store(machine))
+    show(result.stdout + result.stderr)
+
+
+def available(client: str, machine: Machine, building: Building | None) -> bool:
+    """Wait for a client if it is being built; say whether it can be run, and why not."""
+    if building:
+        ticker = Ticker(client)
+        building.wait_for(client, ticker.show)
+        ticker.end()
+    if isinstance(machine, Sandbox):
+        machine.install_clients()
     reason = clients.missing(client)
     if reason:
         print()
         rule(f"The {client} half is left out")
         show(reason)
     return reason is None
+
+
+class Ticker:
+    """Shows how far a client is: on a terminal in one line, which is written anew."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.begun = False
+        self.terminal = sys.stdout.isatty()
+
+    def show(self, line: str) -> None:
+        """Show a line of prepare.py."""
+        if not self.begun:
+            print()
+            rule(f"Getting {self.client}")
+            self.begun = True
+        text = f"  {line.removeprefix('prepare: ')}"
+        if self.terminal:
+            print(f"\r\x1b[K{text[:WIDTH]}", end="", flush=True)
+        else:
+            print(text)
+
+    def end(self) -> None:
+        """End the line that was written anew."""
+        if self.begun and self.terminal:
+            print()
 
 
 def restic_store(machine: Machine) -> dict[str, str]:
@@ -148,6 +203,7 @@ def night(machine: Machine, top: str, program: str, client: str, store: dict[str
     argv = [program, "-r", "-s", f"{top or '/root'}/users", "kta", "ktb"]
     print()
     rule(" ".join(argv))
+    show(f"with {client} {clients.version(client)}, {clients.find(client).path}")
     result = machine.run([f"/usr/local/sbin/{program}", *argv[1:]], env=store)
     # What kopia itself says goes to standard error, and is long the first time.
     show(result.stdout if result.returncode == 0 else result.stdout + result.stderr)
@@ -219,4 +275,9 @@ def show(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # However it ends, the machine and what is half built go with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

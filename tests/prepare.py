@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Set up what tests, demo and linters need: a venv, a few tools, the real clients.
 
-    python3 tests/prepare.py            for `make test` and `make demo`
-    python3 tests/prepare.py --lint     for `make lint`
+    python3 tests/prepare.py                    for `make test`
+    python3 tests/prepare.py --lint             for `make lint`
+    python3 tests/prepare.py --demo             what `make demo` needs to begin
+    python3 tests/prepare.py --demo NAME ...    and what it needs later: a venv, these clients;
+                                                where it saves a build, Debian's restic serves
 
 One line for each thing done, nothing where all is there already. What was tried and could not
 be had is not tried again before `make clean`. From the environment:
@@ -18,9 +21,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from importlib.util import find_spec
@@ -36,6 +41,7 @@ INSTALLED = VENV / "installed.json"
 FAILED = VENV / "failed.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kopiatomic-tests"
 SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/usr/sbin:/sbin"
+INTERVAL = 5.0  # seconds between two lines on how far a build is
 LINUX = sys.platform.startswith("linux")
 
 # Pure Python wheels all, for FreeBSD; hypothesis is so up to this version. (MarkupSafe comes
@@ -55,6 +61,8 @@ TESTING = {
 if LINUX:
     # Several test files at once; on FreeBSD the tests share the machine itself.
     TESTING |= {"pytest-xdist": "3.8.0", "execnet": "2.1.2"}
+# The demo makes do with what renders templates.
+DEMO = {name: TESTING[name] for name in ("jinja2", "markupsafe")}
 LINTING = {"ruff": "0.17.6", "mypy": "2.4.1"}
 
 
@@ -65,12 +73,18 @@ class Tool(NamedTuple):
     package: str
     purpose: str
     linting: bool = False
+    demo: bool = False
 
 
 TOOLS = (
-    Tool("mkfs.btrfs", "btrfs-progs", "snapshots in the sandbox, copies of the files without"),
-    Tool("dash", "dash", "the sandbox's sh"),
-    Tool("busybox", "busybox", "small commands in the sandbox"),
+    Tool(
+        "mkfs.btrfs",
+        "btrfs-progs",
+        "snapshots in the sandbox, copies of the files without",
+        demo=True,
+    ),
+    Tool("dash", "dash", "the sandbox's sh", demo=True),
+    Tool("busybox", "busybox", "small commands in the sandbox", demo=True),
     Tool("bmake", "bmake", "the tests of the port"),
     Tool("zsh", "zsh", "the tests of its completion"),
     Tool("fish", "fish", "the tests of its completions"),
@@ -138,14 +152,26 @@ SOURCES = (
 
 
 def main() -> None:
-    """Prepare for tests, or for linters if asked so."""
+    """Prepare for tests; or, as the arguments say, for linters or the demo."""
     if sys.version_info < (3, 11):  # noqa: UP036 (this script runs before any check)
         sys.exit(f"prepare: Python 3.11 or later is needed, this is {sys.version.split()[0]}")
-    linting = "--lint" in sys.argv[1:]
-    venv(TESTING | LINTING if linting else TESTING)
-    tools([tool for tool in TOOLS if tool.linting or not linting])
-    if not linting:
-        write_clients([(source.name, client(source)) for source in SOURCES])
+    # What is half made is removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("prepare: told to end"))
+    match sys.argv[1:]:
+        case ["--lint"]:
+            venv(TESTING | LINTING)
+            tools([tool for tool in TOOLS if tool.linting])
+        case ["--demo"]:
+            tools([tool for tool in TOOLS if tool.demo])
+        case ["--demo", *names]:
+            venv(DEMO)
+            for source in SOURCES:
+                if source.name in names:
+                    write_clients([(source.name, at_once(source) or client(source))])
+        case _:
+            venv(TESTING)
+            tools(TOOLS)
+            write_clients([(source.name, client(source)) for source in SOURCES])
 
 
 # Python packages
@@ -154,7 +180,7 @@ def main() -> None:
 def venv(wanted: dict[str, str]) -> None:
     """Have the wanted packages in .venv, made anew where it is unusable."""
     installed = _read(INSTALLED)
-    usable = bool(installed) and _run([str(PYTHON), "-c", "import pluggy"]) is None
+    usable = bool(installed) and _run([str(PYTHON), "-c", "import jinja2"]) is None
     if usable and wanted.items() <= installed.items():
         return
     if not LINUX and all(find_spec(name.replace("-", "_")) for name in wanted):
@@ -233,6 +259,19 @@ def client(source: Source) -> clients.Client:
     return found
 
 
+def at_once(source: Source) -> clients.Client | None:
+    """The client if it need not be built: named or built already, PATH's, or Debian's."""
+    if os.environ.get(clients.variable(source.name)) or os.access(source.built, os.X_OK):
+        return client(source)
+    if source.package is None:
+        return None
+    found = clients.look(source.name, "")
+    if not found.path and _has_apt():
+        _try(source.package, partial(_apt, [source.package]))
+        found = clients.look(source.name, "")
+    return found if found.path else None
+
+
 def _build(source: Source) -> str | None:
     if os.access(source.built, os.X_OK):
         return None
@@ -286,21 +325,55 @@ def _compile(source: Source, go: str, seen: str) -> str | None:
         if answer.returncode:
             return _last_line(answer.stderr + "\n" + answer.stdout.strip(" \n{}"))
         binary = Path(scratch, source.name)
-        build = [go, "build", "-trimpath", *source.options, "-o", str(binary), source.target]
-        complaint = _run(build, cwd=json.loads(answer.stdout)["Dir"], env=_env())
+        where, progress = json.loads(answer.stdout)["Dir"], Progress(source.name)
+        tags = [option for option in source.options if option.startswith("-tags=")]
+        needed = [go, "list", "-deps", *tags, source.target]
+        build = [go, "build", "-v", "-trimpath", *source.options, "-o", str(binary), source.target]
+        complaint = _run(needed, where, _env(), progress.listed)
+        complaint = complaint or _run(build, where, _env(), progress.compiled)
         if complaint is None:
             binary.replace(source.built)
         return complaint
 
 
+class Progress:
+    """Tells every few seconds how far a build is, from what go says line by line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.modules = self.packages = self.done = 0
+        self.told = time.monotonic()
+
+    def listed(self, line: str) -> None:
+        """Count a line of `go list -deps`: a module that is fetched, or a package."""
+        if line.startswith("go: "):
+            self.modules += 1
+            self._tell(f"{self.modules} modules fetched")
+        else:
+            self.packages += 1
+
+    def compiled(self, line: str) -> None:
+        """Count a line of `go build -v`: a package."""
+        self.done += not line.startswith("go: ")
+        self._tell(f"{self.done} of {max(self.done, self.packages)} packages compiled")
+
+    def _tell(self, what: str) -> None:
+        if time.monotonic() - self.told >= INTERVAL:
+            self.told = time.monotonic()
+            say(f"building {self.name}: {what}")
+
+
 def write_clients(found: list[tuple[str, clients.Client]]) -> None:
     """Leave for tests and demo which clients there are; say so when it is news."""
-    news: dict[str, object] = {"reasons": {name: client.reason for name, client in found}}
+    before = _read(clients.FOUND)
+    news: dict[str, object] = before | {
+        "reasons": (before.get("reasons") or {}) | {name: client.reason for name, client in found}
+    }
     for name, client in found:
         news[name] = client.path and {"path": str(client.path), "version": client.version}
         if client.reason:
             say(client.reason)
-    if news != _read(clients.FOUND):
+    if news != before:
         for name, client in found:
             if client.path:
                 say(f"{name} {client.version} is {client.path}")
@@ -328,11 +401,17 @@ def _try(what: str, attempt: Callable[[], str | None]) -> str | None:
     return str(failed[what])
 
 
-def _run(argv: list[str], cwd: str | None = None, env: dict[str, str] | None = None) -> str | None:
-    """None when it went well, else the last line it wrote."""
+def _run(
+    argv: list[str],
+    cwd: str | None = None,
+    env: dict[str, str] | None = None,
+    watch: Callable[[str], None] = lambda line: None,
+) -> str | None:
+    """None when it went well, else the last line it wrote; each line is shown to `watch`."""
     env = (env or dict(os.environ)) | {"DEBIAN_FRONTEND": "noninteractive"}
+    last = ""
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             argv,
             cwd=cwd,
             env=env,
@@ -341,10 +420,13 @@ def _run(argv: list[str], cwd: str | None = None, env: dict[str, str] | None = N
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-        )
+        ) as process:
+            for line in process.stdout:
+                watch(line.strip())
+                last = line.strip() or last
     except OSError as error:
         return f"{argv[0]}: {error.strerror}"
-    return _last_line(done.stdout) or f"status {done.returncode}" if done.returncode else None
+    return last or f"status {process.returncode}" if process.returncode else None
 
 
 def _must(argv: list[str]) -> None:
@@ -367,6 +449,7 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(exist_ok=True)
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(value, indent=2) + "\n")
     draft.replace(path)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,13 +89,21 @@ class Sandbox:
             ignore=shutil.ignore_patterns("__pycache__"),
         )  # fmt: skip
         write_executables(root / "usr/local/sbin", "/usr/local/bin/python3")
+        self.install_clients()
+
+    def install_clients(self) -> None:
+        """Put the clients that are there now where packages put them."""
         for name, path in (("restic", clients.restic()), ("kopia", clients.kopia())):
             if path is not None:
-                (root / "usr/local/bin" / name).symlink_to(f"/compat/linux{path}")
+                link = self.host.root / "usr/local/bin" / name
+                link.unlink(missing_ok=True)
+                link.symlink_to(f"/compat/linux{path}")
 
     def install_periodic(self) -> None:
         """Put what is made of templates, the scripts for periodic(8) above all, in its place."""
-        renderer = [sys.executable, str(CHECKOUT / "periodic/render.py")]
+        # The demo runs by the system's Python, beside which .venv is being made.
+        python = sys.executable if find_spec("jinja2") else str(CHECKOUT / ".venv/bin/python")
+        renderer = [python, str(CHECKOUT / "periodic/render.py")]
         where = ["--destdir", str(self.host.root), "--prefix", "/usr/local"]
         subprocess.run([*renderer, *where], check=True)
 

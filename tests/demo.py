@@ -117,7 +117,7 @@ def plan(machine: Machine, top: str) -> None:
         client.chmod(0o755)
     print()
     rule(" ".join(argv))
-    result = machine.run([f"/usr/local/bin/{argv[0]}", *argv[1:]], env=restic_store(machine))
+    result = machine.run([f"/usr/local/sbin/{argv[0]}", *argv[1:]], env=restic_store(machine))
     show(result.stdout + result.stderr)
 
 

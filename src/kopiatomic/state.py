@@ -296,6 +296,12 @@ def note_search(pools: Iterable[str]) -> None:
         _replace(search_mark(), "\n".join([_home(), *sorted(pools)]) + "\n")
 
 
+def forget_search() -> None:
+    """Take back what note_search() has noted; where that cannot be, it holds until the boot."""
+    with suppress(OSError):
+        os.unlink(search_mark())
+
+
 def was_searched(pools: Iterable[str] = ()) -> bool:
     """Say whether that was noted for these pools since the machine was booted.
 

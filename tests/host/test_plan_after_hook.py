@@ -252,3 +252,24 @@ def test_a_plan_is_drawn_without_the_hook_where_nothing_is_to_be_done(
     assert result.returncode == 0, result.stderr
     assert log(filled) == []
     assert not mounted(filled, "/kt/disk")
+
+
+def test_what_a_killed_run_left_in_a_pool_that_was_away_is_removed(filled: Machine):
+    """The next run, which sees only the other pools, ends the note of it."""
+    filled.make_pool("ktb")
+    restomic = ["/usr/local/sbin/restomic", "--plain", "-c", "true"]
+    for _ in range(2):
+        filled.run([*restomic, "kta/src"], check=True)
+    killed = filled.run([*restomic, "-s", "kill -9 $PPID", "kta/src", "ktb"])
+    assert killed.returncode != 0
+    shell(filled, "zpool export ktb")
+    filled.run([*restomic, "kta/src"], check=True)
+    shell(filled, f"zpool import{where(filled)} ktb")
+    assert "snapshot ktb@restomic-" in filled.run(["/usr/local/sbin/restomic", "--check"]).stdout
+    shell(filled, "zpool export ktb")
+    filled.run([*restomic, "kta/src"], check=True)
+    hooks = ("-p", f"zpool import{where(filled)} ktb")
+    result = filled.run([*restomic, *hooks, "kta/src", "ktb"])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Removed, left behind by a killed run:\n  snapshot ktb@restomic-" in result.stdout
+    clean(filled)

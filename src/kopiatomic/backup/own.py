@@ -16,10 +16,13 @@ def marked(door: Door, pools: Iterable[str]) -> dict[str, str]:
     Those that somebody has given another name are not among them: ``--sweep`` finds
     these too. That there are none in the imported ``pools``, asked for before this, is
     noted, and holds until the next boot, since a run leaves none without a note of its
-    own. Raises CommandFailed.
+    own. What was noted before does not hold where there are some: a run that was killed
+    may have left more in a pool that is not imported now. Raises CommandFailed.
     """
     found = zfs.marked_among(door, tuple(beginning_of(program) for program in programs()))
-    if not found:
+    if found:
+        state.forget_search()
+    else:
         state.note_search(pools)
     return found
 

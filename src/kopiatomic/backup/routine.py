@@ -98,6 +98,7 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
             try:
                 call_hook(work, work.signals, "-p", job.before)
                 look_again(work)
+                look_into_pools(work)
                 prepare(work)
                 take_snapshots(work)
             finally:
@@ -190,13 +191,17 @@ def look_after_boot(place: Place, door: Door, report: Report) -> None:
     The note is gone where /var/db is that of another boot environment. Not being able to
     look is no reason to make no backup.
     """
-    if state.was_searched():
-        return
+    if not state.was_searched():
+        look_for_left(place, door, report)
+
+
+def look_for_left(place: Place, door: Door, report: Report) -> None:
+    """Remove what there is of earlier runs of the job, or tell that it could not be looked for."""
     try:
         snapshots = own.of_job(door, place)
     except CommandFailed as error:
         report.notes.append(
-            "what runs before the last boot have left behind could not be looked for, "
+            "what killed runs have left behind could not be looked for, "
             f"and will be again: {error}"
         )
         return
@@ -243,6 +248,13 @@ def look_again(work: Work) -> None:
             raise Failed(str(refusal), refusal.status) from refusal
     work.report.notes += work.plan.notes
     miss_named(work)
+
+
+def look_into_pools(work: Work) -> None:
+    """Look for what a killed run has left in a pool that was not imported when others looked."""
+    pools = {zfs.pool_of(each.dataset) for each in work.plan.captured}
+    if state.was_searched() and not state.was_searched(pools):
+        look_for_left(work.place, work.task.door, work.report)
 
 
 def miss_named(work: Work) -> None:

@@ -134,7 +134,7 @@ def world(library, places, monkeypatch) -> World:
     made.texts = []
     # Somebody has looked since the boot for what earlier runs have left behind.
     os.mkdir(state.STATE_DIRECTORY, 0o700)
-    state.note_search([])
+    state.note_search(["kta", "ktb"])
     monkeypatch.setattr(Client, "program", lambda self, job: "/usr/local/bin/restic")
     monkeypatch.setattr(Restic, "parent", lambda *_: None)
     monkeypatch.setattr(Door, "run", lambda self, argv, **options: made.run(argv, **options))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
-from support.machine import Machine, shell
+from support.machine import MODULES, Machine, shell
 
 from host.conftest import TOP, Repository, clean
 
@@ -156,10 +157,24 @@ class TestLocks:
         restic.machine.run(["/bin/sh", "-c", slow], env=restic.environment)
         assert restic("list", "--no-lock", "locks").strip()
 
-    def test_a_stale_one_is_removed_and_told(self, filled: Machine, restic: Repository):
+    @pytest.fixture(autouse=True)
+    def left(self, filled: Machine, restic: Repository) -> None:
         call(restic, "kta/src")
         shell(filled, f"dd if=/dev/urandom of={TOP}/home/big bs=1048576 count=8 2>/dev/null")
         self.leave(restic)
+
+    def test_a_young_one_stays(self, restic: Repository):
+        """It could be that of a machine with the same name, where the process lives."""
+        out = call(restic, "--upkeep", "--verify", "0", status=11)
+        assert "lock without a process: that of process" in out
+        assert "the repository is locked by PID" in out
+        assert restic("list", "--no-lock", "locks").strip()
+
+    def test_a_stale_one_is_removed_and_told(self, filled: Machine, restic: Repository):
+        if not filled.is_sandbox:
+            pytest.skip("there is no waiting for a lock to grow old")
+        module = filled.path(f"{MODULES}/kopiatomic/clients/restic_locks.py")
+        module.write_text(re.sub(r"(?m)^_RENEWED = .*", "_RENEWED = 0", module.read_text()))
         out = call(restic, "--upkeep", "--verify", "0")
         assert "stale lock: that of process" in out
         assert "restic removed 1 stale lock" in out

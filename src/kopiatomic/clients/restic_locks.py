@@ -31,6 +31,11 @@ _STALE = 30
 # What is added to that before a process is known not to be signalled, in minutes.
 _SLACK = 2
 
+# A living restic renews its lock every 5 minutes (defaultRefreshInterval in its
+# internal/repository/lock.go). Whose lock is younger than twice that may live although
+# there is no such process here: on another machine that has the same name.
+_RENEWED = 10
+
 # So many locks are looked at: one of each restic that runs, or has died.
 _MOST = 100
 
@@ -97,15 +102,24 @@ def ready(reader: Reader) -> Ready:
     """Return the step that removes stale locks if there is one of this machine, and say whose.
 
     ``restic unlock`` takes those of processes of this machine that have gone, and any that
-    was not renewed for half an hour; what nobody has asked about is a doubt.
+    was not renewed for half an hour; what nobody has asked about is a doubt. It is not called
+    as long as the process may live on another machine that has the name of this one.
     """
     try:
         locks = read_all(reader)
     except ClientFailed as error:
         return Ready((), doubts=((f"stale locks could not be looked for: {error}", error.status),))
-    stale, asked = stale_ones(locks, time.time(), lives)
+    now = time.time()
+    stale, asked = stale_ones(locks, now, lives)
     if not stale:
         return Ready(())
+    young = [each for each in stale if now - each.moment <= _RENEWED * 60]
+    if young:
+        return Ready((), tuple(
+            f"lock without a process: {each}; it stays, for a restic on another machine that "
+            f"is called so too may have it still; {_RENEWED} minutes after that it is stale"
+            for each in young
+        ))  # fmt: skip
     notes = [f"stale lock: {each}" for each in stale]
     if asked:
         numbers = ", ".join(str(each.process) for each in asked)

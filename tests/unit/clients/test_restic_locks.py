@@ -68,6 +68,24 @@ class TestReady:
         assert not found.steps
         assert "restic would send SIGHUP to process 2" in found.notes[1]
 
+    @pytest.mark.parametrize("minutes", [-3, 0, 9])
+    def test_a_young_one_may_be_of_another_machine_with_this_name(self, monkeypatch, minutes):
+        """restic unlock would remove it under a backup that goes on, and a prune could follow."""
+        monkeypatch.setattr(restic_locks, "read_all", lambda _: [lock(1, minutes), lock(2, 31)])
+        monkeypatch.setattr(restic_locks, "lives", lambda _: False)
+        monkeypatch.setattr(restic_locks.time, "time", lambda: NOW)
+        found = ready(Matching({}))
+        assert not found.steps
+        (note,) = found.notes
+        assert note.startswith(f"lock without a process: that of process 1 on {HERE} by root, of ")
+        assert note.endswith("may have it still; 10 minutes after that it is stale")
+
+    def test_one_that_nobody_has_renewed_is_not(self, monkeypatch):
+        monkeypatch.setattr(restic_locks, "read_all", lambda _: [lock(1, 11)])
+        monkeypatch.setattr(restic_locks, "lives", lambda _: False)
+        monkeypatch.setattr(restic_locks.time, "time", lambda: NOW)
+        assert [step.argv for step in ready(Matching({})).steps] == [("client", "unlock")]
+
     def test_what_cannot_be_read_is_passed_over(self):
         answers = self.answers(77)
         assert read_all(Matching({**answers, "lock": b"garbage"})) == []

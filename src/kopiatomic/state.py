@@ -12,7 +12,7 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
@@ -398,7 +398,7 @@ def _parse(line: bytes) -> dict[str, object] | None:
 
 
 def remember(place: Place, entry: Mapping[str, object]) -> None:
-    """Add a run to the job's history, and remove the oldest beyond HISTORY_LENGTH."""
+    """Add a run to the job's history, and remove the oldest: see _kept()."""
     _add(place.history, entry)
 
 
@@ -409,7 +409,7 @@ def remember_upkeep(place: Place, entry: Mapping[str, object]) -> None:
 
 def _add(path: str, entry: Mapping[str, object]) -> None:
     private_directory(STATE_DIRECTORY)
-    entries = [*_entries(path), entry][-HISTORY_LENGTH:]
+    entries = _kept([*_entries(path), entry])
     lines, room, successful = [], HISTORY_BYTES, False
     for each in reversed(entries):
         line = _line(each)
@@ -419,6 +419,18 @@ def _add(path: str, entry: Mapping[str, object]) -> None:
         # --check and the next run need to know what the last successful backup contains.
         lines.append(line if room >= 0 or last_successful else _line(_thinned(each)))
     _replace(path, "".join(reversed(lines)))
+
+
+def _kept(entries: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return the newest entries, and before them the last good one of each kind.
+
+    What fails every few minutes for days must not push out when it last worked, and with
+    what, to which the next good backup is compared.
+    """
+    newest = list(entries[-HISTORY_LENGTH:])
+    good = {str(each.get("kind")): each for each in entries if each.get("outcome") in GOOD}
+    older = [each for each in entries[:-HISTORY_LENGTH] if each is good.get(str(each.get("kind")))]
+    return [*older, *newest]
 
 
 def _line(entry: Mapping[str, object]) -> str:

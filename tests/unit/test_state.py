@@ -245,6 +245,22 @@ class TestHistory:
             state.remember(place, {"run": number})
         assert [entry["run"] for entry in state.read_history(place)] == [3, 4]
 
+    def test_but_never_of_the_last_good_one(self, place, monkeypatch):
+        """A job that fails each quarter of an hour has more runs than are kept in a week."""
+        monkeypatch.setattr(state, "HISTORY_LENGTH", 2)
+        for number, outcome in enumerate(("success", "trouble", *["failed"] * 4)):
+            state.remember(place, {"run": number, "outcome": outcome})
+        assert [entry["run"] for entry in state.read_history(place)] == [1, 4, 5]
+        state.remember(place, {"run": 6, "outcome": "success"})
+        assert [entry["run"] for entry in state.read_history(place)] == [5, 6]
+
+    def test_nor_of_the_last_good_one_of_each_kind(self, place, monkeypatch):
+        monkeypatch.setattr(state, "HISTORY_LENGTH", 1)
+        for kind, outcome in (("drill", "success"), ("upkeep", "success"), ("drill", "failed")):
+            state.remember_upkeep(place, {"kind": kind, "outcome": outcome})
+        told = [(entry["kind"], entry["outcome"]) for entry in state.read_upkeep(place)]
+        assert told == [("drill", "success"), ("upkeep", "success"), ("drill", "failed")]
+
     def test_old_entries_lose_their_lists_where_they_would_take_much(self, place, monkeypatch):
         """Thousands of datasets each night must not make a history that nobody can read."""
         monkeypatch.setattr(state, "HISTORY_BYTES", 2000)

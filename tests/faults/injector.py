@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.machine import Sandbox
+from support.machine import MODULES, Sandbox
 from support.patience import PATIENCE
 
 # Outside of everything that is backed up, and to be seen in the view as well.
@@ -151,8 +151,9 @@ class Case:
 
 
 # Time limits are shortened by what starts the program, since the tests cannot wait for hours.
-QUICK = """\
+QUICK = f"""\
 import sys
+sys.path.insert(0, {MODULES!r})
 from kopiatomic.backup import view
 from kopiatomic.system import command, process
 before = command.Door.run

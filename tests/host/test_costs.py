@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import sys
-import time
 from collections import Counter
 
 import pytest
-from support.machine import CHECKOUT, Machine, shell
+from support.machine import MODULES, Machine, shell
 
 from host.conftest import clean
 
@@ -102,8 +98,7 @@ def test_three_thousand_datasets_are_one_moment(machine: Machine):
     above = "kta/" + "p" * 80 + "/" + "q" * 80
     shell(machine, f"zfs create -p -o canmount=off {above}")
     machine.host.create_datasets([f"{above}/d{number:04}" for number in range(3000)])
-    code = """
-import sys
+    code = f"import sys; sys.path.insert(0, {MODULES!r})\n" + """
 from kopiatomic.system import zfs
 from kopiatomic.system.command import Door, argument_bytes
 door = Door()
@@ -121,21 +116,3 @@ assert zfs.own_snapshots(door, "restomic:default:") == []
     count, *groups = result.stdout.split()
     assert int(count) >= 3000
     assert len(groups) == 1
-
-
-def seconds(argv: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - began
-
-
-def test_version_takes_at_most_twice_what_python_takes():
-    """Medians of 20, taken in turn, so that what else the machine does weighs on both."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(CHECKOUT / 'src')!r}); sys.argv = ['x', '--version'];"
-        "from kopiatomic.cli import kopiatomic; sys.exit(kopiatomic())"
-    )
-    nothing, version = [sys.executable, "-c", "pass"], [sys.executable, "-I", "-c", code]
-    pairs = [(seconds(nothing), seconds(version)) for _ in range(20)]
-    ours, python = (statistics.median(pair[index] for pair in pairs) for index in (1, 0))
-    assert ours <= 2 * python

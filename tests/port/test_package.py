@@ -174,7 +174,7 @@ def test_nothing_is_writable_by_others_nor_setuid(built: Port):
 def test_a_program_is_started_isolated_by_the_python_of_the_port(built: Port, program: str):
     first, *rest = (built.stage / "usr/local/sbin" / program).read_text().splitlines()
     # B: it writes no bytecode, which pkg(8) would not know of.
-    assert first == "#!/usr/local/bin/python3 -BISXutf8"
+    assert first == "#!/usr/local/bin/python3 -BIXutf8"
     assert f'sys.path.insert(0, "/{MODULES}")' in rest
     assert f"from kopiatomic.cli import {program}" in rest
 
@@ -183,7 +183,7 @@ def test_python_cmd_is_honoured(tmp_path: Path):
     port = Port(tmp_path)
     port.make("package")
     text = (port.stage / "usr/local/sbin/restomic").read_text()
-    assert text.startswith(f"#!{sys.executable} -BISXutf8\n")
+    assert text.startswith(f"#!{sys.executable} -BIXutf8\n")
 
 
 def test_neither_environment_nor_directory_of_the_caller_are_trusted(tmp_path: Path):

@@ -29,15 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as skipped the tests that need what is not here."""
     for item in items:
         for mark in item.iter_markers():
-            reason = _hindrance(mark.name)
+            reason = _hindrance(mark.name, mark.kwargs.get("reason", "the sandbox needs Linux"))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
                 break
 
 
-def _hindrance(mark: str) -> str | None:
+def _hindrance(mark: str, only_linux: str) -> str | None:
     if mark == "linux" and not sys.platform.startswith("linux"):
-        return "the sandbox needs Linux"
+        return only_linux
     if mark == "linux" and os.geteuid() != 0:
         return "the sandbox needs root"
     if mark == "linux" and find_spec("_sqlite3") is None:

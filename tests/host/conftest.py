@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason = "needs root"
     elif not sys.platform.startswith(("linux", "freebsd")):
         reason = "needs FreeBSD, or Linux for the sandbox"
+    elif sys.platform.startswith("linux") and find_spec("_sqlite3") is None:
+        reason = "the sandbox needs a Python with sqlite3"
     for item in items:
         if reason and "tests/host" in item.nodeid:
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,22 +1,24 @@
 """The scripts under periodic(8): what they give to the program, and what comes out of it.
 
-Stubs stand in for both programs: they note how they were started, and end as told.
+Stubs stand in for both programs: they note how they were started, and end as told. periodic(8)
+is the sandbox's, or FreeBSD's own in a jail with a configuration, periodic directories and a
+mailbox of the tests.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.jail import Jail
 from support.machine import Sandbox
 from support.rendering import renderer
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
-
-pytestmark = pytest.mark.linux
 
 PROGRAMS = ("kopiatomic", "restomic")
 PERIODS = ("daily", "weekly", "monthly")
@@ -33,8 +35,8 @@ class Night:
     """A machine with the scripts installed."""
 
     def __init__(self, directory: Path) -> None:
-        self.machine = Sandbox(directory)
-        self.root = self.machine.host.root
+        self.machine = Sandbox(directory) if sys.platform.startswith("linux") else Jail()
+        self.root = self.machine.path("/")
         renderer().write(str(self.root), "/usr/local")
         for program in PROGRAMS:
             path = self.root / "usr/local/sbin" / program
@@ -567,10 +569,13 @@ def test_no_other_status_gets_past(night: Night, status: str, words: str):
 ])  # fmt: skip
 def test_a_program_that_cannot_run_is_trouble(night: Night, break_it: str, said: str):
     night.configure(f"{QUIET}daily_restomic_enable=YES\ndaily_restomic_datasets=d\n")
-    shell = night.machine.host.shell
-    shell(f"cd /usr/local/sbin && {break_it}", check=True)
+
+    def shell(script: str) -> None:
+        night.machine.run(["sh", "-ec", f"cd /usr/local/sbin; {script}"], check=True)
+
+    shell(break_it)
     output, status = night.run(), night.by_hand("daily/800.restomic")[0]
-    shell("cd /usr/local/sbin && mv -f restomic.gone restomic && chmod 755 restomic", check=True)
+    shell("mv -f restomic.gone restomic; chmod 755 restomic")
     assert said in output
     assert status == 3
 
@@ -578,7 +583,7 @@ def test_a_program_that_cannot_run_is_trouble(night: Night, break_it: str, said:
 # periodic(8) itself, as FreeBSD 14.2 answered
 
 
-class TestStandIn:
+class TestPeriodic:
     def test_which_statuses_are_shown(self, night: Night):
         for status in range(5):
             night.script(f"daily/70{status}.test", f"echo; echo script with status {status}:\n"
@@ -601,6 +606,12 @@ class TestStandIn:
             ("fbsd142.test daily run output",
              "\nSecurity check:\n    (output mailed separately)\n\n-- End of daily output --"),
         ]  # fmt: skip
+
+    @pytest.mark.linux(reason="on FreeBSD the tests deliver the mail themselves")
+    def test_the_form_of_a_mail(self, night: Night):
+        night.configure("daily_status_security_enable=NO\n")
+        night.script("daily/700.test", "echo said")
+        night.run()
         mail = (night.root / "var/mail/root").read_text()
         assert re.fullmatch(
             r"From root@fbsd142\.test \w+ \w+ [ \d]\d \d\d:\d\d:\d\d \d{4}\n"

@@ -7,12 +7,11 @@ import subprocess
 import time
 
 import pytest
-from support.machine import BASE, PROGRAMS, Machine, Sandbox, wait_for
+from support.machine import BASE, PROGRAMS, Machine, wait_for
 
 from host.conftest import Repository, clean
 
 NAMES = "PROGRAM JOB ACTION OUTCOME STATUS MESSAGE".split()
-ETC = "/usr/local/etc"
 
 both = pytest.mark.parametrize("program", PROGRAMS)
 
@@ -216,18 +215,17 @@ class TestRepository:
         assert numbers["backup_left_out_datasets"] == "0"
 
 
-@pytest.mark.linux
 class TestPeriodic:
     """The rendered scripts with the real program, and what they refuse themselves."""
 
     @pytest.fixture(autouse=True)
-    def _scripts(self, filled: Sandbox):
+    def _scripts(self, filled: Machine):
         pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
         filled.install_periodic()
 
     def script(self, machine: Machine, name: str, status: int, *lines: str) -> str:
-        machine.path("/etc/periodic.conf").write_text("".join(f"{each}\n" for each in lines))
-        result = machine.run([f"{ETC}/periodic/{name}"])
+        machine.path(machine.periodic_conf).write_text("".join(f"{each}\n" for each in lines))
+        result = machine.run([f"{machine.prefix}/etc/periodic/{name}"])
         assert (result.returncode, result.stderr) == (status, "")
         clean(machine)
         return result.stdout
@@ -305,11 +303,12 @@ class TestPeriodic:
     def test_a_program_that_cannot_run_or_is_killed(self, filled: Machine, told: str):
         conf = ["daily_restomic_enable=YES", "daily_restomic_datasets=kta/src",
                 f"daily_restomic_notify='{told}'"]  # fmt: skip
-        program = filled.path("/usr/local/sbin/restomic")
+        program = filled.path(f"{filled.prefix}/sbin/restomic")
         for text, status in (("#!/no/python\n", "127"), ("#!/bin/sh\nkill -9 $$\n", "137")):
             program.write_text(text)
-            filled.path("/etc/periodic.conf").write_text("\n".join(conf) + "\n")
-            assert filled.run([f"{ETC}/periodic/daily/800.restomic"]).returncode == 3
+            filled.path(filled.periodic_conf).write_text("\n".join(conf) + "\n")
+            script = f"{filled.prefix}/etc/periodic/daily/800.restomic"
+            assert filled.run([script]).returncode == 3
             [(variables, _)] = heard(filled)
             assert (variables["OUTCOME"], variables["STATUS"]) == ("failed", status)
             assert variables["MESSAGE"] == f"restomic ended with status {status}"

@@ -8,14 +8,10 @@ import select
 import subprocess
 import time
 
-import pytest
 from support.machine import BASE, Machine
 from support.patience import PATIENCE
 
 from host.conftest import clean
-
-pytestmark = pytest.mark.linux  # a terminal that controls is made otherwise on FreeBSD
-
 
 def start(machine: Machine, script: str) -> tuple[subprocess.Popen[str], int]:
     """Start a job on a terminal of its own; return it and our end of the terminal."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from support.machine import BASE, CHECKOUT, Machine, Sandbox, wait_for
+from support.machine import BASE, CHECKOUT, Machine, wait_for
 
 from host.conftest import clean
 
@@ -179,13 +179,12 @@ class TestPeriodic:
         assert "--wait soon: a time is wanted, as in 30s, 10m or 4h" in output
 
 
-@pytest.mark.linux
 class TestProfiles:
     """Which wait is for whom."""
 
     @pytest.fixture
-    def told(self, filled: Sandbox, scripts: Path):
-        echo = filled.path("/usr/local/sbin/restomic")
+    def told(self, filled: Machine, scripts: Path):
+        echo = filled.path(f"{filled.prefix}/sbin/restomic")
         echo.write_text('#!/bin/sh\necho "$@"\n')
 
         def told(name: str, settings: str) -> list[str]:

@@ -7,6 +7,7 @@ Mount points of theirs lie below ``BASE``, pools of theirs begin with ``kt``.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,10 +31,21 @@ PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "TZ": "UTC"}
 
 
+# A session has no terminal before one of its processes asks for it.
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Machine(Protocol):
     """What the tests ask of a machine."""
 
     is_sandbox: bool
+    # Where the programs and the scripts for periodic(8) are, and the file that configures those.
+    prefix: str
+    periodic_conf: str
 
     def run(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
@@ -49,6 +61,9 @@ class Machine(Protocol):
 
     def make_pool(self, name: str) -> None:
         """Make a pool on a file, mounted below BASE."""
+
+    def install_periodic(self) -> None:
+        """Put what is made of templates, the scripts for periodic(8) above all, in its place."""
 
     def close(self) -> None:
         """Remove everything that was made."""
@@ -73,6 +88,7 @@ class Sandbox:
     """The sandbox host with kopiatomic, and the real clients where they are, installed."""
 
     is_sandbox = True
+    prefix, periodic_conf = "/usr/local", "/etc/periodic.conf"
 
     def __init__(self, directory: Path, root_dataset: str = "") -> None:
         # Not on FreeBSD: the sandbox host is made of Linux.
@@ -100,12 +116,7 @@ class Sandbox:
                 link.symlink_to(f"/compat/linux{path}")
 
     def install_periodic(self) -> None:
-        """Put what is made of templates, the scripts for periodic(8) above all, in its place."""
-        # The demo runs by the system's Python, beside which .venv is being made.
-        python = sys.executable if find_spec("jinja2") else str(CHECKOUT / ".venv/bin/python")
-        renderer = [python, str(CHECKOUT / "periodic/render.py")]
-        where = ["--destdir", str(self.host.root), "--prefix", "/usr/local"]
-        subprocess.run([*renderer, *where], check=True)
+        render("--destdir", str(self.host.root), "--prefix", self.prefix)
 
     def periodic(self, period: str = "daily") -> list[str]:
         """Let a night pass; return the mails to root that it sent, oldest first."""
@@ -147,8 +158,13 @@ class FreeBSD:
         self._set_state_aside()
         self.directory = Path(tempfile.mkdtemp(prefix="kopiatomic-test-", dir="/var/tmp"))
         self.pools: list[str] = []
-        self.programs = self.directory / "bin"
+        self.prefix = str(self.directory)
+        self.periodic_conf = f"{self.prefix}/etc/periodic.conf"
+        self.programs = self.directory / "sbin"
         self.programs.mkdir()
+        self._write_programs()
+
+    def _write_programs(self) -> None:
         for program in PROGRAMS:
             script = self.programs / program
             script.write_text(
@@ -183,11 +199,31 @@ class FreeBSD:
         )  # fmt: skip
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """Start a command in a group of its own, or with ``start_new_session`` on its terminal."""
         environment = {**ENVIRONMENT, **(options.pop("env", None) or {})}
         options.pop("new_group", None)
-        return Patient(
-            self._translated(argv), env=environment, text=True, process_group=0, **options
-        )
+        argv = self._translated(argv)
+        if options.get("start_new_session"):
+            argv = [sys.executable, "-IS", "-c", TAKE_TERMINAL, *argv]
+        else:
+            options["process_group"] = 0
+        return Patient(argv, env=environment, text=True, **options)
+
+    def install_periodic(self) -> None:
+        """As in the sandbox, but in the tests' own directory, and nothing reads the machine's."""
+        render("--prefix", self.prefix, "--localbase", self.prefix)
+        etc = self.directory / "etc"
+        (etc / "defaults").mkdir(exist_ok=True)
+        defaults = Path("/etc/defaults/periodic.conf").read_text()
+        defaults = re.sub(r"(?<![\w}])/etc/periodic\.conf", str(etc / "periodic.conf"), defaults)
+        (etc / "defaults/periodic.conf").write_text(defaults)
+        for path in (etc / "periodic").glob("*/*"):
+            text = path.read_text()
+            path.unlink()
+            path.write_text(
+                text.replace("/etc/defaults/periodic.conf", f"{etc}/defaults/periodic.conf")
+            )
+            path.chmod(0o555)
 
     def path(self, path: str) -> Path:
         return Path(path)
@@ -200,7 +236,8 @@ class FreeBSD:
         self.pools.append(name)
 
     def close(self) -> None:
-        # What a test that failed has left may be mounted still.
+        # What a test that failed has left may be mounted still, or a stub in a program's place.
+        self._write_programs()
         for program in PROGRAMS:
             self.run([program, "--sweep"])
         for pool in reversed(self.pools):
@@ -214,6 +251,13 @@ class FreeBSD:
         inside = [line for line in table.splitlines() if f"{BASE}/" in line]
         assert not inside, f"still mounted below {BASE}: {inside}"
         shutil.rmtree(BASE, ignore_errors=True)
+
+
+def render(*words: str) -> None:
+    """Write what periodic/render.py makes, by its own command line."""
+    # The demo runs by the system's Python, beside which .venv is being made.
+    python = sys.executable if find_spec("jinja2") else str(CHECKOUT / ".venv/bin/python")
+    subprocess.run([python, str(CHECKOUT / "periodic/render.py"), *words], check=True)
 
 
 def write_executables(directory: Path, python: str) -> None:

@@ -12,7 +12,7 @@ from support.machine import wait_for
 
 from faults.injector import PLACE, RESTOMIC, Injected
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.linux(reason="faults are put into the stand-ins"), pytest.mark.slow]
 
 EX_TEMPFAIL = 75
 

@@ -13,7 +13,7 @@ from support.patience import PATIENCE
 from faults.conftest import enter, sample
 from faults.injector import ANSWERS, CALLS, PLACE, WRAPPED, Case, Injected, failures
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.linux(reason="faults are put into the stand-ins"), pytest.mark.slow]
 
 QUICK = f"{PLACE}/quick"
 

@@ -12,7 +12,7 @@ import pytest
 from faults.conftest import SEED, enter, sample
 from faults.injector import PLACE, RESTOMIC, Case, Injected
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.linux(reason="faults are put into the stand-ins"), pytest.mark.slow]
 
 QUICK = f"{PLACE}/quick"
 WAYS = ("KILL-one", "KILL-group", "power", *(

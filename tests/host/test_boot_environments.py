@@ -16,7 +16,7 @@ from support.machine import CHECKOUT, Sandbox, shell, wait_for
 
 from host.conftest import clean
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="cuts the power and boots, from a pool of the machine's own")
 
 RESTOMIC = "/usr/local/sbin/restomic"
 RUN = ["--plain", "-c", "true", "--live", "/compat/linux", "zroot/home"]

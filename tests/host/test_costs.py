@@ -9,7 +9,7 @@ from support.machine import MODULES, Machine, shell
 
 from host.conftest import clean
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="counts what the sandbox's commands note")
 
 CALLS = ("nmount", "unmount", "getfsstat", "fstatfs", "sysctlbyname")
 

@@ -17,7 +17,7 @@ from host.conftest import TOP, Repository, clean
 from host.ongoing import RUN, is_whole, kept_by, ongoing, pictures, started
 from host.test_routine import script
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="needs file systems that die and recover when told to")
 
 RESTOMIC = "/usr/local/sbin/restomic"
 KINDS = {"hangs": {"answer": "hangs"}, "fails": {"answer": "fails"}, "crashes": {"owner": 4711}}

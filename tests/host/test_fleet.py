@@ -26,7 +26,7 @@ from support.patience import PATIENCE
 
 from host.conftest import POOL, TOP, clean
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="needs several machines, each with its own clients")
 
 PASSWORD = "correct horse"
 LIMIT = 60.0

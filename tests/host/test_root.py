@@ -12,7 +12,7 @@ from support.machine import Sandbox, shell
 
 from host.conftest import Repository, clean
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="no test owns the / of a real machine")
 
 # The sandbox's own programs come from the Linux machine, mounted here.
 LIVE = ["--live", "/compat/linux"]

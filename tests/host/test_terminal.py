@@ -13,6 +13,7 @@ from support.patience import PATIENCE
 
 from host.conftest import clean
 
+
 def start(machine: Machine, script: str) -> tuple[subprocess.Popen[str], int]:
     """Start a job on a terminal of its own; return it and our end of the terminal."""
     client = machine.path(f"{BASE}/client")

@@ -430,7 +430,7 @@ def run(host: Sandbox, text: str) -> tuple[int, str]:
     return result.returncode, result.stdout + result.stderr
 
 
-@pytest.mark.linux
+@pytest.mark.linux(reason="the examples speak of /home, /usr and /var")
 @pytest.mark.parametrize("text", dict.fromkeys([*MANUAL_COMMANDS, *documented_commands()]))
 def test_the_command_works(text, host):
     if "--drill" in text:
@@ -463,7 +463,7 @@ def test_there_are_commands_to_try():
         assert sum(each.startswith(f"{program} ") for each in documented_commands()) >= 3
 
 
-@pytest.mark.linux
+@pytest.mark.linux(reason="the examples speak of /home, /usr and /var")
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=range(len(CONFIGURATIONS)))
 def test_the_lines_for_periodic_conf_work(text, host, scripts):
     known = set().union(*scripts.values())

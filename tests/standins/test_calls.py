@@ -17,7 +17,7 @@ from sandbox.host import Host
 
 from standins.prelude import PRELUDE
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="the stand-ins are for Linux only")
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:

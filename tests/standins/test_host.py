@@ -15,7 +15,7 @@ import pytest
 from sandbox import layouts
 from sandbox.host import Host
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="the stand-ins are for Linux only")
 
 PROGRAM = """\
 local names = {{ {names} }}

@@ -13,7 +13,7 @@ from sandbox.host import Host
 
 from standins.prelude import PRELUDE
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux(reason="the stand-ins are for Linux only")
 
 
 @pytest.fixture

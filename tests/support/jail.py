@@ -1,4 +1,4 @@
-"""A jail on FreeBSD: base's own programs, with an /etc, a /usr/local and a /var beside the machine's.
+"""A jail on FreeBSD: base's own programs, and an /etc, a /usr/local and a /var of the tests'.
 
 periodic(8) reads the files of periodic.conf(5) from places that nobody can choose, and mails to
 root. In a jail those places, the periodic directories and the mailbox are the tests' own, and

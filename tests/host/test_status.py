@@ -165,7 +165,7 @@ def test_what_a_dead_run_left_until_it_is_swept(filled: Machine) -> None:
     assert "mine" not in told
     left = status(filled).split("Left behind by killed runs:\n")[1]
     command = left.split("to remove it: ")[1].split()
-    shell(filled, " ".join(command))
+    filled.run(command, check=True)
     assert check(filled) == []
     assert "Left behind" not in status(filled)
 

@@ -66,8 +66,6 @@ class Jail:
         (etc / "group").write_text("wheel:*:0:root\n")
         (etc / "master.passwd").write_text("root:*:0:0::0:0:root:/root:/bin/sh\n")
         self._outside("pwd_mkdb", "-p", "-d", str(etc), str(etc / "master.passwd"))
-        # Otherwise mail(1) does not wait, and a mail may come after the night.
-        (etc / "mail.rc").write_text("set sendwait\n")
         (etc / "mail/mailer.conf").write_text("sendmail /usr/local/libexec/mailer\n")
         mailer = self.root / "usr/local/libexec/mailer"
         mailer.write_text(MAILER)

@@ -7,23 +7,27 @@ administrator would before you commit them.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support import installed, nights
-from support.machine import Sandbox, shell
+from support.machine import BASE, FreeBSD, Machine, Sandbox, shell, wait_for
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
-pytestmark = [pytest.mark.linux, pytest.mark.restic]
+pytestmark = pytest.mark.restic
+word_for_word = pytest.mark.linux(reason="paths and what else the machine has are the sandbox's")
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Sandbox]:
+def machine(tmp_path: Path) -> Iterator[Machine]:
     """A machine on which one night has passed."""
-    made = Sandbox(tmp_path / "host")
+    made: Machine = (
+        Sandbox(tmp_path / "host") if sys.platform.startswith("linux") else FreeBSD()
+    )
     try:
         nights.prepare(made)
         yield made
@@ -42,14 +46,17 @@ def compare(
     assert text == path.read_text()
 
 
+@word_for_word
 def test_a_good_night_and_a_bad_one(machine: Sandbox):
     compare("good-night", nights.good_night(machine))
     compare("bad-night", nights.bad_night(machine))
 
 
-def everything_kept(machine: Sandbox) -> str:
+def everything_kept(machine: Machine) -> str:
     """Return all that the program has written to keep, and its mails."""
-    kept = [*machine.path("/var/db/kopiatomic").iterdir(), *machine.path("/var/log").glob("*")]
+    kept = [*machine.path("/var/db/kopiatomic").iterdir()]
+    if machine.is_sandbox:
+        kept += machine.path("/var/log").glob("*")
     return "".join(path.read_text(errors="replace") for path in kept if path.is_file())
 
 
@@ -59,20 +66,21 @@ LEAKS = {
         "export RESTIC_REPOSITORY=https://user:wr4pper-pw@h/; echo $RESTIC_REPOSITORY; exit 1"
     ),
     "a wrapper": "RESTIC_PASSWORD=wr4pper-pw; set -x; : $RESTIC_PASSWORD; exit 1",
-    "the arguments": 'echo "called as $0 $*"; ps -ef 2>/dev/null; exit 1',
+    "the arguments": 'echo "called as $0 $*"; ps -axww -o args 2>/dev/null; exit 1',
 }
 
 
 @pytest.mark.parametrize("leak", LEAKS)
-def test_no_secret_shows_when_the_client_fails_and_prints_it(machine: Sandbox, leak: str):
-    wrapper = machine.path("/usr/local/sbin/restic-leaky")
-    wrapper.write_text(f"#!/bin/sh\nps -ef > /tmp/ps 2>/dev/null\n{LEAKS[leak]}\n")
+def test_no_secret_shows_when_the_client_fails_and_prints_it(machine: Machine, leak: str):
+    name = f"{machine.prefix}/sbin/restic-leaky"
+    wrapper = machine.path(name)
+    wrapper.write_text(f"#!/bin/sh\nps -axww -o args > {BASE}/ps 2>/dev/null\n{LEAKS[leak]}\n")
     wrapper.chmod(0o700)
-    conf = machine.path("/etc/periodic.conf")
-    conf.write_text(conf.read_text() + 'daily_restomic_command="restic-leaky backup"\n')
+    conf = machine.path(machine.periodic_conf)
+    conf.write_text(conf.read_text() + f'daily_restomic_command="{name} backup"\n')
     mails = "".join(machine.periodic())
     assert "the backup FAILED" in mails
-    processes = machine.path("/tmp/ps")
+    processes = machine.path(f"{BASE}/ps")
     seen = mails + everything_kept(machine) + (processes.read_text() if processes.exists() else "")
     assert nights.SECRET not in seen
     assert "wr4pper-pw" not in seen
@@ -80,17 +88,18 @@ def test_no_secret_shows_when_the_client_fails_and_prints_it(machine: Sandbox, l
         assert "[hidden]" in mails
 
 
-def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Sandbox):
-    wrapper = machine.path("/usr/local/sbin/restic-slow")
-    wrapper.write_text("#!/bin/sh\necho > /tmp/slow; exec sleep 60\n")
+def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Machine):
+    wrapper = machine.path(f"{machine.prefix}/sbin/restic-slow")
+    wrapper.write_text(f"#!/bin/sh\necho > {BASE}/slow; exec sleep 6000\n")
     wrapper.chmod(0o700)
-    conf = machine.path("/etc/periodic.conf")
+    conf = machine.path(machine.periodic_conf)
     conf.write_text(f"{conf.read_text()}daily_restomic_home_wait=1s\n")
     run = machine.popen(
-        ["/usr/local/sbin/restomic", "-j", "home", "--plain", "-c", "restic-slow", "kta/home"]
+        ["/usr/local/sbin/restomic", "-j", "home", "--plain", "-c",
+         f"{machine.prefix}/sbin/restic-slow", "kta/home"]
     )
     try:
-        shell(machine, "while [ ! -e /tmp/slow ]; do sleep 0.1; done")
+        wait_for(machine.path(f"{BASE}/slow").exists)
         daily = machine.periodic()[-1]
     finally:
         run.terminate()
@@ -112,9 +121,9 @@ def test_a_backup_that_still_runs_is_told_with_its_beginning(machine: Sandbox):
     ],
 )
 def test_a_job_that_cannot_run_is_trouble_even_if_everything_else_is_hidden(
-    machine: Sandbox, lines: str, says: str
+    machine: Machine, lines: str, says: str
 ):
-    conf = machine.path("/etc/periodic.conf")
+    conf = machine.path(machine.periodic_conf)
     quiet = "daily_show_success=NO\ndaily_show_info=NO\ndaily_show_badconfig=NO\n"
     conf.write_text(conf.read_text() + quiet + lines + "\n")
     assert says in machine.periodic()[-1]
@@ -132,6 +141,7 @@ def outcomes(machine: Sandbox) -> dict[str, int]:
     }
 
 
+@word_for_word
 def test_the_nights_of_a_machine_as_the_installer_lays_it_out(tmp_path: Path):
     """From the first one to one in which much is wrong, with the weekly mails between them."""
     machine = installed.create(tmp_path / "host")
@@ -152,6 +162,7 @@ def test_the_nights_of_a_machine_as_the_installer_lays_it_out(tmp_path: Path):
         machine.close()
 
 
+@word_for_word
 def test_what_periodic_shows_of_each_night(tmp_path: Path):
     """What is no news is success to periodic(8), what is new is information, the rest trouble."""
     machine = installed.create(tmp_path / "host")

@@ -31,6 +31,17 @@ PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "TZ": "UTC"}
 
 
+# What FreeBSD has for a night, but for the scripts that look at the machine.
+PERIODIC_FILES = (
+    "usr/sbin/periodic", "etc/defaults/periodic.conf", "etc/periodic/security/security.functions",
+    *(f"etc/periodic/{each}/450.status-security" for each in ("daily", "weekly", "monthly")),
+)  # fmt: skip
+# mail -E -s SUBJECT USER, into a file beside the directory that it is in.
+MAIL = """#!/bin/sh
+text=$(cat; echo x)
+[ "$text" = x ] ||
+    printf 'From root\\nSubject: %s\\n\\n%s\\n' "$3" "${text%x}" >> "${0%/*}/../mailbox"
+"""
 # A session has no terminal before one of its processes asks for it.
 TAKE_TERMINAL = """
 import fcntl, os, sys, termios
@@ -64,6 +75,9 @@ class Machine(Protocol):
 
     def install_periodic(self) -> None:
         """Put what is made of templates, the scripts for periodic(8) above all, in its place."""
+
+    def periodic(self, period: str = "daily") -> list[str]:
+        """Let a night pass; return the mails to root that it sent, oldest first."""
 
     def close(self) -> None:
         """Remove everything that was made."""
@@ -124,8 +138,7 @@ class Sandbox:
         mailbox.unlink(missing_ok=True)
         result = self.run(["periodic", period], timeout=300)
         assert result.returncode == 0, result.stderr
-        text = mailbox.read_text() if mailbox.exists() else ""
-        return [f"From {mail}" for mail in ("\n" + text).split("\nFrom ")[1:]]
+        return mails_in(mailbox)
 
     def run(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
@@ -212,18 +225,36 @@ class FreeBSD:
     def install_periodic(self) -> None:
         """As in the sandbox, but in the tests' own directory, and nothing reads the machine's."""
         render("--prefix", self.prefix, "--localbase", self.prefix)
-        etc = self.directory / "etc"
-        (etc / "defaults").mkdir(exist_ok=True)
-        defaults = Path("/etc/defaults/periodic.conf").read_text()
-        defaults = re.sub(r"(?<![\w}])/etc/periodic\.conf", str(etc / "periodic.conf"), defaults)
-        (etc / "defaults/periodic.conf").write_text(defaults)
-        for path in (etc / "periodic").glob("*/*"):
-            text = path.read_text()
-            path.unlink()
-            path.write_text(
-                text.replace("/etc/defaults/periodic.conf", f"{etc}/defaults/periodic.conf")
-            )
-            path.chmod(0o555)
+        for path in (self.directory / "etc/periodic").glob("*/*"):
+            self._write_periodic(path, path)
+        for name in PERIODIC_FILES:
+            self._write_periodic(Path(f"/{name}"), self.directory / name.removeprefix("usr/"))
+        self._write(self.programs / "mail", MAIL)
+
+    def _write_periodic(self, source: Path, path: Path) -> None:
+        """Write a file of periodic(8)'s with the tests' own places in it."""
+        text, own = source.read_text(), self.prefix
+        text = text.replace("/etc/periodic ${local_periodic}", "${local_periodic}")
+        text = text.replace("${_localbase}", own)
+        conf = r"(?<![\w}])(/etc/(defaults/)?periodic\.conf)"
+        text = re.sub(conf, lambda found: own + found[1], text)
+        text = text.replace("/var/run/periodic.", f"{own}/periodic.")
+        self._write(path, text.replace("export PATH=", f"export PATH={own}/sbin:"))
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o555)
+
+    def periodic(self, period: str = "daily") -> list[str]:
+        """As in the sandbox, by what FreeBSD has for it, with the tests' own places in it."""
+        mailbox = self.directory / "mailbox"
+        mailbox.unlink(missing_ok=True)
+        result = self.run([str(self.programs / "periodic"), period], timeout=300)
+        assert result.returncode == 0, result.stderr
+        return mails_in(mailbox)
 
     def path(self, path: str) -> Path:
         return Path(path)
@@ -251,6 +282,12 @@ class FreeBSD:
         inside = [line for line in table.splitlines() if f"{BASE}/" in line]
         assert not inside, f"still mounted below {BASE}: {inside}"
         shutil.rmtree(BASE, ignore_errors=True)
+
+
+def mails_in(mailbox: Path) -> list[str]:
+    """Return the mails in a mailbox, if there is one."""
+    text = mailbox.read_text() if mailbox.exists() else ""
+    return [f"From {mail}" for mail in ("\n" + text).split("\nFrom ")[1:]]
 
 
 def render(*words: str) -> None:

@@ -1,11 +1,11 @@
-"""A good night and a bad one on the sandbox host, and the mails they bring."""
+"""A good night and a bad one on a machine, and the mails they bring."""
 
 from __future__ import annotations
 
 import re
 
 from support import tree
-from support.machine import Sandbox, shell
+from support.machine import BASE, Machine, Sandbox, shell
 
 SECRET = "correct-horse-battery"
 ENV_FILE = "/usr/local/etc/kopiatomic/restic.env"
@@ -24,27 +24,32 @@ security_status_kopiatomic_enable="YES"
 """
 
 
-def prepare(machine: Sandbox) -> None:
+def prepare(machine: Machine) -> None:
     """Make datasets, files, two repositories, and periodic.conf; let a first night pass."""
+    # On a machine that is not made for the tests, all of it is below BASE.
+    top = "" if machine.is_sandbox else BASE
+    etc = f"{machine.prefix}/etc/kopiatomic"
     machine.install_periodic()
     machine.make_pool("kta")
     shell(
         machine,
-        "zfs set mountpoint=none kta; zfs create -o mountpoint=/home kta/home;"
+        f"zfs set mountpoint=none kta; zfs create -o mountpoint={top}/home kta/home;"
         "zfs create kta/home/ben; zfs create kta/home/cache; zfs create -V 16m kta/home/disk;"
-        "zfs create -o mountpoint=/var/mail/queue kta/mail;"
-        "mkdir -p /backup /usr/local/etc/kopiatomic",
+        f"zfs create -o mountpoint={top}/var/mail/queue kta/mail;"
+        f"mkdir -p {BASE} {top}/backup {etc}",
     )
-    tree.fill(machine.path("/home"))
-    tree.fill(machine.path("/home/ben"))
-    machine.path("/var/mail/queue/letter").write_text("Dear Ada,\n")
-    for name, repository in (("restic", "/backup/here"), ("offsite", "/backup/offsite")):
-        path = machine.path(f"/usr/local/etc/kopiatomic/{name}.env")
+    tree.fill(machine.path(f"{top}/home"))
+    tree.fill(machine.path(f"{top}/home/ben"))
+    machine.path(f"{top}/var/mail/queue/letter").write_text("Dear Ada,\n")
+    for name, directory in (("restic", "here"), ("offsite", "offsite")):
+        repository = f"{top}/backup/{directory}"
+        path = machine.path(f"{etc}/{name}.env")
         path.write_text(f"RESTIC_REPOSITORY={repository}\nRESTIC_PASSWORD={SECRET}\n")
         path.chmod(0o600)
         environment = {"RESTIC_REPOSITORY": repository, "RESTIC_PASSWORD": SECRET}
         machine.run(["restic", "init"], env=environment, check=True)
-    machine.path("/etc/periodic.conf").write_text(PERIODIC_CONF)
+    text = PERIODIC_CONF.replace("/usr/local", machine.prefix)
+    machine.path(machine.periodic_conf).write_text(text)
     machine.periodic()
 
 

@@ -127,12 +127,11 @@ def _is_new(each: LeftOut, before: Before) -> bool:
 
 
 def _was_live(place: str, before: Before) -> bool:
-    """Say whether a place was live, or one that it is in.
+    """Say whether a place was live, or one that it is in, or one in it.
 
     What the client has made by now is shown live itself, and before that its directory was.
-    Where only something in it was live, more of what is captured is not frozen now.
     """
-    return any(lies_in(place, old) for old in before.live)
+    return any(lies_in(place, old) or lies_in(old, place) for old in before.live)
 
 
 def _gone(plan: Plan, before: Before) -> list[str]:

@@ -186,7 +186,7 @@ def test_what_periodic_shows_of_each_night(tmp_path: Path):
         assert "Checking the backups" in security
         assert "restomic: the backup FAILED" in daily
         assert "restomic on fbsd142.test" not in daily
-        shell(machine, "zpool import backup; restomic --sweep")
+        shell(machine, "zpool import backup; restomic --sweep -a")
         machine.periodic()
         assert machine.periodic() == []
         conf.write_text(shown)

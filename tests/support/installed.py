@@ -110,7 +110,8 @@ def misfortune(machine: Sandbox) -> None:
         zpool export backup
         zfs destroy zroot/vm
         zfs create -o mountpoint=/srv -o org.kopiatomic:backup=off zroot/srv
-        zfs snapshot -o org.kopiatomic:run=restomic:default:0123456789ab \\
+        zfs snapshot -o org.kopiatomic:run=restomic:usb:0123456789ab \\
             zroot/home@restomic-20261121T030100Z-0123456789ab
+        echo restomic:usb:0123456789ab > /var/db/kopiatomic/restomic.usb.unfinished
         """,
     )

@@ -44,7 +44,8 @@ def reason(said: str, name: str) -> str:
     line = rf"^  {re.escape(name)} +(.*)$"
     if "New since the last good backup" in said:
         _, _, section = said.partition("New since the last good backup")
-        line = rf"^  missing +{re.escape(name)} +was in that backup; now: (.*)$"
+        was = "(?:missing|left out) +" + re.escape(name) + " +(?:was in that backup; now: )?"
+        line = rf"^  {was}(.*)$"
     found = re.search(line, section.split("\n\n")[0], re.M)
     return found[1] if found else ""
 
@@ -175,7 +176,7 @@ def test_a_hook_that_takes_one_away_is_no_different(filled, restic, others):
     assert "kta/short" not in captured(filled)
     shell(filled, f"zfs create kta/short; echo short > {TOP}/short/file")
     said = back_up(restic, "-r", "kta", "-s", "zfs destroy -r kta/short")
-    assert reason(said, "kta/short") == GONE
+    assert reason(said, "kta/short") == GONE, said
     is_whole(restic, others)
 
 

@@ -36,6 +36,7 @@ class PastCare:
     files: int | None = None
     restored: int | None = None
     points: tuple[str, ...] = ()
+    ended: float | None = None
 
     @property
     def succeeded(self) -> bool:

@@ -7,7 +7,7 @@ makes no sense counts as unknown, and nothing in it can stop --status or --check
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -77,18 +77,6 @@ class PastRun:
     def succeeded(self) -> bool:
         """Whether the run made a complete backup, whatever failed after it."""
         return self.outcome in state.GOOD
-
-
-@dataclass(frozen=True)
-class UpkeepRun:
-    """One run of upkeep, or a restore drill, as far as its entry could be read.
-
-    ``results`` tells of each step of upkeep that was run, by its kind, or of the
-    drill, whether it succeeded.
-    """
-
-    ended: float | None
-    results: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -220,33 +208,13 @@ def run_of(entry: dict[str, object]) -> PastRun:
     )
 
 
-def upkeep_runs(place: Place) -> list[UpkeepRun]:
-    """Return what was done between a job's backups, oldest first."""
-    try:
-        return [upkeep_run_of(entry) for entry in state.read_upkeep(place)]
-    except (OSError, RecursionError):
-        return []
-
-
-def upkeep_run_of(entry: dict[str, object]) -> UpkeepRun:
-    """Return what an entry of the history of upkeep says, as far as it makes sense."""
-    results: dict[str, bool] = {}
-    kind, steps = entry.get("kind"), entry.get("steps")
-    if kind == "drill":
-        results["drill"] = entry.get("outcome") == "success"
-    elif isinstance(steps, list):
-        for step in steps:
-            if isinstance(step, dict) and step.get("outcome") in ("ok", "failed"):
-                results[str(step.get("kind"))] = step["outcome"] == "ok"
-    return UpkeepRun(_seconds(entry.get("ended")), results)
-
-
 def care_of(entry: dict[str, object]) -> PastCare:
     """Return what an entry about upkeep or a drill says, as far as it makes sense."""
     return PastCare(
         kind=str(entry.get("kind")),
         outcome=_outcome(entry),
         began=_seconds(entry.get("began")),
+        ended=_seconds(entry.get("ended")),
         steps=tuple(_steps(entry.get("steps"))),
         problems=_texts(entry.get("problems")),
         files=_count(entry.get("files")),

@@ -10,13 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kopiatomic import __version__
 from kopiatomic.clients.base import CHECK
-from kopiatomic.monitoring.history import (
-    JobHistory,
-    PastRun,
-    UpkeepRun,
-    read_histories,
-    upkeep_runs,
-)
+from kopiatomic.monitoring import care
+from kopiatomic.monitoring.history import JobHistory, PastRun, read_histories
 from kopiatomic.record import Record
 
 PREFIX = "kopiatomic"
@@ -25,62 +20,59 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 _HELP_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 
 
-class Job(Record):
-    """A job: its backups, and its upkeep and drills, oldest first."""
-
-    backups: JobHistory
-    upkeep: tuple[UpkeepRun, ...] = ()
-
-
 class Metric(Record):
     """A metric: what its name ends in, what it says, and its value for a job, None if unknown."""
 
     name: str
     help: str
-    value: Callable[[Job], float | None]
+    value: Callable[[JobHistory], float | None]
 
 
-def _last_success(job: Job) -> float | None:
-    run = job.backups.last_success
+def _last_success(job: JobHistory) -> float | None:
+    run = job.last_success
     return 0.0 if run is None else run.when
 
 
-def _last_start(job: Job) -> float | None:
-    runs = job.backups.runs
+def _last_start(job: JobHistory) -> float | None:
+    runs = job.runs
     return runs[-1].start if runs else 0.0
 
 
-def _last_result(job: Job) -> float | None:
-    runs = job.backups.runs
+def _last_result(job: JobHistory) -> float | None:
+    runs = job.runs
     return float(runs[-1].succeeded) if runs else None
 
 
-def _of_success(number: Callable[[PastRun], float | None]) -> Callable[[Job], float | None]:
+def _of_success(number: Callable[[PastRun], float | None]) -> Callable[[JobHistory], float | None]:
     """Return what gives a number of the last successful backup."""
 
-    def value(job: Job) -> float | None:
-        run = job.backups.last_success
+    def value(job: JobHistory) -> float | None:
+        run = job.last_success
         return None if run is None else number(run)
 
     return value
 
 
-def _last_good(kind: str) -> Callable[[Job], float | None]:
+def _work(job: JobHistory, kind: str) -> care.Work | None:
+    return next((work for work in care.works(job.care) if work.what == kind), None)
+
+
+def _last_good(kind: str) -> Callable[[JobHistory], float | None]:
     """Return what tells when a step of upkeep, or a drill, last succeeded."""
 
-    def value(job: Job) -> float | None:
-        good = (run for run in reversed(job.upkeep) if run.results.get(kind))
-        return next((run.ended for run in good), 0.0)
+    def value(job: JobHistory) -> float | None:
+        work = _work(job, kind)
+        return work.worked.ended if work and work.worked else 0.0
 
     return value
 
 
-def _last_result_of(kind: str) -> Callable[[Job], float | None]:
+def _last_result_of(kind: str) -> Callable[[JobHistory], float | None]:
     """Return what tells whether the last step of upkeep, or drill, succeeded."""
 
-    def value(job: Job) -> float | None:
-        all_of_it = (run for run in reversed(job.upkeep) if kind in run.results)
-        return next((float(run.results[kind]) for run in all_of_it), None)
+    def value(job: JobHistory) -> float | None:
+        work = _work(job, kind)
+        return None if work is None else float(work.failed is None)
 
     return value
 
@@ -95,7 +87,7 @@ METRICS = (
     Metric("backup_last_run_success",
            "Whether the last backup is complete.", _last_result),
     Metric("backup_running",
-           "Whether a run of the job is under way.", lambda job: float(job.backups.running)),
+           "Whether a run of the job is under way.", lambda job: float(job.running)),
     Metric("backup_duration_seconds",
            "How long the last successful backup took.", _of_success(lambda run: run.seconds)),
     Metric("backup_added_bytes",
@@ -113,22 +105,22 @@ METRICS = (
     Metric("check_last_run_success",
            "Whether the last check of the repository succeeded.", _last_result_of(CHECK)),
     Metric("drill_last_success_timestamp_seconds",
-           "When a restore drill last succeeded, 0 if none ever did.", _last_good("drill")),
+           "When a restore drill last succeeded, 0 if none ever did.", _last_good(care.DRILL)),
     Metric("drill_last_run_success",
-           "Whether the last restore drill succeeded.", _last_result_of("drill")),
+           "Whether the last restore drill succeeded.", _last_result_of(care.DRILL)),
 )  # fmt: skip
 
 
-def observe(program: str, job: str | None) -> list[Job]:
+def observe(program: str, job: str | None) -> list[JobHistory]:
     """Return a program's jobs, or the one that is asked for; raises Refusal."""
     return [
-        Job(history, tuple(upkeep_runs(history.place)))
+        history
         for history in read_histories()
         if history.place.program == program and job in (None, history.place.job)
     ]
 
 
-def as_text(program: str, jobs: Sequence[Job]) -> str:
+def as_text(program: str, jobs: Sequence[JobHistory]) -> str:
     """Return the metrics of a program's jobs; without any job, that the program is there."""
     info = {"program": program, "version": __version__}
     lines = [
@@ -149,11 +141,11 @@ def _head(name: str, text: str) -> list[str]:
     ]
 
 
-def _samples(metric: Metric, jobs: Sequence[Job]) -> Iterator[str]:
+def _samples(metric: Metric, jobs: Sequence[JobHistory]) -> Iterator[str]:
     for job in jobs:
         value = metric.value(job)
         if value is not None:
-            place = job.backups.place
+            place = job.place
             labels = {"program": place.program, "job": place.job}
             yield _sample(metric.name, labels, value)
 

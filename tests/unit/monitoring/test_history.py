@@ -94,7 +94,7 @@ class TestCare:
         account.fail("out of luck", 1)
         read = history.care_of(json.loads(json.dumps(account_as_dict(account))))
         steps = (("check", "failed"), ("forget", "not run"), ("prune", "not run"))
-        assert read == PastCare("upkeep", "failed", NOW, steps, ("out of luck",))
+        assert read == PastCare("upkeep", "failed", NOW, steps, ("out of luck",), ended=0.0)
 
     def test_what_a_drill_writes_is_read_back(self):
         account = Drill("drill", "restomic", "default", NOW)

@@ -13,8 +13,7 @@ import pytest
 
 from kopiatomic import __version__, cli, state
 from kopiatomic.monitoring import history, metrics
-from kopiatomic.monitoring.history import JobHistory, UpkeepRun
-from kopiatomic.monitoring.metrics import Job
+from kopiatomic.monitoring.history import JobHistory
 from kopiatomic.state import Place
 from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, ago, entry, run
 
@@ -85,12 +84,12 @@ def upkeep(seconds: float, outcome: str = "success", kind: str = "upkeep", **ste
     }  # fmt: skip
 
 
-def job(*runs, upkeeps=(), running=False, place=PLACE) -> Job:
-    read = tuple(history.upkeep_run_of(each) for each in upkeeps)
-    return Job(JobHistory(place, tuple(runs), running), read)
+def job(*runs, upkeeps=(), running=False, place=PLACE) -> JobHistory:
+    read = tuple(history.care_of(each) for each in upkeeps)
+    return JobHistory(place, tuple(runs), running, care=read)
 
 
-def values(*jobs: Job) -> dict[str, float]:
+def values(*jobs: JobHistory) -> dict[str, float]:
     """Return the numbers of the last of some jobs, by the ends of their names."""
     families = parse(metrics.as_text("restomic", jobs))
     return {
@@ -195,8 +194,8 @@ def test_a_damaged_history_gives_valid_numbers():
 
 
 def test_a_step_of_an_upkeep_that_was_not_run_is_none():
-    read = history.upkeep_run_of(upkeep(HOUR, "failed", check="failed", forget="not run"))
-    assert read == UpkeepRun(NOW - HOUR, {"check": False})
+    read = history.care_of(upkeep(HOUR, "failed", check="failed", forget="not run"))
+    assert (read.ended, read.results()) == (NOW - HOUR, {"check": False})
 
 
 class TestOnDisk:

@@ -446,4 +446,8 @@ def _thinned(entry: Mapping[str, object]) -> dict[str, object]:
 def _first_few(value: object) -> object:
     if isinstance(value, dict):
         return {key: _first_few(each) for key, each in value.items()}
-    return value[:FEW] if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    # Of each client run there stays a row: how long ago one was good is known by them alone.
+    is_rows = any(isinstance(each, dict) for each in value)
+    return [_first_few(each) for each in value] if is_rows else value[:FEW]

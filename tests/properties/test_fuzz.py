@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.datasets import NAMES, NEEDS, make_plan
 
 from kopiatomic import cli, environment, redact, state
-from kopiatomic.backup import routine, view
+from kopiatomic.backup import calling, view
 from kopiatomic.clients import client_of, make_ready, parsing, programs
 from kopiatomic.clients.base import Request, Source, Tally
 from kopiatomic.clients.kopia import Kopia
@@ -237,7 +237,7 @@ def test_history(lines: list[str], upkeep_lines: list[str]) -> None:
         with open(path, "wb") as file:
             file.write("\n".join(content).encode("utf-8", "surrogatepass"))
     entries = state.read_history(here)
-    routine.last_paths(here)
+    calling.last_paths(here)
     model = Model({}, [])
     now = time.time()
     account = status.observe(model.door(), "restomic", None, now)
@@ -265,6 +265,7 @@ SAID = st.one_of(
 
 @fuzz("client_output", SAID, SAID, st.integers(-64, 255))
 def test_client_output(output: str, messages: str, code: int) -> None:
+    from kopiatomic.backup.client_runs import Called, ClientRun
     from kopiatomic.backup.report import Report, as_dict, as_mail
     from kopiatomic.formatting import as_json
 
@@ -272,8 +273,9 @@ def test_client_output(output: str, messages: str, code: int) -> None:
         client = client_of(program)
         encoded = [text.encode("utf-8", "surrogatepass") for text in (output, messages)]
         report = Report(program, "default", "run", 0.0)
-        report.figures = client.figures(*encoded)
-        report.client_status, report.said = 0, command.decode(encoded[0])
+        called = Called(ClientRun())
+        report.runs, report.said = [called], command.decode(encoded[0])
+        called.figures, called.status = client.figures(*encoded), 0
         report.problems.append(client.hint(code, output + messages) or "x")
         as_mail(report)
         as_json(as_dict(report))

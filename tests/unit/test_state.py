@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from kopiatomic import state
+from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report, as_dict
@@ -279,8 +280,9 @@ class TestHistory:
         paths = tuple(f"/tank/{number:09}" for number in range(10000))
         captured = tuple(Captured(path[1:], path) for path in paths)
         plan = Plan(Names("", "", ""), captured, (), (), (), paths)
-        report.plan, report.client = plan, ["kopia", *paths]
-        report.figures = report.figures._replace(snapshots=paths)
+        called = Called(ClientRun(paths=paths))
+        report.plan, report.runs, called.words = plan, [called], ["kopia", *paths]
+        called.figures = called.figures._replace(snapshots=paths)
         report.swept = report.notes = list(paths)
         for number in range(9):
             state.remember(place, {**as_dict(report), "run": number})
@@ -289,6 +291,7 @@ class TestHistory:
         entries = state.read_history(place)
         assert ["captured" in entry for entry in entries] == [False] * 8 + [True]
         assert entries[0]["client"]["command"] == ["kopia", *paths[:7]]
+        assert entries[0]["client_runs"][0]["paths"] == list(paths[:8])
 
     def test_newest_first(self, place):
         for number in range(3):

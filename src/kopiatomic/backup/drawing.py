@@ -47,7 +47,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
-    scene = Scene(seen, needs, names, each_point)
+    scene = Scene(seen, needs, names, each_point, 1 + len(task.more))
     drawing = _drawn(scene, select(job, datasets, scene.mounts, names))
     plan = drawing.plan
     if not fits(client.backup_command(job, Request(plan.paths, plan.skipped))):

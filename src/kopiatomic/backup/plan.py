@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from kopiatomic import state
+from kopiatomic.backup.client_runs import ClientRun
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.selection import (
     NOT_SELECTED,
@@ -81,7 +82,7 @@ class Plan(Record):
     client has to find them so; of these ``skipped`` is left out of the backup, where
     the client can be told so, for it writes there meanwhile. ``temporary`` is the
     TMPDIR to give it, or None where the usual one serves. ``unseen`` are the mount
-    points of live file systems that are not in the view.
+    points of live file systems that are not in the view. ``runs`` are the client runs.
     """
 
     names: Names
@@ -95,6 +96,7 @@ class Plan(Record):
     temporary: str | None = None
     unseen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    runs: tuple[ClientRun, ...] = ()
 
     @property
     def snapshots(self) -> tuple[str, ...]:
@@ -109,6 +111,7 @@ class Scene(Record):
     needs: Needs
     names: Names
     each_point: bool = False  # whether the client stays on the file systems of its paths
+    repositories: int = 1  # how many repositories each client run is wanted in
 
 
 def arrange(scene: Scene, selection: Selection) -> Plan:
@@ -131,18 +134,27 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
         for each in captured
         if not each.still
     ]
+    paths = tuple(sorted(set(points))) if scene.each_point else topmost(points)
     return Plan(
         names=scene.names,
         captured=captured,
         left_out=_named_once(scene, frozenset(points), left_out, unchosen),
         holds=tuple(holds),
         view=_in_order(scene, view),
-        paths=tuple(sorted(set(points))) if scene.each_point else topmost(points),
+        paths=paths,
         live=live,
         skipped=skipped,
         temporary=temporary,
         unseen=tuple(sorted(unseen)),
         notes=notes,
+        runs=_client_runs(scene, paths),
+    )
+
+
+def _client_runs(scene: Scene, paths: tuple[str, ...]) -> tuple[ClientRun, ...]:
+    """Return what the client is called for, all of it for one repository and then the next."""
+    return tuple(
+        ClientRun(repository=repository, paths=paths) for repository in range(scene.repositories)
     )
 
 

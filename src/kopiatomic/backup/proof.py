@@ -6,9 +6,10 @@ dataset is missing: --one-file-system, an exclude, a wrapper with paths of its o
 
 from collections.abc import Collection
 
+from kopiatomic.backup.client_runs import Called
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
-from kopiatomic.clients.base import Client, Figures, Missing, Proof, Request, Task
+from kopiatomic.clients.base import Client, Missing, Proof, Task
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
@@ -27,30 +28,23 @@ NAMED = 20
 
 
 class Evidence:
-    """What has to be in the backup, and what the client said that it did.
+    """What has to be in the backup.
 
     ``points`` are the captured mount points, each with whether its snapshot has entries
-    that the client keeps; ``datasets`` are theirs by mount point; ``proved`` says that
-    the client's own words are enough; of what is ``told``, the report says already that
-    it is missing.
+    that the client keeps; ``datasets`` are theirs by mount point; of what is ``told``,
+    the report says already that it is missing.
     """
 
     def __init__(self, points: dict[str, bool], datasets: dict[str, str]) -> None:
         self.points, self.datasets = points, datasets
-        self.request: Request | None = None
-        self.since = 0.0
-        self.figures = Figures()
-        self.proved = False
         self.told: set[str] = set()
 
-    def hear(
-        self, task: Task, request: Request, since: float, figures: Figures, output: bytes
-    ) -> None:
-        """Take what the client has said, which was started at ``since``."""
-        self.request, self.since, self.figures = request, since, figures
-        self.proved = task.client.proves_itself(
-            task.job, request, figures, output, self.points, task.script
-        )
+    def hear(self, task: Task, called: Called, output: bytes) -> None:
+        """Note whether a client proves by what it printed that all is in the backup."""
+        if called.request is not None:
+            called.proved = task.client.proves_itself(
+                task.job, called.request, called.figures, output, self.points, task.script
+            )
 
 
 class Result(Record):
@@ -85,11 +79,13 @@ def _has_entries(client: Client, directory: str, nested: Collection[str]) -> boo
         return True
 
 
-def prove(task: Task, evidence: Evidence, report: Report, signals: Signals) -> None:
-    """Compare, and enter into the report what is missing."""
-    if evidence.proved or evidence.request is None:
+def prove(
+    task: Task, evidence: Evidence, called: Called, report: Report, signals: Signals
+) -> None:
+    """Compare what a client run has made, and enter into the report what is missing."""
+    if called.proved or called.request is None:
         wanted = len(evidence.points)
-        report.proof = Result(wanted - len(evidence.told & evidence.points.keys()), wanted)
+        called.proof = Result(wanted - len(evidence.told & evidence.points.keys()), wanted)
         return
     try:
         unasked = task.client.wrapper_keeps_words(task.job, task.script)
@@ -98,29 +94,32 @@ def prove(task: Task, evidence: Evidence, report: Report, signals: Signals) -> N
         base = task.client.base_command(task.job)
         reader = Reader(task.door, base, task.environment, signals, TIME_LIMIT)
         found = task.client.prove(
-            reader, task.job, evidence.request, evidence.figures, evidence.points,
-            evidence.since, task.script,
+            reader, task.job, called.request, called.figures, evidence.points,
+            called.began, task.script,
         )  # fmt: skip
     except Interrupted as error:
-        report.fail(f"{UNCHECKED}: {error}", 128 + error.signum, "incomplete")
+        report.fail(f"{UNCHECKED}: {error}", 128 + error.signum, "incomplete", called)
         return
     except (ClientFailed, CommandFailed, Refusal, OSError) as error:
         # What nobody has looked at is not called a backup of all.
         message = f"{UNCHECKED}: {error}; --no-proof does without"
-        report.fail(message, EX_UNAVAILABLE, "incomplete")
+        report.fail(message, EX_UNAVAILABLE, "incomplete", called)
         return
-    _conclude(task, evidence, report, found)
+    _conclude(task, evidence, called, report, found)
 
 
-def _conclude(task: Task, evidence: Evidence, report: Report, found: Proof) -> None:
+def _conclude(
+    task: Task, evidence: Evidence, called: Called, report: Report, found: Proof
+) -> None:
     there = [point for point in found.found if point not in evidence.told]
-    report.proof = Result(len(there), len(evidence.points))
+    called.proof = Result(len(there), len(evidence.points))
     if not found.backups:
-        report.saved = False
+        called.saved = False
         report.fail(
             f"{task.client.name} ended well, but there is no new backup in the repository; "
             "look at the options of the job, and at its wrapper if it has one",
             EX_DATAERR,
+            run=called,
         )
         return
     if found.stands_in:
@@ -130,10 +129,11 @@ def _conclude(task: Task, evidence: Evidence, report: Report, found: Proof) -> N
         )
     untold = [each for each in found.missing if each.point not in evidence.told]
     for missing in untold[:NAMED]:
-        report.fail(_told(task, evidence, missing), EX_DATAERR, "incomplete")
+        report.fail(_told(task, evidence, missing), EX_DATAERR, "incomplete", called)
     if len(untold) > NAMED:
         more = len(untold) - NAMED
-        report.fail(f"{more} more datasets are not in the backup", EX_DATAERR, "incomplete")
+        message = f"{more} more datasets are not in the backup"
+        report.fail(message, EX_DATAERR, "incomplete", called)
 
 
 def _told(task: Task, evidence: Evidence, missing: Missing) -> str:

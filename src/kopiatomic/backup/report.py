@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable, Sequence
 
+from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.news import ASKED, QUIET, UNMOUNTABLE, News, news
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.selection import LOST, LeftOut
 from kopiatomic.backup.view import hold_command, mount_command
-from kopiatomic.clients.base import Figures
 from kopiatomic.formatting import (
     clock,
     duration,
@@ -38,12 +38,12 @@ _RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed"
 COMPLAINTS = 12
 
 
-class Try(Record):
-    """A call of the client that could not reach the repository, and what it said of that."""
+class _Fault(Record):
+    """A problem: its exit status, what it makes of the run, and the client run that had it."""
 
     status: int
-    seconds: float
-    reason: str
+    outcome: str
+    run: Called | None
 
 
 class Report:
@@ -67,59 +67,91 @@ class Report:
         self.env_file, self.command, self.hooks = env_file, command, hooks
         self.ended = 0.0
         self.waited = 0.0  # before it began, for another run of the job to end
-        self.outcome = "success"
-        self.status = 0  # the exit status of the run
-        self.saved = False  # whether there is a backup: see settle()
-        self._lacking = False  # whether something is missing in it
+        self.runs: list[Called] = []  # the client runs, in their order
+        self._faults: list[_Fault] = []
         self.captured_at: dict[str, float] = {}  # by pool: when its snapshots had been made
         self.plan: Plan | None = None
         self.selection: dict[str, object] = {}  # what the job was told to back up
         self.compared: News | None = None  # what is new in the plan, once that is known
-        self.client: list[str] = []
-        self.tries: list[Try] = []  # those before the last
-        self.client_status: int | None = None
-        self.client_seconds = 0.0
-        self.figures = Figures()
         self.said = ""  # the end of the client's output
-        self.complaints = ""  # what it said on standard error that is to be told
-        self.proof: tuple[int, int] | None = None  # so many datasets found in it, of so many
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.swept: list[str] = []
         self.stuck: list[str] = []  # snapshots of earlier runs that stay
 
-    def fail(self, message: str, status: int, outcome: str = "failed") -> None:
-        """Add a problem; the worst one decides about the outcome and the exit status."""
-        self.problems.append(message)
-        self._lacking = self._lacking or outcome == "incomplete"
-        if self.saved and outcome != "incomplete":
-            outcome = "trouble"
-        if _RANK[outcome] > _RANK[self.outcome]:
-            self.status, self.outcome = status, outcome
+    def fail(
+        self, message: str, status: int, outcome: str = "failed", run: Called | None = None
+    ) -> None:
+        """Add a problem, of a client run or of the run as a whole.
 
-    def settle(self) -> None:
-        """Note that there is a backup: no problem beside it makes it a failed one.
-
-        If something is missing in it, it is incomplete, whatever else has gone wrong.
+        The worst one decides about the outcome and the exit status, of those alike the first.
         """
-        self.saved = True
-        if self.outcome != "success":
-            self.outcome = "incomplete" if self._lacking else "trouble"
+        told = f"{run.name}: {message}" if run is not None and len(self.runs) > 1 else message
+        self.problems.append(told)
+        self._faults.append(_Fault(status, outcome, run))
+        for each in self.runs if run is None else (run,):
+            each.lacking = each.lacking or outcome == "incomplete"
+
+    @property
+    def outcome(self) -> str:
+        """What became of the run, which is as good as the worst of its client runs."""
+        return self._verdict()[0]
+
+    @property
+    def status(self) -> int:
+        """The exit status of the run."""
+        return self._verdict()[1]
+
+    @property
+    def saved(self) -> bool:
+        """Whether each client run has made a backup, which may lack something."""
+        return bool(self.runs) and all(run.saved for run in self.runs)
+
+    def _verdict(self) -> tuple[str, int]:
+        outcome, status = "success", 0
+        for fault in self._faults:
+            weighed = self._weighed(fault)
+            if _RANK[weighed] > _RANK[outcome]:
+                outcome, status = weighed, fault.status
+        return outcome, status
+
+    def _weighed(self, fault: _Fault) -> str:
+        """Return what a problem makes of the run, where there is a backup beside it.
+
+        No problem makes a backup that there is a failed one. If something is missing in
+        it, or another client run has made none, it is incomplete.
+        """
+        if fault.outcome == "incomplete" or not any(run.saved for run in self.runs):
+            return fault.outcome
+        is_beside = self.saved or (fault.run is not None and fault.run.saved)
+        return "trouble" if is_beside else "incomplete"
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""
-        self.said, self.complaints = hide(self.said), hide(self.complaints)
-        for texts in (self.client, self.problems, self.notes, self.swept):
+        self.said = hide(self.said)
+        for texts in (self.problems, self.notes, self.swept):
             texts[:] = map(hide, texts)
         self.command = tuple(map(hide, self.command))
-        self.tries = [each._replace(reason=hide(each.reason)) for each in self.tries]
+        for run in self.runs:
+            run.conceal(hide)
+
+    @property
+    def called(self) -> list[Called]:
+        """The client runs in which the client was started."""
+        return [run for run in self.runs if run.status is not None]
+
+    @property
+    def complaints(self) -> str:
+        """What the clients said on standard error that is to be told, each line once."""
+        lines = [line for run in self.runs for line in run.complaints.splitlines()]
+        return "\n".join(dict.fromkeys(lines))
 
     @property
     def noteworthy(self) -> bool:
         """Whether a good run has something to tell that is not so every night."""
         news, notes = self.news, self.notes_to_tell
         told = notes or self.swept or self.complaints or news.is_any or self.waited
-        return bool(told or self.tries)
+        return bool(told or any(run.tries for run in self.runs))
 
     @property
     def news(self) -> News:
@@ -161,21 +193,47 @@ def as_dict(report: Report) -> dict[str, object]:
         **_chosen(plan),
         "changes": _changes_as_dict(report.news),
         "paths": list(plan.paths) if plan else [],
-        "client": {
-            "command": report.client,
-            "status": report.client_status,
-            "seconds": round(report.client_seconds, 3),
-            **report.figures._asdict(),
-        },
-        "tries": [
-            {"status": each.status, "seconds": round(each.seconds, 3), "reason": each.reason}
-            for each in report.tries
-        ],
-        "found_in_backup": None if report.proof is None else list(report.proof),
+        **_client_as_dict(report),
         "complaints": report.complaints.splitlines(),
         "problems": report.problems,
         "notes": report.notes,
         "swept": report.swept,
+    }
+
+
+def _client_as_dict(report: Report) -> dict[str, object]:
+    """Return the client runs; what there was before there could be several is the first one's."""
+    first = report.runs[0] if report.runs else Called(ClientRun())
+    told = _run_as_dict(first)
+    return {
+        "client": told["client"],
+        "tries": told["tries"],
+        "found_in_backup": told["found_in_backup"],
+        "client_runs": [_run_as_dict(run) for run in report.runs],
+    }
+
+
+def _run_as_dict(called: Called) -> dict[str, object]:
+    run = called.run
+    return {
+        "name": called.name,
+        "kind": run.kind,
+        "of": run.of or None,
+        "repository": called.repository or None,
+        "outcome": called.outcome,
+        "paths": list(run.paths),
+        "stream": run.stream,
+        "client": {
+            "command": called.words,
+            "status": called.status,
+            "seconds": round(called.seconds, 3),
+            **called.figures._asdict(),
+        },
+        "tries": [
+            {"status": each.status, "seconds": round(each.seconds, 3), "reason": each.reason}
+            for each in called.tries
+        ],
+        "found_in_backup": None if called.proof is None else list(called.proof),
     }
 
 
@@ -213,8 +271,8 @@ def as_text(report: Report) -> str:
     lines += _left_out(report)
     lines += section("Live, not frozen, because the client needs it so:", report.news.live)
     lines += _as_before(report)
-    if report.client_status is not None:
-        lines += ["", *_client(report)]
+    for run in report.called:
+        lines += ["", *_client(report, run)]
     lines += section("Tried before, but the repository could not be reached:", _tries(report))
     lines += _complaints(report)
     lines += section("Note:", report.notes_to_tell)
@@ -231,7 +289,8 @@ def as_mail(report: Report) -> str:
 
 def _called(report: Report, otherwise: str = "the client") -> str:
     """Return what the client's command is called, as far as one was made up."""
-    return os.path.basename(report.client[0]) if report.client else otherwise
+    words = next((run.words for run in report.runs if run.words), None)
+    return os.path.basename(words[0]) if words else otherwise
 
 
 def _new(report: Report) -> list[str]:
@@ -330,8 +389,8 @@ def _when(report: Report) -> str:
     )
 
 
-def _client(report: Report) -> list[str]:
-    figures = report.figures
+def _client(report: Report, run: Called) -> list[str]:
+    figures = run.figures
     facts = []
     if figures.files is not None:
         facts.append("1 file" if figures.files == 1 else f"{figures.files} files")
@@ -341,15 +400,16 @@ def _client(report: Report) -> list[str]:
         facts.append(f"{figures.new_or_changed} new or changed")
     if figures.added is not None:
         facts.append(f"{size(figures.added)} added")
-    how = "" if report.client_status == 0 else f", {describe_status(report.client_status or 0)}"
+    how = "" if run.status == 0 else f", {describe_status(run.status or 0)}"
     told = f": {', '.join(facts)}" if facts else ""
-    lines = [f"{_called(report)} ran {duration(report.client_seconds)}{how}{told}"]
+    which = f", {printable(run.name)}" if len(report.runs) > 1 else ""
+    lines = [f"{_called(report)} ran {duration(run.seconds)}{which}{how}{told}"]
     if 0 < len(figures.snapshots) <= MOST_NAMES:
         lines.append(f"  saved as {', '.join(each[:16] for each in figures.snapshots)}")
     elif figures.snapshots:
         lines.append(f"  saved as {len(figures.snapshots)} backups, one for each path")
-    if report.proof is not None:
-        found, wanted = report.proof
+    if run.proof is not None:
+        found, wanted = run.proof
         datasets = "dataset" if wanted == 1 else "datasets"
         lines.append(f"  {found} of {wanted} {datasets} found in the backup")
     return lines
@@ -358,7 +418,8 @@ def _client(report: Report) -> list[str]:
 def _tries(report: Report) -> list[str]:
     return [
         f"after {duration(each.seconds)}, {describe_status(each.status)}: {each.reason}"
-        for each in report.tries
+        for run in report.runs
+        for each in run.tries
     ]
 
 
@@ -372,20 +433,27 @@ def _complaints(report: Report) -> list[str]:
     return section(f"What {_called(report)} said on standard error:", shown)
 
 
-def plan_as_dict(plan: Plan, client: Sequence[str]) -> dict[str, object]:
-    """Return a plan as plain data, for -n --json."""
+def plan_as_dict(plan: Plan, clients: Sequence[Sequence[str]]) -> dict[str, object]:
+    """Return a plan as plain data, for -n --json; ``clients`` are the words of its client runs."""
     return {
         **_chosen(plan),
         "view": [mount._asdict() for mount in plan.view],
         "not_in_view": list(plan.unseen),
         "paths": list(plan.paths),
-        "client": list(client),
+        "client": list(clients[0]),
+        "client_runs": [
+            {**run._asdict(), "command": list(words)}
+            for run, words in zip(plan.runs, clients, strict=True)
+        ],
         "notes": list(plan.notes),
     }
 
 
-def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
-    """Return a plan for a person: what is captured and left out, and the exact commands."""
+def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
+    """Return a plan for a person: what is captured and left out, and the exact commands.
+
+    ``clients`` are the words of its client runs.
+    """
     lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
     if plan.left_out:
         lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
@@ -400,6 +468,8 @@ def plan_as_text(plan: Plan, client: Sequence[str]) -> str:
             lines.append(f"  a channel program for {len(names)} snapshots (zfs-program(8))")
     lines += [f"  {quote(hold_command(hold))}" for hold in plan.holds]
     lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
-    lines.append(f"  {quote(['chroot', plan.names.view, *client])}")
+    for run, words in zip(plan.runs, clients, strict=True):
+        source = f" < {quote([run.source])}" if run.source else ""
+        lines.append(f"  {quote(['chroot', plan.names.view, *words])}{source}")
     lines.append("and then take all of it down again.")
     return "\n".join(lines) + "\n"

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup import choice, news, own, preflight, proof, retries, view
-from kopiatomic.backup.drawing import Drawing, draw
+from kopiatomic.backup import choice, news, own, preflight, proof, view
+from kopiatomic.backup.calling import back_up, last_entry
+from kopiatomic.backup.client_runs import FILES
+from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import Names, marks_of, name_run
-from kopiatomic.backup.plan import Plan, mentions
 from kopiatomic.backup.report import Report, as_dict
-from kopiatomic.clients.base import Request, Task
+from kopiatomic.backup.work import Failed, Work
+from kopiatomic.clients.base import Task
 from kopiatomic.errors import (
     EX_CANTCREAT,
     EX_DATAERR,
@@ -30,52 +32,10 @@ from kopiatomic.system.command import (
     GivenUp,
     decode,
     describe_status,
-    exit_status,
-    printable,
     quote,
 )
-from kopiatomic.system.machine import Mount, lies_in
-from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
-
-
-class Failed(Exception):
-    """A step failed; the message says which and why, ``status`` is the exit status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Work:
-    """What a run has in hand: what it was told, and what it has made so far."""
-
-    def __init__(
-        self,
-        task: Task,
-        place: Place,
-        names: Names,
-        signals: Signals,
-        streams: Streams,
-        report: Report,
-    ) -> None:
-        self.task, self.place, self.names = task, place, names
-        self.signals, self.streams, self.report = signals, streams, report
-        self.drawing: Drawing | None = None  # what the plan was drawn from, until the view stands
-        self.made: list[str] = []  # snapshots that are ours, or may be
-        self.tried: set[str] = set()  # pools in which there may be any of them
-        self.unsure = False  # whether there is a snapshot of ours that we do not know
-        self.evidence: proof.Evidence | None = None  # what has to be proved in the end
-
-    @property
-    def plan(self) -> Plan:
-        """The plan as it stands; raises RuntimeError before there is one."""
-        if self.report.plan is None:
-            raise RuntimeError("there is no plan yet")
-        return self.report.plan
-
-    def follow(self, drawing: Drawing) -> None:
-        """Take a plan for the run's."""
-        self.drawing, self.report.plan = drawing, drawing.plan
+from kopiatomic.system.machine import Mount
+from kopiatomic.system.process import Interrupted, Signals, Streams
 
 
 def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Report:
@@ -418,116 +378,21 @@ def begin_anew(work: Work) -> None:
         raise Failed(f"cannot build the view anew: {reason}", EX_OSERR)
 
 
-def back_up(work: Work) -> None:
-    """Run the client in the view, again as far as that is wanted, and judge how it ended."""
-    ended = call_client(work)
-    while retries.once_more(work.task, work.report, work.signals, work.streams, ended):
-        ended = call_client(work)
-    judge(work, ended)
-
-
-def call_client(work: Work) -> Ended:
-    """Run the client in the view, read what it did, and return how it ended."""
-    task, report, plan = work.task, work.report, work.plan
-    client, job = task.client, task.job
-    environment = dict(task.environment)
-    if plan.temporary is not None:
-        environment["TMPDIR"] = plan.temporary
-    last = last_paths(work.place)
-    parent = client.parent(task.door, job, plan.paths, last, environment, task.script)
-    captured = work.streams.capture
-    zone = client.zone(environment, task.script)
-    request = Request(plan.paths, plan.skipped, report.moment, parent, captured, zone)
-    report.client = words = client.backup_command(job, request)
-    work.signals.check()
-    streams = work.streams
-    for_us_alone = client.speaks_to_us_alone(words)
-    if for_us_alone:
-        streams = streams._replace(output=None)
-    began = time.time()
-    try:
-        ended = process.run(
-            task.door, words, environment, work.signals, streams, root=work.names.view
-        )
-    except CommandFailed as error:
-        raise Failed(str(error), EX_UNAVAILABLE) from error
-    report.client_status, report.client_seconds = ended.status, ended.seconds
-    report.said += decode(ended.messages if for_us_alone else ended.said)
-    report.complaints = client.complaints(ended.messages)
-    report.figures = client.figures(ended.output, ended.messages)
-    if work.evidence is not None:
-        work.evidence.hear(task, request, began, report.figures, ended.output)
-    work.signals.check()
-    return ended
-
-
-def judge(work: Work, ended: Ended) -> None:
-    """Turn the client's exit status into the run's."""
-    task, report = work.task, work.report
-    client, job = task.client, task.job
-    text = ended.text
-    if ended.status == 0:
-        lacking = None if job.plain else client.lacking(text)
-        if lacking:
-            message = f"{client.name} says that the backup lacks something: {printable(lacking)}"
-            report.fail(message, EX_DATAERR, "incomplete")
-        report.settle()
-        return
-    message = f"{os.path.basename(report.client[0])}: {describe_status(ended.status)}"
-    outcome = "failed"
-    hint = unseen_hint(work.plan, text)
-    if not job.plain:
-        hint = hint or client.hint(ended.status, text, client.by_hand(job))
-        outcome = "incomplete" if client.is_incomplete(ended.status) else "failed"
-    message = f"{message}; {hint}" if hint else message
-    report.fail(message, exit_status(ended.status), outcome)
-    if outcome == "incomplete":
-        report.settle()
-
-
-def unseen_hint(plan: Plan, text: str) -> str | None:
-    """Say so if the client names a path on a live file system that is not in the view.
-
-    Where it names what was captured below, that is in the view.
-    """
-    for point in plan.unseen:
-        below = (each.point for each in plan.captured if lies_in(each.point, point))
-        if mentions(text, point) and not any(mentions(text, each) for each in below):
-            return (
-                f"{point}, which it names, is not in the view, where only what the client is "
-                f"known to need is live; if it needs that: --live {quote([point])}"
-            )
-    return None
-
-
 def prove(work: Work) -> None:
-    """Ask the repository whether all that was captured is in the new backup.
+    """Ask the repositories whether all that was captured is in the new backups.
 
     Only where there is one, as far as the client's exit status tells.
     """
-    if work.evidence is not None and work.report.saved:
-        proof.prove(work.task, work.evidence, work.report, work.signals)
+    for called in work.report.runs:
+        if work.evidence is not None and called.saved and called.run.kind == FILES:
+            task = work.task_of(called.run)
+            proof.prove(task, work.evidence, called, work.report, work.signals)
 
 
 def compare(work: Work) -> None:
     """Find out what is new since the job's last good backup."""
     report = work.report
     report.compared = news.news(report.plan, news.before_of(last_entry(work.place)))
-
-
-def last_paths(place: Place) -> list[str] | None:
-    """Return the paths of the job's last successful backup, or None if none is known."""
-    entry = last_entry(place)
-    paths = entry.get("paths") if entry else None
-    return [str(path) for path in paths] if isinstance(paths, list) else None
-
-
-def last_entry(place: Place) -> dict[str, object] | None:
-    """Return what the history says of the job's last successful backup, or None."""
-    try:
-        return next(state.successes(place), None)
-    except OSError:
-        return None  # which is told when this run cannot be added either
 
 
 # The hooks
@@ -640,7 +505,7 @@ def take_down(work: Work) -> None:
 def tell_astray(work: Work, astray: list[Mount]) -> None:
     """Tell of datasets whose mount points went from the view while the client ran."""
     report = work.report
-    if report.client_status is None:
+    if not report.called:
         return
     gone = {mount.point.removeprefix(work.names.view) for mount in astray}
     for each in work.plan.captured:

@@ -99,7 +99,9 @@ class Request(Record):
     ``paths`` are to be backed up but for what is in the directories ``skipped``;
     ``moment`` is the snapshot's as time(3) has it, None while it is not known;
     ``parent`` the earlier backup to continue, where it has to be named; ``captured``
-    says whether we read the client's output. ``zone`` is TZ as the client has it.
+    says whether we read the client's output. ``zone`` is TZ as the client has it. With a
+    ``stream`` no paths are backed up, but what the client reads on its standard input, under
+    this name, which is an absolute path.
     """
 
     paths: tuple[str, ...]
@@ -108,6 +110,7 @@ class Request(Record):
     parent: str | None = None
     captured: bool = True
     zone: str | None = None
+    stream: str | None = None
 
 
 class Missing(Record):
@@ -702,7 +705,8 @@ class Task(Record):
     """A job made ready: its client, what that is run with, and what keeps secrets hidden.
 
     ``program`` is the path of the client or wrapper, or empty where it need not be there;
-    ``script`` is the text of a wrapper, empty if it is none.
+    ``script`` is the text of a wrapper, empty if it is none. ``more`` are the same job with
+    its further repositories; ``repository`` names this one's, where there are several.
     """
 
     job: Job
@@ -712,6 +716,8 @@ class Task(Record):
     program: str
     hide: Callable[[str], str]
     script: str = ""
+    repository: str = ""
+    more: tuple["Task", ...] = ()
 
 
 def permissions(mode: int) -> int:

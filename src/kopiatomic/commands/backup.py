@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from kopiatomic import formatting, state
 from kopiatomic.backup import preflight, report, routine
+from kopiatomic.backup.client_runs import FILES, ClientRun
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
-from kopiatomic.clients.base import Request
+from kopiatomic.backup.plan import Plan
+from kopiatomic.clients.base import Request, Task
 from kopiatomic.commands import common
 from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job
@@ -53,11 +55,18 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     preflight.hooks(job)
     plan = draw(task, name_run(state.Place(job.program, job.name))).plan
     plan = plan._replace(notes=(*plan.notes, *notes))
-    request = Request(plan.paths, plan.skipped, captured=not on_terminal())
-    words = task.client.backup_command(task.job, request)
+    clients = [_words(task, plan, run) for run in plan.runs]
     if "--json" in values:
-        text = formatting.as_json(report.plan_as_dict(plan, words))
+        text = formatting.as_json(report.plan_as_dict(plan, clients))
     else:
-        text = report.plan_as_text(plan, words)
+        text = report.plan_as_text(plan, clients)
     common.show(task.hide(text))
     return 0
+
+
+def _words(task: Task, plan: Plan, run: ClientRun) -> list[str]:
+    """Return the words of a client run as they would be."""
+    skipped = plan.skipped if run.kind == FILES else ()
+    request = Request(run.paths, skipped, captured=not on_terminal(), stream=run.stream)
+    own = (task, *task.more)[run.repository]
+    return own.client.backup_command(own.job, request)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from types import FrameType
 
 from kopiatomic.record import TYPE_CHECKING, Record
-from kopiatomic.system.command import ENVIRONMENT, CommandFailed, Door, decode, encode
+from kopiatomic.system.command import ENVIRONMENT, CommandFailed, Door, decode, encode, reason_of
 
 if TYPE_CHECKING:
     from typing import IO
@@ -198,14 +198,25 @@ def run(
     signals: Signals,
     streams: Streams,
     root: str | None = None,
+    source: str | None = None,
 ) -> Ended:
     """Run the client to its end and return how that was.
 
-    With ``root`` it runs in there, by chroot(2), and begins in its ``/``. It keeps our
+    With ``root`` it runs in there, by chroot(2), and begins in its ``/``. Its standard input
+    is the file or device ``source``, which is opened here. It keeps our
     umask: its cache, its logs and a repository on this machine hold what is in
     everybody's files. Raises CommandFailed if it cannot be started.
     """
-    return _run(door, argv, environment, signals, streams, root=root)
+    if source is None:
+        return _run(door, argv, environment, signals, streams, root=root)
+    try:
+        given = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CommandFailed(argv, f"{source}: {reason_of(error)}") from error
+    try:
+        return _run(door, argv, environment, signals, streams, root=root, given=given)
+    finally:
+        os.close(given)
 
 
 def run_hook(
@@ -254,10 +265,13 @@ def _run(
     root: str | None = None,
     told: bytes | None = None,
     limit: float = float("inf"),
+    given: int | None = None,
 ) -> Ended:
     began = time.monotonic()
     shares_terminal = not streams.capture
     options: dict[str, object] = {"stdin": None if shares_terminal else subprocess.DEVNULL}
+    if given is not None:
+        options["stdin"] = given
     if told is not None:
         options["stdin"] = subprocess.PIPE
     if is_hook:

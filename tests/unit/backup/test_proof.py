@@ -9,6 +9,7 @@ import pytest
 from support.datasets import NAMES, plan_for, simple
 
 from kopiatomic.backup import proof
+from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.plan import Hold, Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.selection import Captured
@@ -58,12 +59,15 @@ def proved(client: Client, monkeypatch, **changes: object) -> Report:
     monkeypatch.setattr(proof, "Reader", lambda *_: None)
     task = Task(JOB, client, Door(), {}, "/bin/sample", str, "script")
     report = Report("restomic", "default", "r", 100.0)
-    report.settle()
+    called = Called(ClientRun(paths=("/a",)))
+    report.runs = [called]
+    called.saved, called.began, called.figures = True, 5.0, Figures(files=7)
+    called.request = Request(("/a",))
     evidence = proof.Evidence(dict(POINTS), {f"/{name}": f"t/{name}" for name in "abc"})
-    evidence.hear(task, Request(("/a",)), 5.0, Figures(files=7), b"said")
+    evidence.hear(task, called, b"said")
     for name, value in changes.items():
-        setattr(evidence, name, value)
-    proof.prove(task, evidence, report, Signals())
+        setattr(evidence if hasattr(evidence, name) else called, name, value)
+    proof.prove(task, evidence, called, report, Signals())
     return report
 
 
@@ -109,7 +113,7 @@ class TestProof:
     def test_all_is_there(self, monkeypatch):
         client = Sample()
         report = proved(client, monkeypatch)
-        assert (report.outcome, report.proof, report.problems) == ("success", (3, 3), [])
+        assert (report.outcome, report.runs[0].proof, report.problems) == ("success", (3, 3), [])
         assert client.asked == [
             (Request(("/a",)), Figures(files=7), b"said", POINTS),
             (Request(("/a",)), Figures(files=7), POINTS, 5.0, "script"),
@@ -118,12 +122,13 @@ class TestProof:
     def test_the_repository_is_not_asked_what_the_client_has_said(self, monkeypatch):
         client = Sample(AssertionError("asked"), sure=True)
         report = proved(client, monkeypatch)
-        assert (report.outcome, report.proof) == ("success", (3, 3))
+        assert (report.outcome, report.runs[0].proof) == ("success", (3, 3))
 
     def test_what_is_missing_is_named_with_the_likely_reason(self, monkeypatch):
         missing = (Missing("/a", empty=False), Missing("/b", empty=True))
         report = proved(Sample(Proof(("1234",), ("/c",), missing)), monkeypatch)
-        assert (report.outcome, report.status, report.proof) == ("incomplete", EX_DATAERR, (1, 3))
+        assert (report.outcome, report.status) == ("incomplete", EX_DATAERR)
+        assert report.runs[0].proof == (1, 3)
         assert report.problems == [
             "t/a (/a) is not in the backup: why /a",
             "t/b (/b) is without its files in the backup: why /b",
@@ -161,7 +166,7 @@ class TestProof:
         assert (report.outcome, report.status) == ("incomplete", EX_UNAVAILABLE)
         assert "could not be checked: " in report.problems[0]
         assert report.problems[0].endswith("; --no-proof does without")
-        assert report.proof is None
+        assert report.runs[0].proof is None
 
     def test_a_wrapper_that_cannot_be_asked_proves_nothing(self, monkeypatch):
         class Mute(Sample):

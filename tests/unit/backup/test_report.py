@@ -6,9 +6,11 @@ import pytest
 from support.datasets import dataset, plan_for, simple, unmounted, zfs
 
 from kopiatomic.backup import report
+from kopiatomic.backup.client_runs import Called, ClientRun, Try
 from kopiatomic.backup.news import Before, news
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
+from kopiatomic.clients.base import Figures
 from kopiatomic.system.machine import Dataset
 
 NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
@@ -22,12 +24,19 @@ def done(**changes) -> Report:
     made.ended = NOW
     made.plan = plan_for(simple(), "tank")
     made.captured_at = {"tank": NOW - 60}
-    made.client, made.client_status, made.client_seconds = ["/bin/restic-x", "backup"], 0, 50.0
-    made.settle()
+    called = settle(made)
+    called.words, called.status, called.seconds = ["/bin/restic-x", "backup"], 0, 50.0
     for name, value in changes.items():
-        assert hasattr(made, name)
-        setattr(made, name, value)
+        assert hasattr(made, name) or hasattr(called, name)
+        setattr(called if hasattr(called, name) else made, name, value)
     return made
+
+
+def settle(made: Report) -> Called:
+    """Let a run have one client run, which has made a backup; return that."""
+    made.runs = made.runs or [Called(ClientRun())]
+    made.runs[0].saved = True
+    return made.runs[0]
 
 
 def fresh(*failures: tuple[int, str]) -> Report:
@@ -57,25 +66,25 @@ class TestOutcome:
     @pytest.mark.parametrize("outcome", ["failed", "interrupted", "trouble"])
     def test_trouble_beside_a_backup_does_not_make_it_a_failed_one(self, outcome):
         made = fresh()
-        made.settle()
+        settle(made)
         made.fail("busy", 71, outcome)
         assert (made.outcome, made.status) == ("trouble", 71)
 
     def test_nor_does_trouble_that_came_before_it(self):
         made = fresh((69, "failed"))
-        made.settle()
+        settle(made)
         assert (made.outcome, made.status) == ("trouble", 69)
 
     def test_a_backup_that_lacks_something_is_no_good_one(self):
         made = fresh((73, "incomplete"))
-        made.settle()
+        settle(made)
         assert (made.outcome, made.status) == ("incomplete", 73)
         made.fail("busy", 71)
         assert (made.outcome, made.status) == ("incomplete", 73)
 
     def test_nor_one_that_is_found_to_lack_something_afterwards(self):
         made = fresh()
-        made.settle()
+        settle(made)
         made.fail("busy", 71)
         made.fail("t/x is not in the backup", 65, "incomplete")
         assert (made.outcome, made.status) == ("incomplete", 65)
@@ -84,15 +93,15 @@ class TestOutcome:
     def test_nor_one_beside_which_something_else_went_wrong(self, order):
         """A lost dataset and a hook that fails, in either order, before there is a backup."""
         made = fresh(*[(73, "incomplete"), (69, "failed")][::order])
-        made.settle()
+        settle(made)
         assert made.outcome == "incomplete"
-        assert made.status == 69
+        assert made.status == 73
 
     def test_no_backup_after_all(self):
         """The client has ended well, and the repository has nothing."""
         made = fresh()
-        made.settle()
-        made.saved = False
+        settle(made)
+        made.runs[0].saved = False
         made.fail("there is no new backup", 65)
         assert (made.outcome, made.status) == ("failed", 65)
 
@@ -193,7 +202,8 @@ class TestNews:
         assert made.notes_to_tell == ["standing"]
 
     def test_where_there_is_no_backup_the_next_one_tells_what_is_new(self):
-        made = later(home(), saved=False)
+        made = later(home())
+        made.runs[0].saved = False
         made.fail("no", 1)
         text = report.as_text(made)
         assert "New since" not in text
@@ -256,8 +266,8 @@ class TestText:
         assert "'restomic --status --full' lists everything.\n" in text
 
     def test_the_clients_status_and_figures(self):
-        figures = done().figures._replace(files=2, size=2048, new_or_changed=1, added=10)
-        text = report.as_text(done(client_status=3, figures=figures))
+        figures = Figures(files=2, size=2048, new_or_changed=1, added=10)
+        text = report.as_text(done(status=3, figures=figures))
         (line,) = (line for line in text.splitlines() if line.startswith("restic-x ran"))
         assert "exit status 3" in line
         assert line.endswith(": 2 files, 2 KiB, 1 new or changed, 10 B added")
@@ -267,7 +277,7 @@ class TestText:
         [(0, None), (1, "saved as id0"), (3, "saved as id0, id1, id2"), (9, "as 9 backups")],
     )
     def test_backups_by_name_as_long_as_they_are_few(self, count, told):
-        figures = done().figures._replace(snapshots=tuple(f"id{n}" for n in range(count)))
+        figures = Figures(snapshots=tuple(f"id{n}" for n in range(count)))
         text = report.as_text(done(figures=figures))
         assert told in text if told else "saved as" not in text
 
@@ -309,7 +319,7 @@ class TestMail:
 def test_secrets_are_taken_out_of_all_that_came_from_outside():
     text = "with hunter2"
     made = done(
-        said=text, client=[text], problems=[text], notes=[text], swept=[text], command=(text,),
+        said=text, words=[text], problems=[text], notes=[text], swept=[text], command=(text,),
         complaints=text,
     )  # fmt: skip
     made.conceal(lambda text: text.replace("hunter2", "[hidden]"))
@@ -333,7 +343,7 @@ class TestPlan:
 
     def test_says_the_commands_in_their_order_and_that_it_would(self):
         plan = plan_for(simple(), "tank")
-        lines = report.plan_as_text(plan, self.CLIENT).splitlines()
+        lines = report.plan_as_text(plan, [self.CLIENT]).splitlines()
         assert lines[:2] == ["Would capture:", "  tank  /data"]
         commands = lines[lines.index("Would run:") + 1 : -1]
         assert commands[0].startswith("  zfs snapshot -o org.kopiatomic:run=")
@@ -351,13 +361,13 @@ class TestPlan:
             [*simple()[1], *(zfs(name, f"/{name}") for name in names)],
         )
         plan = plan_for(machine, "tank", recursive=True)
-        text = report.plan_as_text(plan, self.CLIENT)
+        text = report.plan_as_text(plan, [self.CLIENT])
         assert "a channel program for 3001 snapshots" in text
         assert "zfs snapshot" not in text
 
     def test_data(self):
         plan = plan_for(simple(), "tank")
-        data = json.loads(json.dumps(report.plan_as_dict(plan, self.CLIENT)))
+        data = json.loads(json.dumps(report.plan_as_dict(plan, [self.CLIENT])))
         assert data["captured"] == [{"dataset": "tank", "mountpoint": "/data"}]
         assert data["client"] == list(self.CLIENT)
         assert len(data["view"]) == len(plan.view)
@@ -366,7 +376,7 @@ class TestPlan:
 
 
 class TestTries:
-    TRY = report.Try(1, 62.0, "Fatal: of horse: connection refused")
+    TRY = Try(1, 62.0, "Fatal: of horse: connection refused")
 
     def test_each_is_told(self):
         made = done(tries=[self.TRY, self.TRY])

@@ -15,9 +15,7 @@ from support.libc import LOCAL, RDONLY, Library, mounted
 
 from kopiatomic import state
 from kopiatomic.backup import preflight, proof, routine, view
-from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report, as_dict
-from kopiatomic.backup.selection import Captured
 from kopiatomic.clients import make_ready
 from kopiatomic.clients.base import Client, Task
 from kopiatomic.clients.restic import Restic
@@ -107,7 +105,7 @@ class World:
             raise CommandFailed(argv, f"{out} (exit status {status})")
         return result
 
-    def run_user(self, door, argv, environment, signals, streams, root=None) -> Ended:
+    def run_user(self, door, argv, environment, signals, streams, root=None, source=None) -> Ended:
         hook = argv[:2] == ["/bin/sh", "-c"]
         name = argv[2] if hook else "client"
         self.said.append(name)
@@ -674,18 +672,6 @@ class TestTheClient:
         assert report.problems[0].endswith("if it needs that: --live /mnt/x")
         assert "init" not in report.problems[0]
 
-    @pytest.mark.parametrize(
-        ("text", "point"),
-        [("open /m n/f", "/m n"), ("open /m", None), ("open /mnt/xy", None), ("", None),
-         ("open '/mnt/x'", "/mnt/x"), ("sftp:h:/srv/mnt/x", None),
-         ("cannot read /mnt/x/data/f", None), ("open /mnt/x/data2", "/mnt/x")],
-    )  # fmt: skip
-    def test_which_of_the_unseen_a_text_names(self, text, point):
-        captured = (Captured("kta/x", "/mnt/x/data"),)
-        plan = Plan(None, captured, (), (), (), (), unseen=("/m n", "/mnt/x"))
-        hint = routine.unseen_hint(plan, text)
-        assert (hint is None) if point is None else hint.startswith(f"{point}, which it names")
-
     def test_any_program_is_told_of_what_is_not_in_the_view(self, world):
         world.client = Ended(1, 0.1, output=b"no /b/x")
         report = run(JOB._replace(command=("mine",), plain=True), world)
@@ -695,13 +681,87 @@ class TestTheClient:
         ]
 
 
+class TestSeveralClientRuns:
+    """Of one moment, one after the other, to a second repository."""
+
+    @pytest.fixture
+    def ends(self, world, monkeypatch) -> list[Ended | Exception]:
+        """How the client ends, once for each call."""
+        listed: list[Ended | Exception] = []
+
+        def call(door, argv, environment, signals, streams, root=None, source=None):
+            if argv[:2] != ["/bin/sh", "-c"]:
+                world.said.append(f"client {environment['RESTIC_REPOSITORY']}")
+                ended = listed.pop(0)
+                if isinstance(ended, Exception):
+                    raise ended
+                return ended
+            return world.run_user(door, argv, environment, signals, streams)
+
+        monkeypatch.setattr(process, "run", call)
+        monkeypatch.setattr(process, "run_hook", call)
+        return listed
+
+    def run(self, world) -> Report:
+        job = JOB._replace(after="q", environment={"RESTIC_REPOSITORY": "/r0"})
+        task = ready(job, world.library)
+        away = ready(job._replace(environment={"RESTIC_REPOSITORY": "/r1"}), world.library)
+        task = task._replace(repository="here.env", more=(away._replace(repository="away.env"),))
+        return routine.run(task, Streams())
+
+    def test_all_are_good(self, world, ends):
+        ends += [Ended(0, 0.1), Ended(0, 0.2)]
+        report = self.run(world)
+        assert (report.outcome, report.problems) == ("success", [])
+        clients = [each for each in world.said if each.startswith("client")]
+        assert clients == ["client /r0", "client /r1"]
+        assert sum(each.startswith("zfs program snapshot") for each in world.said) == 2
+        rows = as_dict(report)["client_runs"]
+        assert [row["name"] for row in rows] == ["files to here.env", "files to away.env"]
+        assert [row["client"]["seconds"] for row in rows] == [0.1, 0.2]
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_one_that_fails_does_not_keep_the_next_from_its_work(self, world, ends, first):
+        ends += [Ended(1 - first, 0.1), Ended(first, 0.1)]
+        report = self.run(world)
+        assert (report.outcome, report.status) == ("incomplete", 1)
+        name = ("here", "away")[first]
+        assert report.problems == [f"files to {name}.env: restic: exit status 1"]
+        outcomes = [row["outcome"] for row in as_dict(report)["client_runs"]]
+        assert outcomes == [["failed", "success"], ["success", "failed"]][first]
+        assert world.said[-1] == "q"
+
+    def test_nor_one_that_cannot_be_started(self, world, ends):
+        ends += [CommandFailed(["restic"], "no such file"), Ended(0, 0.1)]
+        report = self.run(world)
+        assert report.outcome == "incomplete"
+        assert [run.outcome for run in report.runs] == ["not run", "success"]
+
+    def test_where_all_fail_there_is_no_backup(self, world, ends):
+        ends += [Ended(1, 0.1), Ended(12, 0.1)]
+        report = self.run(world)
+        assert (report.outcome, report.status) == ("failed", 1)
+        assert len(report.problems) == 2
+
+    def test_a_signal_ends_them_all(self, world, ends):
+        ends.append(Interrupted(signal.SIGTERM))
+        report = self.run(world)
+        assert (report.outcome, report.status) == ("interrupted", 143)
+        assert [run.outcome for run in report.runs] == ["not run", "not run"]
+
+    def test_and_leaves_an_incomplete_backup_where_one_is_done(self, world, ends):
+        ends += [Ended(0, 0.1), Interrupted(signal.SIGTERM)]
+        report = self.run(world)
+        assert (report.outcome, report.status) == ("incomplete", 143)
+
+
 class TestTheProof:
     """When all has been taken down, the repository is asked; the client's word is not enough."""
 
     def run(self, world, monkeypatch, job: Job, ended: Ended | None = None) -> list[str]:
         asked: list[str] = []
 
-        def prove(task, evidence, report, signals):
+        def prove(task, evidence, called, report, signals):
             asked.extend(evidence.points)
             world.said.append("prove")
 
@@ -737,7 +797,7 @@ class TestTheProof:
         report = run(ALL._replace(proof=True), world)
         assert report.outcome == "interrupted"
         assert report.problems == ["interrupted by SIGTERM"]
-        assert report.proof is None
+        assert report.runs[0].proof is None
 
     def test_of_what_was_captured_in_the_end(self, world, monkeypatch):
         world.library.refusals["nmount"] = [errno.EACCES]

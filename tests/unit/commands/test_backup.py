@@ -10,6 +10,7 @@ from support.datasets import plan_for, simple
 
 from kopiatomic import cli
 from kopiatomic.backup import preflight, routine
+from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.drawing import Drawing
 from kopiatomic.backup.report import Report
 from kopiatomic.commands import backup
@@ -22,7 +23,8 @@ def done(*problems: str) -> Report:
     """Return the report of a run with these problems."""
     made = Report("restomic", "default", "restomic:default:1", 100.0)
     made.ended, made.plan, made.captured_at = 162.0, plan_for(simple(), "tank"), {"tank": 110.0}
-    made.client, made.client_status = ["/bin/sh"], 0
+    called = Called(ClientRun())
+    made.runs, called.words, called.status = [called], ["/bin/sh"], 0
     for problem in problems:
         made.fail(problem, 73)
     return made

@@ -1,0 +1,79 @@
+"""The client runs of one backup: what each is asked for, and what it came to.
+
+All of them are of the same moment, one after the other in the same view.
+"""
+
+from collections.abc import Callable
+
+from kopiatomic.clients.base import Figures, Request
+from kopiatomic.record import Record
+
+# What a client run backs up: these words are in the history.
+FILES, VOLUME, LAYOUT = "files", "volume", "layout"
+
+
+class ClientRun(Record):
+    """One call of the client that a plan asks for.
+
+    Its ``kind`` is FILES, which are in ``paths``, or VOLUME, that ``of`` names, or LAYOUT.
+    The last two are read from the file or device ``source``, which lies outside of the view,
+    and are kept under the name ``stream``. ``repository`` is the number of the env file that
+    says which repository the client writes to.
+    """
+
+    kind: str = FILES
+    of: str = ""
+    repository: int = 0
+    paths: tuple[str, ...] = ()
+    stream: str | None = None
+    source: str | None = None
+
+
+class Try(Record):
+    """A call of the client that could not reach the repository, and what it said of that."""
+
+    status: int
+    seconds: float
+    reason: str
+
+
+class Called:
+    """The account of one client run; ``repository`` names its repository where it has a name.
+
+    ``began`` is when the client was started, as time(3) has it. ``proved`` says that its own
+    words are enough to know that all is in the backup.
+    """
+
+    def __init__(self, run: ClientRun, repository: str = "") -> None:
+        self.run, self.repository = run, repository
+        self.words: list[str] = []
+        self.tries: list[Try] = []  # those before the last
+        self.request: Request | None = None
+        self.began = 0.0
+        self.status: int | None = None
+        self.seconds = 0.0
+        self.figures = Figures()
+        self.complaints = ""  # what it said on standard error that is to be told
+        self.saved = False  # whether there is a backup, which may lack something
+        self.lacking = False  # whether it does
+        self.proved = False
+        self.proof: tuple[int, int] | None = None  # so many datasets found in it, of so many
+
+    @property
+    def name(self) -> str:
+        """What people call it: what it backs up, and where to if there is a choice."""
+        what = self.run.of or self.run.kind
+        return f"{what} to {self.repository}" if self.repository else what
+
+    @property
+    def outcome(self) -> str:
+        """What became of it: ``success``, ``incomplete``, ``failed`` or ``not run``."""
+        if self.saved:
+            return "incomplete" if self.lacking else "success"
+        return "not run" if self.status is None else "failed"
+
+    def conceal(self, hide: Callable[[str], str]) -> None:
+        """Take secrets out of whatever came from outside."""
+        self.words = [hide(word) for word in self.words]
+        self.tries = [each._replace(reason=hide(each.reason)) for each in self.tries]
+        self.complaints = hide(self.complaints)

@@ -1,0 +1,33 @@
+"""Calling the client: what is read in its words, and what it is asked for.
+
+How client runs follow each other is in test_routine.py.
+"""
+
+import pytest
+
+from kopiatomic import state
+from kopiatomic.backup import calling
+from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.selection import Captured
+from kopiatomic.state import Place
+
+
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [("open /m n/f", "/m n"), ("open /m", None), ("open /mnt/xy", None), ("", None),
+     ("open '/mnt/x'", "/mnt/x"), ("sftp:h:/srv/mnt/x", None),
+     ("cannot read /mnt/x/data/f", None), ("open /mnt/x/data2", "/mnt/x")],
+)  # fmt: skip
+def test_which_of_the_unseen_a_text_names(text, point):
+    captured = (Captured("kta/x", "/mnt/x/data"),)
+    plan = Plan(None, captured, (), (), (), (), unseen=("/m n", "/mnt/x"))
+    hint = calling.unseen_hint(plan, text)
+    assert (hint is None) if point is None else hint.startswith(f"{point}, which it names")
+
+
+def test_the_last_paths_are_those_of_the_last_good_run(places):
+    place = Place("restomic", "default")
+    assert calling.last_paths(place) is None
+    state.remember(place, {"outcome": "success", "paths": ["/a", "/b"]})
+    state.remember(place, {"outcome": "failed", "paths": ["/a"]})
+    assert calling.last_paths(place) == ["/a", "/b"]

@@ -1,12 +1,13 @@
-"""zpool(8): create, destroy, export, import, list and status."""
+"""zpool(8): create, destroy, export, import and list; zpool_get has the rest."""
 
 from __future__ import annotations
 
+from sandbox import zpool_get
 from sandbox.datasets import MountError, World, cannot_unmount
 from sandbox.mounts import AUTOMOUNT
 from sandbox.standin import options, split_commas, warn
 from sandbox.state import State, new_guid
-from sandbox.zfs_change import properties
+from sandbox.zfs_change import properties, wrong
 
 COLUMNS = "name,size,alloc,free,ckpoint,expandsz,frag,cap,dedup,health,altroot"
 
@@ -14,7 +15,8 @@ COLUMNS = "name,size,alloc,free,ckpoint,expandsz,frag,cap,dedup,health,altroot"
 def main(_name: str, arguments: list[str]) -> int:
     """`zpool SUBCOMMAND ...`."""
     commands = {"create": _create, "destroy": _destroy, "export": _export, "import": _import,
-                "list": _list, "status": _status}
+                "list": _list, "status": zpool_get.status, "get": zpool_get.get,
+                "set": zpool_get.put}
     if not arguments or arguments[0] not in commands:
         warn("usage: zpool command args ...")
         return 2
@@ -34,11 +36,19 @@ def _create(world: World, arguments: list[str]) -> int:
     if state.one("select 1 from pools where name = ?", name):
         warn(f"cannot create '{name}': pool already exists")
         return 1
-    props = properties(given.get("O", []))
+    props, own = properties(given.get("O", [])), properties(given.get("o", []))
     if "m" in given:
         props["mountpoint"] = given["m"][-1]
-    state.run("insert into pools (name, guid, altroot) values (?, ?, ?)", name, new_guid(),
-              given.get("R", [""])[-1])
+    altroot = own.pop("altroot", given.get("R", [""])[-1])
+    reason = wrong(props) or zpool_get.wrong(own)
+    if reason:
+        warn(f"cannot create '{name}': {reason}")
+        return 1
+    if zpool_get.in_the_way(world, words[1:], "f" in given):
+        return 1
+    state.run("insert into pools (name, guid, altroot, vdevs) values (?, ?, ?, ?)", name,
+              new_guid(), altroot, "\t".join(words[1:]))
+    zpool_get.keep(world, name, own, "d" not in given)
     world.reload()
     state.begin()
     world.create(name, "filesystem", props, state.next_txg())
@@ -80,6 +90,7 @@ def _destroy(world: World, arguments: list[str]) -> int:
     for dataset in reversed(world.below(words[0])):
         world.forget(dataset)
     world.state.run("delete from pools where name = ?", words[0])
+    world.state.run("delete from poolprops where pool = ?", words[0])
     return 0
 
 
@@ -137,10 +148,3 @@ def _list(world: World, arguments: list[str]) -> int:
     right = [column not in ("name", "health", "altroot") for column in columns]
     print_table(header, rows, "H" in given, right)
     return 1 if unknown else 0
-
-
-def _status(_world: World, arguments: list[str]) -> int:
-    print("all pools are healthy" if "-x" in arguments else "  pool: see zpool list")
-    return 0
-
-

@@ -18,9 +18,12 @@ INHERITED = {
     "compression": "on", "jailed": "off", "recordsize": "131072", "checksum": "on",
     "devices": "on", "keyformat": "none", "aclmode": "discard", "aclinherit": "restricted",
     "primarycache": "all", "sync": "standard", "copies": "1",
+    "sharenfs": "off", "sharesmb": "off", "dedup": "off", "logbias": "latency",
 }
 OWN = {"canmount": "on", "quota": "0", "reservation": "0", "refreservation": "0",
-       "keylocation": "none"}
+       "refquota": "0", "keylocation": "none"}
+# Said when a file system is made, and never again.
+ONCE = {"casesensitivity": "sensitive", "normalization": "none", "utf8only": "off"}
 CHOICES = {
     "snapdir": ("hidden", "visible"), "canmount": ("on", "off", "noauto"),
     "readonly": ("on", "off"), "atime": ("on", "off"), "exec": ("on", "off"),
@@ -177,6 +180,10 @@ class World:
             return self.mountpoint(what)
         if name in OWN:
             return self._own(what, name)
+        if name in ONCE:
+            if what.kind == "volume":
+                return "-", "-"
+            return self.props.get(what.id, {}).get(name, (ONCE[name], ""))[0], "-"
         if what.kind == "volume" and name == "volsize":
             return self.props.get(what.id, {}).get(name, ("0", ""))[0], "local"
         return self._inherited(what, name)
@@ -191,6 +198,8 @@ class World:
             return "-", "-"
         if what.encroot is None and name == "keyformat":
             return "none", "default"
+        if name == "keyformat":
+            return self.props.get(what.encroot or 0, {}).get(name, ("passphrase", ""))[0], "-"
         if name == "readonly" and self.pools[what.pool][2]:
             return "on", "temporary"
         at: Dataset | None = what

@@ -15,6 +15,14 @@ from sandbox import kernel, rootfs
 from sandbox.datasets import World
 from sandbox.mounts import Mount, Table, fsid, plain
 from sandbox.state import INSIDE, PROC, State, new_guid
+from sandbox.zpool_get import FEATURES
+
+# What the installer makes of the first disk; the second one is empty.
+DISKS = {
+    "ada0": ["GPT 128", "1 efi 40 532480 efiboot0", "2 freebsd-boot 532520 1024 gptboot0",
+             "3 freebsd-swap 534528 4194304 swap0", "4 freebsd-zfs 4728832 16240640 zfs0"],
+    "ada1": [],
+}
 
 FLAGS_UFS = frozenset({"local", "noatime", "soft-updates"})
 
@@ -132,7 +140,10 @@ def _first_boot(state: State, config: dict[str, str]) -> None:
     columns = "insert into datasets (id, name, kind, creation, txg, guid, locked)"
     moment = int(time.time())
     state.begin()
-    state.run("insert into pools (name, guid) values (?, ?)", pool, new_guid())
+    state.run("insert into pools (name, guid, vdevs) values (?, ?, 'gpt/zfs0')", pool, new_guid())
+    for key, value in (("bootfs", name), *((f"feature@{f}", "enabled") for f in FEATURES)):
+        state.run("insert into poolprops values (?, ?, ?)", pool, key, value)
+    state.set_meta("disks", json.dumps(DISKS))
     state.run(f"{columns} values (1, ?, 'filesystem', ?, 1, ?, 0)", name, moment, new_guid())
     for depth in range(1, len(parts)):
         number = state.run(f"{columns} values (null, ?, 'filesystem', ?, 1, ?, 0)",

@@ -22,7 +22,9 @@ ARG_MAX = 524288
 SCHEMA = """
 create table meta (key text primary key, value text) without rowid;
 create table pools (name text primary key, guid integer, altroot text default '',
-    readonly integer default 0, full integer default 0, exported integer default 0);
+    readonly integer default 0, full integer default 0, exported integer default 0,
+    vdevs text default '');
+create table poolprops (pool text, name text, value text, primary key (pool, name)) without rowid;
 create table datasets (id integer primary key autoincrement, name text unique, kind text,
     creation integer, txg integer, guid integer, origin integer, encroot integer, locked integer);
 create table props (dataset integer, name text, value text, source text,

@@ -7,6 +7,7 @@ from sandbox.datasets import (
     ALIASES,
     CHOICES,
     INHERITED,
+    ONCE,
     OWN,
     READ_ONLY,
     Dataset,
@@ -21,7 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SETTABLE = {*INHERITED, *OWN, "mountpoint", "volsize", "encryption", "keyformat", "keylocation"}
+SETTABLE = {*INHERITED, *OWN, *ONCE, "mountpoint", "volsize", "encryption", "keyformat",
+            "keylocation"}
 
 
 def run(state: State, command: str, arguments: list[str]) -> int:
@@ -57,7 +59,8 @@ def properties(words: list[str]) -> dict[str, str]:
     return found
 
 
-def _wrong(props: dict[str, str]) -> str:
+def wrong(props: dict[str, str]) -> str:
+    """Why these cannot be set; nothing if they can."""
     for name, value in props.items():
         if ":" not in name and name in READ_ONLY and name != "encryption":
             return f"'{name}' is readonly"
@@ -80,7 +83,7 @@ def _create(world: World, arguments: list[str]) -> int:
     if kind == "volume":
         props["volsize"] = given["V"][-1]
     missing = _missing(world, name)
-    reason = _wrong(props)
+    reason = wrong(props)
     if reason:
         warn(f"cannot create '{name}': {reason}")
         return 1
@@ -247,7 +250,7 @@ def _set(world: World, arguments: list[str]) -> int:
     if not props or not targets:
         raise Usage("missing property=value argument(s)" if not props else
                     "missing dataset name(s)")
-    reason = _wrong(props)
+    reason = wrong(props) or next((f"'{name}' is readonly" for name in props if name in ONCE), "")
     for target in targets:
         what = world.snapshot(target) if "@" in target else world.datasets.get(target)
         if not what:
@@ -293,7 +296,8 @@ def _change(world: World, what: Dataset, props: Mapping[str, str | None], mount:
     world.reload()
     for dataset in tree if moving else []:
         fresh = world.datasets[dataset.name]
-        newly = before[fresh.name] in ("none", "legacy") or "canmount" in props
+        # canmount=on by itself mounts nothing; libzfs's zfs_prop_set_list().
+        newly = before[fresh.name] in ("none", "legacy")
         if (fresh.name in mounted or newly) and not world.why_not(fresh) and (
                 fresh.name in mounted or world.automatic(fresh)):
             world.mount_at_property(fresh)

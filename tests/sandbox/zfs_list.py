@@ -6,7 +6,17 @@ import os
 import sys
 
 from sandbox.cmd_zfs import Usage
-from sandbox.datasets import ALIASES, INHERITED, NUMERIC, OWN, READ_ONLY, Dataset, Snapshot, World
+from sandbox.datasets import (
+    ALIASES,
+    INHERITED,
+    NUMERIC,
+    ONCE,
+    OWN,
+    READ_ONLY,
+    Dataset,
+    Snapshot,
+    World,
+)
 from sandbox.standin import options, split_commas, warn
 from sandbox.state import State
 
@@ -160,6 +170,7 @@ def known(column: str) -> bool:
     """Whether there is such a property."""
     name = ALIASES.get(column, column)
     return (":" in name or name in READ_ONLY or name in INHERITED or name in OWN
+            or name in ONCE
             or name in ("mountpoint", "volsize"))
 
 
@@ -255,7 +266,7 @@ def _get(state: State, arguments: list[str]) -> int:
 
 
 def _all(world: World, one: Dataset | Snapshot) -> list[str]:
-    names = [n for n in (*READ_ONLY, "mountpoint", *INHERITED, *OWN)
+    names = [n for n in (*READ_ONLY, "mountpoint", "volsize", *INHERITED, *OWN, *ONCE)
              if n not in ("name", "refer", "clones") and world.value(one, n)[0] != "-"]
     own = world.snapprops if isinstance(one, Snapshot) else {}
     user = set(own.get(one.id, {}))

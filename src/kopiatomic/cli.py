@@ -53,6 +53,7 @@ LONG = {
     "wait=": "--wait",
     "notify=": "--notify",
     "metrics": "--metrics",
+    "layout": "--layout",
     "retries=": "--retries",
     "retry-pause=": "--retry-pause",
 }
@@ -62,6 +63,7 @@ INSTEAD = {
     "--status": ("--full", "--metrics"),
     "--check": ("--max-age", "--expect"),
     "--sweep": (),
+    "--layout": (),
     "--upkeep": ("--verify", "--maintenance", "--forget", "--prune"),
     "--drill": ("--seed", "--size-limit"),
 }
@@ -192,6 +194,11 @@ def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
         care = repository.look_after if instead == "--upkeep" else repository.restore_drill
         return care(job, door, values)
 
+    if instead == "--layout":
+        from kopiatomic.commands import layout
+
+        return layout.show(job, door, values)
+
     if instead == "--sweep":
         from kopiatomic.commands import sweep
 
@@ -299,9 +306,12 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal(f"{again[0]} does not go with {asked[0]}: only a backup is tried again")
     if job.retries and job.plain:
         raise Refusal("--retries does not go with --plain: what the client says is not known")
+    if "--layout" in asked and "--periodic" in switches:
+        raise Refusal("--periodic does not go with --layout")
     if "--sweep" in asked and {"-a", "-j"} <= switches:
         raise Refusal("--sweep -a is about all jobs: leave out -a, or -j")
-    if asked and (job.targets or (job.everything and asked != ["--sweep"])):
+    named = job.targets and asked != ["--layout"]
+    if asked and (named or (job.everything and asked != ["--sweep"])):
         raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")
     if "--check" in asked and "-j" in switches:
         raise Refusal("--check looks at all jobs; --expect names those that must be fresh")

@@ -68,7 +68,7 @@ LAYERS = [
     {"errors", "record"},
     {"system"},
     {"formatting", "job", "state", "environment", "redact"},
-    {"clients"},
+    {"clients", "layout"},
     {"backup", "repository"},
     {"monitoring"},
     {"commands"},

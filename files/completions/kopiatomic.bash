@@ -52,7 +52,7 @@ _kopiatomic()
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
-	    --retry-pause --full
+	    --retry-pause --full --layout
 	)
 	case $program in
 	kopiatomic)
@@ -114,6 +114,12 @@ _kopiatomic()
 	-o|--options|--max-age|--verify|--forget|--drill|--seed|--size-limit|--wait|\
 	    --retries|--retry-pause)
 		return
+		;;
+	esac
+
+	case " ${COMP_WORDS[*]} " in
+	*" --layout "*)
+		[[ $word == -* ]] || { _kopiatomic_files f "$word"; return; }
 		;;
 	esac
 

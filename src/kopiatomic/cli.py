@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kopiatomic.job import Job
+    from kopiatomic.system.command import Door
 
 SHORT = "ac:e:hj:no:p:q:rs:vx:"
 LONG = {
@@ -133,7 +134,7 @@ def _give_up(
 
     values = _as_far_as_readable(arguments)
     job = values.get("-j") or "default"
-    others = ("--upkeep", "--drill", "--status", "--check", "--sweep")
+    others = ("--upkeep", "--drill", "--status", "--check", "--sweep", "--layout")
     what = next((option[2:] for option in others if option in values), "backup")
     line = f"{title(program, job)}: NO {what.upper()}: {printable(message)}"
     periodic = "--periodic" in arguments
@@ -183,31 +184,35 @@ def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
 
     door = Door(_tell if "--verbose" in values else None, find_kernel(), umask)
     instead = _instead_of_a_backup(set(values), job)
-    if instead in ("--status", "--check"):
-        from kopiatomic.commands import monitoring
-
-        look = monitoring.check_all if instead == "--check" else monitoring.show_status
-        return look(job, door, options)
-    if instead in ("--upkeep", "--drill"):
-        from kopiatomic.commands import repository
-
-        care = repository.look_after if instead == "--upkeep" else repository.restore_drill
-        return care(job, door, values)
-
-    if instead == "--layout":
-        from kopiatomic.commands import layout
-
-        return layout.show(job, door, values)
-
-    if instead == "--sweep":
-        from kopiatomic.commands import sweep
-
-        return sweep.sweep(job, door, values)
+    if instead is not None:
+        return _do_instead(instead, job, door, options)
 
     from kopiatomic.commands import backup
 
     _need_a_selection(job)
     return (backup.dry_run if "-n" in values else backup.back_up)(job, door, values)
+
+
+def _do_instead(asked: str, job: "Job", door: "Door", options: "Sequence[tuple[str, str]]") -> int:
+    """Do what an option asks for instead of a backup; returns the exit status."""
+    values = dict(options)
+    if asked in ("--status", "--check"):
+        from kopiatomic.commands import monitoring
+
+        look = monitoring.check_all if asked == "--check" else monitoring.show_status
+        return look(job, door, options)
+    if asked in ("--upkeep", "--drill"):
+        from kopiatomic.commands import repository
+
+        care = repository.look_after if asked == "--upkeep" else repository.restore_drill
+        return care(job, door, values)
+    if asked == "--layout":
+        from kopiatomic.commands import layout
+
+        return layout.show(job, door, values)
+    from kopiatomic.commands import sweep
+
+    return sweep.sweep(job, door, values)
 
 
 def _need_a_selection(job: "Job") -> None:

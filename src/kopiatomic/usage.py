@@ -6,6 +6,7 @@ HELP = """\
 usage: {program} [-anr] [options] dataset | path ...
        {program} --status [--full] [-j job] | --sweep [-a | -j job]
        {program} --check [--max-age hours] [--expect program/job[/work]] ...
+       {program} --layout [file] [--json]
        {program} --upkeep | --drill N [-ceoj as for the backup] ...
 
 Back up ZFS datasets with {client}, with all files as they were at one moment:
@@ -75,6 +76,11 @@ Jobs:
                             more than once
       --sweep             remove what killed runs of the job have left behind;
                           with -a, of all jobs of {program}
+
+The machine:
+      --layout [FILE]     print the commands that make its pools and datasets
+                          anew, or those of the machine that FILE is from,
+                          which is in its backups; - is standard input
 
 Output, and options for scripts:
   -n, --dry-run           print what would be done, and do nothing

@@ -95,6 +95,13 @@ def completed(
     )
 
 
+def test_bash_offers_files_for_a_layout(stubs, tmp_path):
+    (tmp_path / "layout.json").touch()
+    assert completed(["restomic", "--layout", f"{tmp_path}/lay"], stubs) == [
+        f"{tmp_path}/layout.json"
+    ]
+
+
 def test_bash_has_no_error_in_it():
     result = subprocess.run([tool("bash"), "-n", BASH], capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")

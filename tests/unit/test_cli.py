@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from kopiatomic import __version__, cli
-from kopiatomic.errors import EX_USAGE
+from kopiatomic.errors import EX_DATAERR, EX_USAGE
 
 
 def job(*arguments):
@@ -35,7 +35,7 @@ def test_short_and_long_forms_mean_the_same():
 
 
 @pytest.mark.parametrize(
-    "words", [["--sweep"], ["--status"], ["--check"], ["--drill", "3"]]
+    "words", [["--sweep"], ["--status"], ["--check"], ["--drill", "3"], ["--layout"]]
 )
 def test_a_dry_run_is_not_of_everything(capsys, words):
     assert cli.main("restomic", ["-n", *words]) == EX_USAGE
@@ -80,11 +80,22 @@ def test_bad_arguments(capsys, arguments, says):
     [
         ["--status", "t"], ["--check", "-a"], ["--check", "--status"], ["--check", "-j", "x"],
         ["--max-age", "3", "t"], ["--expect", "restomic/x", "t"], ["--check", "--max-age=x"],
+        ["--layout", "-a"], ["--layout", "--sweep"],
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(capsys, arguments):
     assert cli.main("restomic", arguments) == EX_USAGE
     assert capsys.readouterr().out == ""
+
+
+def test_a_layout_may_be_of_a_file(capsys, tmp_path):
+    path = tmp_path / "other"
+    path.write_text("something else")
+    assert cli.main("restomic", ["--layout", str(path)]) == EX_DATAERR
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"restomic: {path} is no layout")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["-v"], ["--version"], ["-rv"]])

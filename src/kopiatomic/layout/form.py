@@ -236,7 +236,10 @@ def _disk(held: dict[str, Any]) -> Disk:
 
 
 def _each(held: dict[str, Any], name: str, read: Callable[[Any], Any]) -> tuple[Any, ...]:
-    return tuple(read(each) for each in _list(held, name))
+    items = _list(held, name)
+    if not all(isinstance(each, dict) for each in items):
+        raise TypeError(f"{name} are none")
+    return tuple(map(read, items))
 
 
 def _list(held: dict[str, Any], name: str) -> list[Any]:

@@ -29,6 +29,9 @@ _OF_THE_IMPORT = frozenset("altroot bootfs cachefile readonly".split())
 _WITH_PASSWORD = r"://[^/\s@]*@"
 _ADDRESS = r"(https?)://(?:[^/@]*@)?([^/?#]*).*"
 
+# What tells the versions of the system, in its first line.
+_VERSIONS = (("FreeBSD", ("freebsd-version",)), ("ZFS", ("zfs", "version")))
+
 # Where the EFI partition is mounted, by its file system, and what firmware starts.
 _EFI_TYPE, _EFI_FILES = "msdosfs", r"(?i).*\.efi"
 
@@ -83,7 +86,7 @@ def _disks(door: Door, devices: Sequence[str]) -> tuple[tuple[disks.Disk, ...], 
 
 def _versions(door: Door) -> tuple[dict[str, str], list[str]]:
     found, lacking = {}, []
-    for name, argv in (("FreeBSD", ("freebsd-version",)), ("ZFS", ("zfs", "version"))):
+    for name, argv in _VERSIONS:
         try:
             said = lines_of(door.run(argv).stdout)
             first = said[0].removeprefix("zfs-") if said else ""

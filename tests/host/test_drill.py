@@ -39,7 +39,7 @@ def hostile(machine: Machine) -> None:
     for directory in ("", "/-d *", "/[new]\nline"):
         top = machine.path(f"{TOP}/src{directory}")
         top.mkdir(exist_ok=True)
-        # kopia(1) is started for each file: one will do where the directory's name is hostile.
+        # restic(1) is started for each file: one will do where the directory's name is hostile.
         for name in NAMES[:1] if directory else NAMES:
             (top / name).write_text(f"{directory} {name}")
 

@@ -127,6 +127,46 @@ def test_a_wrapper_that_says_something_first(setup: Setup, lines: list[str]):
     assert (tally.chosen, tally.identical) == (4, 4)
 
 
+def deep(setup: Setup) -> None:
+    """Make a backup of many files, three directories below the top."""
+    for number in range(60):
+        directory = setup.top / f"ann/{number % 5}/x"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{number}").write_text(f"one of many: {number}" * number)
+    setup.backup(setup.task(), setup.top)
+    remember(setup, setup.top, setup.top / "ann/1/x")
+
+
+@pytest.mark.kopia
+def test_kopia_restores_many_files_by_few_processes(kopia: Setup):
+    deep(kopia)
+    log = kopia.top.parent / "calls"
+    account = drilled(kopia, 40, wrapper(kopia, f'echo "$1" >> {log}'))
+    (tally,) = account.tallies
+    assert account.problems == []
+    assert (tally.chosen, tally.identical, tally.absent) == (40, 40, [])
+    calls = log.read_text().split()
+    # The list of backups; the directories of each depth; all files.
+    assert calls.count("snapshot") == 1
+    assert 1 <= calls.count("restore") <= 4
+    assert len(calls) <= 8
+
+
+@pytest.mark.kopia
+@pytest.mark.parametrize("line", [
+    '[ "$1" != restore ] || exit 1',
+    '[ "$1" != restore ] || exit 0',
+    # It runs where there is no such directory.
+    'case $1 in restore) shift; set -- restore /nonexistent/0.kopia-entry; esac',
+])  # fmt: skip
+def test_a_kopia_that_does_not_restore_what_we_ask_for(kopia: Setup, line: str):
+    deep(kopia)
+    account = drilled(kopia, 5, wrapper(kopia, line))
+    (tally,) = account.tallies
+    assert account.problems == []
+    assert (tally.chosen, tally.identical, tally.absent) == (5, 5, [])
+
+
 @pytest.mark.kopia
 def test_the_classic_wrapper(kopia: Setup):
     """As in the README of the first kopiatomic: connect, and hand the words on."""

@@ -34,6 +34,7 @@ from kopiatomic.clients.base import (
     Wishes,
 )
 from kopiatomic.clients.reader import Reader
+from kopiatomic.clients.room import Room
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.machine import lies_in
@@ -129,7 +130,13 @@ class Copy(Client):
         return list(newest.values())
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+        self,
+        reader: Reader,
+        room: Room,
+        tally: Tally,
+        wanted: int,
+        size_limit: int,
+        rng: random.Random,
     ) -> list[File]:
         """Return files of a copy."""
         number = tally.source.backup
@@ -157,6 +164,7 @@ from kopiatomic.cli import main
 from kopiatomic.clients import TABLE
 from kopiatomic.clients.base import *
 from kopiatomic.clients.reader import Reader
+from kopiatomic.clients.room import Room
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.machine import lies_in

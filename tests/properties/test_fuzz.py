@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from support.datasets import NAMES, NEEDS, make_plan
+from unit.drills import NoRoom
 
 from kopiatomic import cli, environment, redact, state
 from kopiatomic.backup import calling, view
@@ -330,10 +331,11 @@ def test_repository_contents(snapshots: str, listing: str, manifests: str, shown
     root = {"type": "d", "obj": "k", "summ": {"files": 2}}
     for ask in (
         lambda: Restic().sources(Printer(snapshots), JOBS[0], {}),
-        lambda: Restic().files(Printer(listing), Tally(source), 2, 9, chance),
+        lambda: Restic().files(Printer(listing), NoRoom(), Tally(source), 2, 9, chance),
         lambda: Kopia().sources(Printer(manifests), JOBS[1], {}),
         lambda: Kopia().files(
-            Printer(shown), Tally(source._replace(root=root, path="/a")), 2, 9, chance),
+            Printer(shown), NoRoom(), Tally(source._replace(root=root, path="/a")), 2, 9,
+            chance),
     ):  # fmt: skip
         try:
             for each in ask():

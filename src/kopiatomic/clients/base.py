@@ -22,6 +22,8 @@ from kopiatomic.system.command import Door, decode, find, printable, quote
 if TYPE_CHECKING:
     import random
 
+    from kopiatomic.clients.room import Room
+
 # What else a client may read in HOME: keys, and what gives access to a repository.
 _OF_HOME = (".ssh", ".gnupg", ".aws")
 
@@ -689,16 +691,30 @@ class Client:
         raise NotImplementedError
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
+        self,
+        reader: Reader,
+        room: "Room",
+        tally: Tally,
+        wanted: int,
+        size_limit: int,
+        rng: "random.Random",
     ) -> list[File]:
-        """Return so many files of a source, chosen at random; raises ClientFailed.
+        """Return so many files of a source, chosen at random; raises ClientFailed, OSError.
 
         Of each mount point in ``tally.points`` there is at least one, where it has
         any, so there may be more than ``wanted``; the tally is told which are not
         there or empty. Larger files than ``size_limit`` bytes are counted in it and
-        not chosen.
+        not chosen. The client may have written into ``room`` what it reads.
         """
         raise NotImplementedError
+
+    def restore(self, reader: Reader, room: "Room", files: Mapping[str, File]) -> Collection[str]:
+        """Have one process write the contents of files into ``room``, by these names.
+
+        Returns the names of those that are there; the others are asked for one by one, as
+        all are where a client has no such process. Raises OSError, Interrupted.
+        """
+        return ()
 
 
 class Task(Record):

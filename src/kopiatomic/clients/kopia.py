@@ -27,7 +27,6 @@ from kopiatomic.clients.base import (
     Tally,
     Wishes,
 )
-from kopiatomic.clients.kopia_files import choose
 from kopiatomic.clients.kopia_proof import has_entries
 from kopiatomic.clients.parsing import (
     as_marked,
@@ -51,6 +50,8 @@ from kopiatomic.system.command import decode, quote
 if TYPE_CHECKING:
     import random
     from typing import Any
+
+    from kopiatomic.clients.room import Room
 
 # The line with which kopia closes each source: " * 0 hashing, 1 hashed (2 B), ...".
 _DONE = r" \* \d+ hashing, ([0-9]{1,18}) hashed "
@@ -349,7 +350,13 @@ class Kopia(Client):
         return [newest[path] for path in sorted(newest)]
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: random.Random
+        self,
+        reader: Reader,
+        room: Room,
+        tally: Tally,
+        wanted: int,
+        size_limit: int,
+        rng: random.Random,
     ) -> list[File]:
         """Return files of a backup; only the directories on the way to them are read.
 
@@ -357,7 +364,15 @@ class Kopia(Client):
         of a file leads to it. A file is asked for by its object, so its name does
         not matter.
         """
-        return choose(reader, tally, wanted, size_limit, rng)
+        from kopiatomic.clients.kopia_files import choose
+
+        return choose(reader, room, tally, wanted, size_limit, rng)
+
+    def restore(self, reader: Reader, room: Room, files: Mapping[str, File]) -> set[str]:
+        """Have all of them restored by one process, by their objects."""
+        from kopiatomic.clients import kopia_objects
+
+        return kopia_objects.write(reader, room, {name: files[name].fetch[1] for name in files})
 
 
 def _read(config: str | None) -> dict[str, Any]:

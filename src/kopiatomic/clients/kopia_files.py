@@ -1,42 +1,47 @@
 """Choosing files of a kopia backup for a drill, by their numbers."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 from kopiatomic.clients.base import File, Source, Tally, permissions
-from kopiatomic.clients.kopia_proof import Directories, has_entries
+from kopiatomic.clients.kopia_objects import Listings, walked
+from kopiatomic.clients.kopia_proof import has_entries
 from kopiatomic.clients.parsing import as_marked, count, member, nanoseconds, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.room import Room
 from kopiatomic.record import TYPE_CHECKING, Record
 from kopiatomic.system.machine import ancestors, join, lies_in, nearest
 
 if TYPE_CHECKING:
     import random
 
+    from kopiatomic.clients.kopia_objects import Entry, Walk
+
 
 def choose(
-    reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
+    reader: Reader,
+    room: Room,
+    tally: Tally,
+    wanted: int,
+    size_limit: int,
+    rng: random.Random,
 ) -> list[File]:
     """Do what Client.files() says."""
-    chosen: dict[str, File] = {}
-    large: set[str] = set()
     with understood():
-        tree = _Tree(reader, tally.source)
+        tree = _Tree(Listings(reader, room), tally.source)
         parts = tree.parts(tally)
+        choice = _Choice(tree, size_limit)
         share = max(1, wanted // max(1, len(parts)))
-        for part in parts:
-            for file in _some(tree, part, large, share, size_limit, rng):
-                chosen.setdefault(file.path, file)
+        choice.take([_Draw(part, share, wanted, rng) for part in parts])
         # What one mount point lacks another may have.
-        if len(chosen) < wanted:
+        missing = wanted - len(choice.files)
+        if missing > 0:
             whole = _Part(tree.root, tree.path, {}, _files_below(tree.root))
-            for file in _some(tree, whole, large, wanted, size_limit, rng):
-                if len(chosen) == wanted:
-                    break
-                chosen.setdefault(file.path, file)
-    tally.too_large += len(large)
-    return list(chosen.values())
+            choice.take([_Draw(whole, missing, wanted, rng)])
+    tally.too_large += len(choice.large)
+    return list(choice.files.values())
 
 
 class _Part(Record):
@@ -55,17 +60,16 @@ class _Part(Record):
 class _Tree:
     """The files of a backup by their number, in the order in which kopia lists them."""
 
-    def __init__(self, reader: Reader, source: Source) -> None:
+    def __init__(self, listings: Listings, source: Source) -> None:
+        self.listings = listings
         self.root: Mapping[str, object] = source.root or {}
         self.path = source.path
-        self.entries = lru_cache(maxsize=32)(Directories(reader))
-        self._directories = lru_cache(maxsize=32)(self._directories_in)
 
     def parts(self, tally: Tally) -> list[_Part]:
         """Return the tally's mount points that are in the backup; tell it of the others."""
         found: dict[str, Mapping[str, object]] = {}
-        for point in tally.points:
-            entry = self._find(as_marked(point))
+        entries = walked(self.listings, [self._way_to(as_marked(each)) for each in tally.points])
+        for point, entry in zip(tally.points, entries, strict=True):
             if entry is None:
                 tally.absent.append(point)
                 continue
@@ -88,28 +92,25 @@ class _Tree:
                 parts.append(_Part(entry, path, others[path], total))
         return parts
 
-    def _directories_in(self, name: str) -> dict[str, Mapping[str, object]]:
-        """Return the directories in a directory by their names; of two of a name, the first."""
-        listing = self.entries(name)
-        return {str(each["name"]): each for each in reversed(listing) if each["type"] == "d"}
-
-    def _find(self, path: str) -> Mapping[str, object] | None:
+    def _way_to(self, path: str) -> Walk[Entry | None]:
         """Return the entry of a directory, None where there is none."""
         if not lies_in(path, self.path):
             return None
         here = self.root
         for name in filter(None, path[len(self.path) :].split("/")):
-            inside = self._directories(str(here["obj"])).get(name)
-            if inside is None:
+            listing = yield here
+            inside = (each for each in listing if each["name"] == name and each["type"] == "d")
+            below = next(inside, None)
+            if below is None:
                 return None
-            here = inside
+            here = below
         return here
 
-    def file(self, part: _Part, number: int) -> tuple[Mapping[str, object], str]:
+    def file(self, part: _Part, number: int) -> Walk[tuple[Entry, str]]:
         """Return the entry of a file and its path; raises ClientFailed if it is not there."""
         here, at, left = part.entry, part.path, number
         while here.get("type") == "d":
-            for entry in self.entries(str(here["obj"])):
+            for entry in (yield here):
                 path = join(at, f"/{entry['name']}")
                 files = _files_below(entry) - part.others.get(path, 0)
                 if left < files:
@@ -121,27 +122,49 @@ class _Tree:
         return here, at
 
 
-def _some(
-    tree: _Tree, part: _Part, large: set[str], wanted: int, size_limit: int, rng: "random.Random"
-) -> Iterator[File]:
-    """Yield so many files of a part, each with the same chance, and note the large ones."""
-    # Some of them may be too large.
-    found = 0
-    for number in rng.sample(range(part.total), min(part.total, 4 * wanted + 20)):
-        if found == wanted:
-            return
-        entry, path = tree.file(part, number)
-        size = count(entry.get("size"))
-        if size > size_limit:
-            large.add(path)
-            continue
-        found += 1
-        mode = str(entry.get("mode", ""))
-        yield File(
-            path, size, nanoseconds(entry.get("mtime")), ("show", str(entry["obj"])),
-            owner=count(entry.get("uid")), group=count(entry.get("gid")),
-            mode=permissions(int(mode, 8)) if re.fullmatch("[0-7]{1,11}", mode) else None,
-        )  # fmt: skip
+class _Draw:
+    """The numbers of a part's files in a random order, of which so many are ``missing`` yet."""
+
+    def __init__(self, part: _Part, missing: int, wanted: int, rng: random.Random) -> None:
+        self.part, self.missing = part, missing
+        # Some of them may be too large.
+        self.numbers = rng.sample(range(part.total), min(part.total, 4 * wanted + 20))
+
+    def next(self) -> list[int]:
+        """Return as many numbers as are missing, and there."""
+        now, self.numbers = self.numbers[: self.missing], self.numbers[self.missing :]
+        return now
+
+
+class _Choice:
+    """The files that were chosen, by their paths, and those that are too large."""
+
+    def __init__(self, tree: _Tree, size_limit: int) -> None:
+        self.tree, self.size_limit = tree, size_limit
+        self.files: dict[str, File] = {}
+        self.large: set[str] = set()
+
+    def take(self, draws: Sequence[_Draw]) -> None:
+        """Choose what is missing of each part; every file in it has the same chance."""
+        while drawn := [(draw, number) for draw in draws for number in draw.next()]:
+            walks = [self.tree.file(draw.part, number) for draw, number in drawn]
+            found = walked(self.tree.listings, walks)
+            for (draw, _), (entry, path) in zip(drawn, found, strict=True):
+                if count(entry.get("size")) > self.size_limit:
+                    self.large.add(path)
+                elif path not in self.files:
+                    self.files[path] = _file(entry, path)
+                    draw.missing -= 1
+
+
+def _file(entry: Entry, path: str) -> File:
+    mode = str(entry.get("mode", ""))
+    return File(
+        path, count(entry.get("size")), nanoseconds(entry.get("mtime")),
+        ("show", str(entry["obj"])),
+        owner=count(entry.get("uid")), group=count(entry.get("gid")),
+        mode=permissions(int(mode, 8)) if re.fullmatch("[0-7]{1,11}", mode) else None,
+    )  # fmt: skip
 
 
 def _files_below(entry: Mapping[str, object]) -> int:

@@ -8,6 +8,7 @@ from kopiatomic.clients.parsing import (
     as_marked,
     ask,
     json_objects,
+    json_value,
     marked,
     member,
     nanoseconds,
@@ -42,10 +43,19 @@ class Directories:
 
     def __call__(self, name: str) -> list[dict[str, object]]:
         """Return the entries of the directory object of that name."""
-        listing = ask(self.reader, dict, ("show", name), "entries")["entries"]
-        if listing is not None and not isinstance(listing, list):
-            raise ClientFailed(1, "kopia show: the client printed something that is not understood")
-        return [each for each in listing or () if isinstance(each, dict)]
+        return _dicts(ask(self.reader, dict, ("show", name), "entries")["entries"])
+
+
+def entries_in(content: bytes) -> list[dict[str, object]]:
+    """Return the entries of a directory object that was written to a file; raises ClientFailed."""
+    with understood():
+        return _dicts(json_value(content, dict)["entries"])
+
+
+def _dicts(entries: object) -> list[dict[str, object]]:
+    if entries is not None and not isinstance(entries, list):
+        raise ClientFailed(1, "kopia show: the client printed something that is not understood")
+    return [each for each in entries or () if isinstance(each, dict)]
 
 
 def prove(reader: Reader, asked: Asked, points: Mapping[str, bool]) -> Proof:

@@ -56,6 +56,8 @@ from kopiatomic.system.machine import ancestors, nearest
 if TYPE_CHECKING:
     import random
 
+    from kopiatomic.clients.room import Room
+
 # Without it a directory with files of several links looks changed in every
 # run, and so do all files: each nullfs mount has a device number of its own.
 FEATURE = "device-id-for-hardlinks"
@@ -477,7 +479,13 @@ class Restic(Client):
             ]
 
     def files(
-        self, reader: Reader, tally: Tally, wanted: int, size_limit: int, rng: "random.Random"
+        self,
+        reader: Reader,
+        room: "Room",
+        tally: Tally,
+        wanted: int,
+        size_limit: int,
+        rng: "random.Random",
     ) -> list[File]:
         """Return files of a snapshot by one ``restic ls``; memory is for those only.
 

@@ -4,22 +4,23 @@ There are some of every mount point that the job's last good backup has captured
 that is not in the backup at all is a problem.
 
 Each file's content is written to a scratch file of ours, under a name of ours,
-so no name out of a backup ever reaches a file system; there is one such file at
-a time, and it is unlinked by its name. Nothing is deleted that is not ours, and
-nothing recursively.
+so no name out of a backup ever reaches a file system. There are so many such files
+at a time as the client restores by one process, as long as they are small; each is
+unlinked by its name. Nothing is deleted that is not ours, and nothing recursively.
 """
 
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from kopiatomic import formatting, state
-from kopiatomic.clients.base import Source, Tally, Task
+from kopiatomic.clients.base import File, Source, Tally, Task
 from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.room import batches
 from kopiatomic.errors import EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
 from kopiatomic.record import Record
@@ -35,6 +36,9 @@ from kopiatomic.system.process import Signals
 
 # Larger files are not restored unless the user says otherwise.
 SIZE_LIMIT = 1 << 30
+
+# What is restored at a time by one process, in bytes; a larger file comes alone.
+TOGETHER = 64 << 20
 
 # The exit status when a file differs or does not come back.
 EX_DIFFERENT = 1
@@ -204,24 +208,56 @@ def _drill_source(
 ) -> None:
     # Of each source and backup the choice is the same for the same seed.
     rng = random.Random(f"{account.seed} {tally.source.title}")
-    for file in task.client.files(reader, tally, account.wanted, account.size_limit, rng):
-        reader.signals.check()
-        tally.chosen += 1
-        try:
-            with room.file(file.size) as descriptor:
-                reader.into(descriptor, *file.fetch)
-                start = reader.begins_at(descriptor, file.size)
-                verdict = comparer.compare(descriptor, file, tally.source.moment, start)
-        except (ClientFailed, OSError) as error:
-            tally.problems.append(f"{file.path}: cannot be restored: {error}")
-            continue
-        tally.restored += 1
-        if verdict == IDENTICAL:
-            tally.identical += 1
-        elif verdict == CHANGED:
-            tally.changed.append(file.path)
-        else:
-            tally.problems.append(f"{file.path}: {verdict}")
+    limit = account.size_limit
+    files = {
+        str(number): file
+        for number, file in enumerate(
+            task.client.files(reader, room, tally, account.wanted, limit, rng)
+        )
+    }
+    sizes = {name: file.size for name, file in files.items()}
+    for batch in batches(sizes, min(TOGETHER, room.free())):
+        restored: Collection[str] = ()
+        if len(batch) > 1:
+            restored = task.client.restore(reader, room, {name: files[name] for name in batch})
+        for name in batch:
+            reader.signals.check()
+            tally.chosen += 1
+            try:
+                verdict = _verdict(reader, room, comparer, tally, files[name],
+                                   name if name in restored else None)  # fmt: skip
+            except (ClientFailed, OSError) as error:
+                tally.problems.append(f"{files[name].path}: cannot be restored: {error}")
+            else:
+                _count(tally, files[name], verdict)
+
+
+def _verdict(
+    reader: Reader,
+    room: Scratch,
+    comparer: Comparer,
+    tally: Tally,
+    file: File,
+    there: str | None,
+) -> str:
+    """Compare a file that is in the room under the name ``there``, or restore it first."""
+    if there is not None:
+        with room.taken(there) as descriptor:
+            return comparer.compare(descriptor, file, tally.source.moment)
+    with room.file(file.size) as descriptor:
+        reader.into(descriptor, *file.fetch)
+        start = reader.begins_at(descriptor, file.size)
+        return comparer.compare(descriptor, file, tally.source.moment, start)
+
+
+def _count(tally: Tally, file: File, verdict: str) -> None:
+    tally.restored += 1
+    if verdict == IDENTICAL:
+        tally.identical += 1
+    elif verdict == CHANGED:
+        tally.changed.append(file.path)
+    else:
+        tally.problems.append(f"{file.path}: {verdict}")
 
 
 # The report

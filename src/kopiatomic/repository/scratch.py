@@ -1,58 +1,32 @@
-"""The scratch file of a restore drill: ours, closed to others, and gone afterwards."""
+"""The scratch directory of a restore drill: ours, closed to others, and gone afterwards."""
 
-import errno
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from kopiatomic import formatting, state
+from kopiatomic import state
+from kopiatomic.clients.room import DIRECTORY, Room
 from kopiatomic.errors import EX_OSERR
 from kopiatomic.repository.account import Account
 from kopiatomic.state import Place
 
-# What is left free on the file system of the scratch file, in bytes.
-RESERVE = 64 << 20
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Scratch:
-    """A directory of ours for the file that is being restored, closed to others."""
+class Scratch(Room):
+    """A directory of ours for the files that are being restored, closed to others."""
 
     def __init__(self, place: Place, account: Account) -> None:
         self.account = account
-        self.path = tempfile.mkdtemp(prefix=prefix(place), dir=state.STATE_DIRECTORY)
-        self.descriptor = os.open(self.path, _DIRECTORY)
+        super().__init__(tempfile.mkdtemp(prefix=prefix(place), dir=state.STATE_DIRECTORY))
 
     def __enter__(self) -> "Scratch":
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
+        self.close()
         reason = remove(self.path)
         if reason:
             self.account.fail(f"the scratch directory {self.path} stays: {reason}", EX_OSERR)
-
-    @contextmanager
-    def file(self, size: int) -> Iterator[int]:
-        """Hold an empty scratch file that is to grow to ``size``; raises OSError."""
-        free = os.fstatvfs(self.descriptor)
-        if free.f_bavail * free.f_frsize < size + RESERVE:
-            raise OSError(
-                errno.ENOSPC,
-                f"{formatting.size(size)} are too much for the free space in "
-                f"{state.STATE_DIRECTORY}",
-            )
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open("file", flags, 0o600, dir_fd=self.descriptor)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-            os.unlink("file", dir_fd=self.descriptor)
 
 
 def prefix(place: Place) -> str:
@@ -63,7 +37,7 @@ def prefix(place: Place) -> str:
 def remove(path: str) -> str | None:
     """Remove a scratch directory and the plain files in it; say why if it stays."""
     try:
-        descriptor = os.open(path, _DIRECTORY)
+        descriptor = os.open(path, DIRECTORY)
         try:
             for name in os.listdir(descriptor):
                 found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)

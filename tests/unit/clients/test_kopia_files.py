@@ -12,6 +12,7 @@ from kopiatomic.clients.base import Source, Tally
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
 from unit.clients.answers import Answers
+from unit.drills import NoRoom
 
 
 def directory(name, obj, files):
@@ -37,7 +38,7 @@ class TestFiles:
         root = ROOT if root is None else root
         tally = Tally(Source("id", "/h", 0.0, path="/h", root=root))
         client = Answers({words: json.dumps(each).encode() for words, each in ANSWERS.items()})
-        files = Kopia().files(client, tally, wanted, limit, random.Random(seed))
+        files = Kopia().files(client, NoRoom(), tally, wanted, limit, random.Random(seed))
         return files, tally, client
 
     def test_all_of_them(self):
@@ -73,7 +74,7 @@ class TestFiles:
         client = Answers({("show", "k0"): b"garbage"})
         tally = Tally(Source("id", "/h", 0.0, path="/h", root=ROOT))
         with pytest.raises(ClientFailed, match="not understood"):
-            Kopia().files(client, tally, 1, 100, random.Random(1))
+            Kopia().files(client, NoRoom(), tally, 1, 100, random.Random(1))
 
     def test_a_large_file_is_counted_once(self):
         summary = {"files": 2, "symlinks": 0, "dirs": 2}
@@ -84,6 +85,6 @@ class TestFiles:
             ("show", "k1"): json.dumps({"entries": [plain("large", "f2", 200)]}).encode(),
         })  # fmt: skip
         tally = Tally(Source("id", "/h", 0.0, "/h", root, ("/h",)), ("/h", "/h/d"))
-        files = Kopia().files(client, tally, 5, 100, random.Random(1))
+        files = Kopia().files(client, NoRoom(), tally, 5, 100, random.Random(1))
         assert [file.path for file in files] == ["/h/f"]
         assert tally.too_large == 1

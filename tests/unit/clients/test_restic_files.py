@@ -11,7 +11,7 @@ from kopiatomic.clients.base import File, Source, Tally
 from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.clients.restic import Restic
 from unit.clients.answers import Answers, listing
-from unit.drills import node
+from unit.drills import NoRoom, node
 
 SNAPSHOT = {"message_type": "snapshot", "id": "abc", "paths": ["/h"]}
 
@@ -22,7 +22,7 @@ class TestFiles:
     def choose(self, listed, wanted=2, limit=100, seed=1):
         tally = Tally(self.SOURCE)
         client = Answers({("ls", "--json", "abc"): listing(SNAPSHOT) + b"\n" + listed})
-        return Restic().files(client, tally, wanted, limit, random.Random(seed)), tally
+        return Restic().files(client, NoRoom(), tally, wanted, limit, random.Random(seed)), tally
 
     def test_only_plain_files(self):
         listed = listing(node("/h", kind="dir"), node('/h/"file"'), node("/h/l", kind="symlink"))
@@ -65,10 +65,10 @@ class TestFiles:
     def test_a_listing_without_its_beginning(self, listed):
         client = Answers({("ls", "--json", "abc"): listed})
         with pytest.raises(ClientFailed, match="not understood"):
-            Restic().files(client, Tally(self.SOURCE), 2, 100, random.Random(1))
+            Restic().files(client, NoRoom(), Tally(self.SOURCE), 2, 100, random.Random(1))
 
     def test_what_a_wrapper_prints_first_is_none_of_it(self):
         listed = b'backing up "file"\n{"half\n' + listing(SNAPSHOT, node("/h/a"))
         client = Answers({("ls", "--json", "abc"): listed})
-        (file,) = Restic().files(client, Tally(self.SOURCE), 2, 100, random.Random(1))
+        (file,) = Restic().files(client, NoRoom(), Tally(self.SOURCE), 2, 100, random.Random(1))
         assert file.path == "/h/a"

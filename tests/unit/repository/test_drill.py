@@ -20,7 +20,7 @@ from kopiatomic.job import Job
 from kopiatomic.repository import drill
 from kopiatomic.repository.drill import shared_out
 from kopiatomic.system.command import Door
-from unit.drills import node
+from unit.drills import NoRoom, node
 
 LIMIT = 1 << 30
 
@@ -193,11 +193,11 @@ def choose(name: str, wanted: int, *points: str, seed: int = 1, tree: dict = TRE
     rng = random.Random(seed)
     if name == "restic":
         tally = Tally(Source("id", "/p", 9.0, paths=("/p",)), points)
-        files = Restic().files(Restics(tree), tally, wanted, LIMIT, rng)
+        files = Restic().files(Restics(tree), NoRoom(), tally, wanted, LIMIT, rng)
     else:
         reader = Kopias(tree)
         tally = Tally(Source("id", "/p", 9.0, "/p", reader.root, ("/p",)), points)
-        files = Kopia().files(reader, tally, wanted, LIMIT, rng)
+        files = Kopia().files(reader, NoRoom(), tally, wanted, LIMIT, rng)
         assert max(reader.asked.values(), default=0) <= 1
     return [file.path for file in files], tally
 
@@ -251,11 +251,11 @@ class TestChoice:
 
 def test_what_the_backup_notes_of_a_file():
     source = Source("id", "/p", 9.0, paths=("/p",))
-    (file,) = Restic().files(Restics({"f": 3}), Tally(source), 3, LIMIT, random.Random(1))
+    (file,) = Restic().files(Restics({"f": 3}), NoRoom(), Tally(source), 3, LIMIT, random.Random(1))
     assert (file.owner, file.group, file.mode) == (7, 8, 0o644)
     reader = Kopias({"f": 3})
     source = Source("id", "/p", 9.0, "/p", reader.root)
-    (file,) = Kopia().files(reader, Tally(source), 3, LIMIT, random.Random(1))
+    (file,) = Kopia().files(reader, NoRoom(), Tally(source), 3, LIMIT, random.Random(1))
     assert (file.owner, file.group, file.mode) == (7, 0, 0o1755)
 
 

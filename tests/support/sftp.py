@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 INIT, VERSION, OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = range(1, 11)
@@ -180,7 +181,9 @@ class Server:
     def stop(self) -> None:
         """Listen no more, so that who comes is refused."""
         if self.listener is not None:
-            self.listener.shutdown(socket.SHUT_RDWR)
+            # It ends the accept() that waits, on FreeBSD as well, which says ENOTCONN all the same.
+            with suppress(OSError):
+                self.listener.shutdown(socket.SHUT_RDWR)
             self.listener.close()
             self.listener = None
 

@@ -29,6 +29,8 @@ LONG = {
     "version": "-v",
     "exclude=": "-x",
     "live=": "--live",
+    "jailed": "--jailed",
+    "at=": "--at",
     "plain": "--plain",
     "no-proof": "--no-proof",
     "json": "--json",
@@ -279,6 +281,8 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         after=last.get("-q"),
         notify=last.get("--notify"),
         live=(*every("--live"), *words("--lives")),
+        jailed="--jailed" in last,
+        at=os.path.normpath(last["--at"]) if last.get("--at") else None,
         env_file=None if env_file is None else os.path.abspath(env_file),
     )
 

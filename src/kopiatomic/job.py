@@ -22,6 +22,8 @@ class Job(Record):
     everything: bool = False  # -a
     recursive: bool = False  # -r
     exclude: tuple[str, ...] = ()  # -x
+    jailed: bool = False  # --jailed: what belongs to jails, too
+    at: str | None = None  # --at: the directory where what is mounted nowhere is shown
     command: tuple[str, ...] = ()  # -c
     options: tuple[str, ...] = ()  # -o
     plain: bool = False  # --plain: hand the client nothing but paths

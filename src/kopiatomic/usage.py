@@ -19,6 +19,9 @@ What to back up:
   -r, --recursive         also all datasets below those that are named
   -x, --exclude PATTERN   leave out datasets that PATTERN matches (*, ?, [])
                           and those below them; may be given more than once
+      --jailed            with -a and -r also datasets that belong to jails
+      --at DIRECTORY      show there, in the backup, what is named and mounted
+                          nowhere, if it cannot be shown at its mount point
 
 How to back it up:
   -c, --command COMMAND   the client, or a wrapper around it that ends in

@@ -7,6 +7,7 @@ import pytest
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import select
+from kopiatomic.backup.unmounted import BLIND, Sight
 from kopiatomic.clients.base import Needs
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
@@ -61,20 +62,20 @@ def installer() -> tuple[list[Dataset], list[Mount]]:
 
 def make_plan(
     job: Job, datasets: Sequence[Dataset], table: Sequence[Mount], names: Names, needs: Needs,
-    each_point: bool = False,
+    each_point: bool = False, sight: Sight = BLIND,
 ) -> Plan:  # fmt: skip
     """Return what a run of a job does on a machine with these datasets and mounts."""
     scene = Scene(tuple(visible_mounts(table)), needs, names, each_point)
-    return arrange(scene, select(job, datasets, scene.mounts, names))
+    return arrange(scene, select(job, datasets, scene.mounts, names, sight))
 
 
 def plan_for(
     machine: tuple[list[Dataset], list[Mount]], *targets: str, needs: Needs = NEEDS,
-    names: Names = NAMES, each_point: bool = False, **job: object,
+    names: Names = NAMES, each_point: bool = False, sight: Sight = BLIND, **job: object,
 ) -> Plan:  # fmt: skip
     """Return the plan of a restomic job on a machine."""
     made = Job("restomic", targets=targets, **job)
-    return make_plan(made, *machine, names, needs, each_point)
+    return make_plan(made, *machine, names, needs, each_point, sight)
 
 
 def refused(*args: object, **kwargs: object) -> Refusal:

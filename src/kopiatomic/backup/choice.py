@@ -8,7 +8,7 @@ from kopiatomic.job import Job
 
 
 def as_dict(job: Job) -> dict[str, object]:
-    """Return the choice of a job as plain data: targets, -a, -r and -x.
+    """Return the choice of a job as plain data: targets, -a, -r, -x, --jailed and --at.
 
     Paths are absolute, since nobody knows later where the run was started.
     """
@@ -17,6 +17,8 @@ def as_dict(job: Job) -> dict[str, object]:
         "everything": job.everything,
         "recursive": job.recursive,
         "exclude": list(job.exclude),
+        **({"jailed": True} if job.jailed else {}),
+        **({"at": job.at} if job.at is not None else {}),
     }
 
 
@@ -25,7 +27,7 @@ def job_of(entry: Mapping[str, object]) -> Job | None:
     choice = entry.get("selection")
     if not isinstance(choice, dict):
         return None
-    targets, exclude = choice.get("targets"), choice.get("exclude")
+    targets, exclude, at = choice.get("targets"), choice.get("exclude"), choice.get("at")
     if not (isinstance(targets, list) and isinstance(exclude, list)):
         return None
     return Job(
@@ -35,4 +37,6 @@ def job_of(entry: Mapping[str, object]) -> Job | None:
         everything=choice.get("everything") is True,
         recursive=choice.get("recursive") is True,
         exclude=tuple(map(str, exclude)),
+        jailed=choice.get("jailed") is True,
+        at=at if isinstance(at, str) else None,
     )

@@ -6,6 +6,7 @@ from kopiatomic.backup import preflight
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import Selection, asked_for, select, stand_still, without
+from kopiatomic.backup.unmounted import Sight
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
 from kopiatomic.record import Record
@@ -48,7 +49,8 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
     scene = Scene(seen, needs, names, each_point, 1 + len(task.more))
-    drawing = _drawn(scene, select(job, datasets, scene.mounts, names))
+    sight = Sight(preflight.look, door.jailed)
+    drawing = _drawn(scene, select(job, datasets, scene.mounts, names, sight))
     plan = drawing.plan
     if not fits(client.backup_command(job, Request(plan.paths, plan.skipped))):
         raise Refusal(

@@ -124,6 +124,7 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
         raise Refusal(nothing_left(left_out), EX_NOINPUT)
     view, unchosen, unseen = _lay_out(scene, captured)
     live, skipped, temporary = _keep_live(scene, view)
+    _check_away(scene, view, captured)
     _bridge_gaps(scene, view)
     _check_client(scene, view)
     unseen += [each.point for each in unchosen if not _is_shown(view, each.point)]
@@ -205,14 +206,14 @@ def _lay_out(
     a file system that has a nullfs on it, so each live mount here takes it from others.
     """
     frozen = {each.point: each for each in captured}
-    wanted = _wanted(scene, frozen)
+    wanted = _wanted(scene, [each.point for each in captured if not each.away])
     ours = _our_places(scene.names)
     view: dict[str, ViewMount] = {}
     unchosen, unseen = [], []
     for mount in scene.mounts:
         if mount.point in frozen:
             each = frozen[mount.point]
-            view[mount.point] = _frozen(each, _hold_of(scene.names, each), mount)
+            view[mount.point] = _frozen(scene, each, mount)
         elif mount.type in UNWANTED or _is_inner(mount, ours):
             continue
         elif lies_in(mount.point, "/dev"):
@@ -228,12 +229,43 @@ def _lay_out(
             view[mount.point] = _live(mount)
         else:
             unseen.append(mount.point)
+    view |= _unmounted(scene, captured)
     return view, unchosen, unseen
 
 
-def _frozen(captured: Captured, hold: str, mount: Mount) -> ViewMount:
+def _frozen(scene: Scene, captured: Captured, mount: Mount) -> ViewMount:
+    hold = _hold_of(scene.names, captured)
     frozen = ViewMount("frozen", hold, captured.point, captured.dataset, read_only=True)
     return frozen._replace(source=mount.point, fsid=mount.fsid) if captured.still else frozen
+
+
+def _unmounted(scene: Scene, captured: Iterable[Captured]) -> dict[str, ViewMount]:
+    """Return what is shown where nothing is mounted, and an empty tree for what --at takes."""
+    view, trees = {}, dict[str, list[str]]()
+    for each in captured:
+        if each.unmounted:
+            hold = _hold_of(scene.names, each)
+            view[each.point] = ViewMount("frozen", hold, each.point, each.dataset, read_only=True)
+        if each.below:
+            trees.setdefault(each.below, []).append(each.point[len(each.below) + 1 :])
+    for top, inside in trees.items():
+        source = f"{scene.names.gaps}/at"
+        view[top] = ViewMount("gap", source, top, read_only=True, directories=tuple(inside))
+    return view
+
+
+def _check_away(
+    scene: Scene, view: Mapping[str, ViewMount], captured: Iterable[Captured]
+) -> None:
+    """Refuse to show anything where there is no directory for it on what the client needs."""
+    for each in captured:
+        on = _mount_at(scene, each.point).point
+        if each.away and _is_shown(view, on):
+            raise Refusal(
+                f"{each.dataset} cannot be shown at its mount point: there is no directory "
+                f"{each.point}; make it, or say where by --at DIRECTORY",
+                EX_NOINPUT,
+            )
 
 
 def _wanted(scene: Scene, frozen: Iterable[str]) -> set[str]:

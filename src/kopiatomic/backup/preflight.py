@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
+from kopiatomic.backup.unmounted import ELSEWHERE, EMPTY, MISSING, OCCUPIED
 from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import zfs
@@ -61,7 +62,7 @@ def _program_in(text: str) -> str | None:
 
 def resolve(job: Job) -> Job:
     """Return a job whose paths are real and absolute; raises Refusal where one is not there."""
-    return job._replace(targets=targets(job), live=live_directories(job))
+    return job._replace(targets=targets(job), live=live_directories(job), at=place_for_unseen(job))
 
 
 def live_directories(job: Job) -> tuple[str, ...]:
@@ -70,6 +71,30 @@ def live_directories(job: Job) -> tuple[str, ...]:
         if not place.startswith("/") or not os.path.isdir(place):
             raise Refusal(f"--live {place}: no such directory; give an absolute path", EX_NOINPUT)
     return tuple(dict.fromkeys(os.path.realpath(place) for place in job.live))
+
+
+def place_for_unseen(job: Job) -> str | None:
+    """Return the real path of the directory that --at names, or None; raises Refusal."""
+    if job.at is None:
+        return None
+    if not job.at.startswith("/") or not os.path.isdir(job.at):
+        raise Refusal(f"--at {job.at}: no such directory; give an absolute path", EX_NOINPUT)
+    return os.path.realpath(job.at)
+
+
+def look(path: str) -> str:
+    """Say what a path leads to, in unmounted.Sight's words; what may not be read is empty."""
+    try:
+        if os.path.realpath(path) != path:
+            return ELSEWHERE
+        with os.scandir(path) as entries:
+            return EMPTY if next(entries, None) is None else OCCUPIED
+    except FileNotFoundError:
+        return MISSING
+    except PermissionError:
+        return EMPTY
+    except OSError:
+        return ELSEWHERE
 
 
 def is_path(target: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.news import ASKED, QUIET, UNMOUNTABLE, News, news
 from kopiatomic.backup.plan import Plan
-from kopiatomic.backup.selection import LOST, LeftOut
+from kopiatomic.backup.selection import LOST, Captured, LeftOut
 from kopiatomic.backup.view import hold_command, mount_command
 from kopiatomic.formatting import (
     clock,
@@ -241,10 +241,15 @@ def _chosen(plan: Plan | None) -> dict[str, object]:
     captured = plan.captured if plan else ()
     left_out = plan.left_out if plan else ()
     return {
-        "captured": [{"dataset": each.dataset, "mountpoint": each.point} for each in captured],
+        "captured": list(map(_captured_as_dict, captured)),
         "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
         "not_frozen": list(plan.live) if plan else [],
     }
+
+
+def _captured_as_dict(each: Captured) -> dict[str, object]:
+    why = {"unmounted": each.unmounted} if each.unmounted else {}
+    return {"dataset": each.dataset, "mountpoint": each.point, **why}
 
 
 def _changes_as_dict(new: News) -> dict[str, object] | None:
@@ -324,8 +329,19 @@ def _captured(report: Report, plan: Plan) -> list[str]:
     shown = plan.captured if count <= MOST_CAPTURED else plan.captured[:FEW]
     rows = table([(each.dataset, each.point) for each in shown])
     if len(shown) == count:
-        return ["", f"{when}:", *rows]
-    return ["", f"{when}: {count:,} datasets", *rows, f"  and {count - len(shown):,} more"]
+        return ["", f"{when}:", *rows, *_unmounted(plan)]
+    more = f"  and {count - len(shown):,} more"
+    return ["", f"{when}: {count:,} datasets", *rows, more, *_unmounted(plan)]
+
+
+def _unmounted(plan: Plan) -> list[str]:
+    """Return what a plan captures although nothing shows it on the machine, and where."""
+    rows = [
+        LeftOut(each.dataset, f"shown at {each.point}: {each.unmounted}")
+        for each in plan.captured
+        if each.unmounted
+    ]
+    return _some("Captured although not mounted:", rows)
 
 
 def _left_out(report: Report) -> list[str]:
@@ -455,6 +471,7 @@ def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
     ``clients`` are the words of its client runs.
     """
     lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
+    lines += _unmounted(plan)
     if plan.left_out:
         lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
     lines += section("Would be live, not frozen, because the client needs it so:", plan.live)

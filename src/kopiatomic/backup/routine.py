@@ -285,8 +285,9 @@ def stand_still_or_lose(work: Work, failed: Mapping[str, str]) -> dict[str, view
         known = {}
     still = {name for name in failed if name in known and known[name].read_only}
     members = {each.dataset: zfs.pool_of(each.dataset) for each in work.plan.captured}
+    bare = {each.dataset for each in work.plan.captured if each.unmounted}
     if work.drawing is not None and still:
-        frozen = [name for name, pool in members.items() if pool in still]
+        frozen = [name for name, pool in members.items() if pool in still and name not in bare]
         work.follow(work.drawing.standing_still(frozen))
         work.report.captured_at |= dict.fromkeys(still, time.time())
         work.report.notes += [
@@ -298,10 +299,14 @@ def stand_still_or_lose(work: Work, failed: Mapping[str, str]) -> dict[str, view
     for pool in sorted(failed.keys() - still):
         message = f"no snapshot of {pool}: {failed[pool]}"
         work.report.fail(message, EX_CANTCREAT, "incomplete")
-    return {
+    lost = {
         name: view.Lost(f"no snapshot of its pool: {failed[pool]}", gone=False, told=True)
         for name, pool in members.items()
         if pool in failed and pool not in still
+    }
+    reason = "it is not mounted, and its pool is read-only, so it can have no new snapshot"
+    return lost | {
+        name: view.Lost(reason, gone=False) for name in bare if members[name] in still
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from kopiatomic.backup.names import Names
+from kopiatomic.backup.unmounted import BLIND, Places, Sight
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record
@@ -23,6 +24,10 @@ TOO_LONG, NOT_SELECTED, NOT_ZFS, INACTIVE = "too long", "not selected", "not zfs
 NO_MOUNT_POINT = "mountpoint"  # its property mountpoint is none
 SHOWN_TWICE = "shown twice"  # a nullfs of what is captured where it lies
 LOST = "lost"  # it vanished, or could not be snapshotted or mounted
+FOREIGN = "host's"  # seen from a jail
+
+# What a snapshot can show although nothing else does.
+SHOWABLE = frozenset({HIDDEN, CANNOT_MOUNT, NOT_MOUNTED, NO_MOUNT_POINT, JAILED})
 
 
 class Captured(Record):
@@ -30,7 +35,9 @@ class Captured(Record):
 
     ``number`` is its own in this run; ``named`` says that the user named it, and not
     just one above it. One that is ``still`` belongs to a read-only pool, which needs
-    no snapshot.
+    no snapshot. ``unmounted`` says why it is not to be seen at ``point``, or is empty;
+    then ``point`` may lie ``below`` a directory where such are shown, or be ``away``, on a
+    file system that has no directory for it.
     """
 
     dataset: str
@@ -38,6 +45,9 @@ class Captured(Record):
     number: int = 0
     named: bool = False
     still: bool = False
+    unmounted: str = ""
+    below: str = ""
+    away: bool = False
 
 
 class LeftOut(Record):
@@ -62,7 +72,11 @@ class Selection(Record):
 
 
 def select(
-    job: Job, datasets: Sequence[Dataset], mounts: Sequence[Mount], names: Names
+    job: Job,
+    datasets: Sequence[Dataset],
+    mounts: Sequence[Mount],
+    names: Names,
+    sight: Sight = BLIND,
 ) -> Selection:
     """Sort the candidates into captured and left out; every one of them is in either.
 
@@ -74,27 +88,137 @@ def select(
     root = next((dataset for dataset, point in points.items() if point == "/"), "")
     captured: list[Captured] = []
     left_out: list[LeftOut] = []
+    unseen: list[_Unseen] = []
+    wishes = _Wishes(job, targets, datasets, sight)
     for dataset in sorted(datasets, key=lambda each: each.name):
         named = dataset.name in targets
-        below = job.recursive and not targets.isdisjoint(_parents(dataset.name))
-        if not (named or below or job.everything):
+        if not wishes.has(dataset):
             continue
-        obstacle = _obstacle(dataset, points, root, names)
+        obstacle = wishes.obstacle(dataset) or _obstacle(dataset, points, root, names)
         if dataset.name in excluded:
             obstacle = LeftOut(dataset.name, f"excluded by {excluded[dataset.name]}", EXCLUDED)
         elif dataset.backup == "off" and not named:
             reason = f"its property {BACKUP_PROPERTY} is off"
             obstacle = LeftOut(dataset.name, reason, PROPERTY)
         if obstacle is None:
-            number = len(captured)
-            captured.append(Captured(dataset.name, points[dataset.name], number, named))
-        elif named and not job.recursive and not job.everything:
-            advice = "; name /, which is always the one in use" if obstacle.kind == INACTIVE else ""
-            message = f"{dataset.name} cannot be backed up: {obstacle.reason}{advice}"
-            raise Refusal(message, EX_NOINPUT)
+            captured.append(Captured(dataset.name, points[dataset.name], named=named))
+        elif wishes.has_unseen(dataset, obstacle):
+            unseen.append(_Unseen(dataset, obstacle, named))
         else:
             left_out.append(obstacle)
-    return Selection(tuple(captured), tuple(left_out), (*notes, *_idle_patterns(job, datasets)))
+    shown, hindered = _show(job, unseen, mounts, captured, names, sight)
+    left_out = sorted((*left_out, *hindered), key=lambda each: each.name)
+    _refuse_named(job, targets, left_out)
+    captured = sorted((*captured, *shown), key=lambda each: each.dataset)
+    numbered = tuple(each._replace(number=number) for number, each in enumerate(captured))
+    return Selection(numbered, tuple(left_out), (*notes, *_idle_patterns(job, datasets)))
+
+
+class _Wishes:
+    """What a job wants of datasets that are named, lie below such, or are just there."""
+
+    def __init__(
+        self, job: Job, targets: frozenset[str], datasets: Sequence[Dataset], sight: Sight
+    ) -> None:
+        self._job, self._targets, self._in_jail = job, targets, sight.in_jail
+        self._jailed = {each.name for each in datasets if each.jailed and each.name in targets}
+
+    def has(self, dataset: Dataset) -> bool:
+        """Say whether a dataset is wanted at all."""
+        if self._job.everything:
+            # In a jail those above the jail's own are seen, too.
+            return dataset.jailed or not self._in_jail
+        return dataset.name in self._targets or self._is_below(dataset, self._targets)
+
+    def _is_below(self, dataset: Dataset, names: Iterable[str]) -> bool:
+        return self._job.recursive and not set(names).isdisjoint(_parents(dataset.name))
+
+    def _has_jailed(self, dataset: Dataset) -> bool:
+        """Say whether it is wanted although it belongs to a jail."""
+        named = dataset.name in self._targets or self._is_below(dataset, self._jailed)
+        return self._in_jail or self._job.jailed or named
+
+    def obstacle(self, dataset: Dataset) -> LeftOut | None:
+        """Say why a dataset is another's affair, or None if it is not."""
+        if dataset.type != "filesystem":
+            return None
+        if self._in_jail and not dataset.jailed:
+            reason = "belongs to the host of this jail (its property jailed is off)"
+            return LeftOut(dataset.name, reason, FOREIGN)
+        if dataset.jailed and not self._has_jailed(dataset):
+            reason = "belongs to a jail (its property jailed is on)"
+            return LeftOut(dataset.name, reason, JAILED)
+        return None
+
+    def has_unseen(self, dataset: Dataset, obstacle: LeftOut) -> bool:
+        """Say whether it is to be captured although it is not mounted, or not to be seen."""
+        if obstacle.kind not in SHOWABLE or obstacle == self.obstacle(dataset):
+            return False
+        if dataset.jailed and not self._in_jail:
+            return True
+        # What has no files of its own as a rule is named for the sake of those below it.
+        parent = obstacle.kind == CANNOT_MOUNT and self._job.recursive and not self._job.at
+        return dataset.name in self._targets and not parent
+
+
+class _Unseen(Record):
+    """A dataset that is wanted although there is an obstacle to seeing it."""
+
+    dataset: Dataset
+    obstacle: LeftOut
+    named: bool
+
+
+def _show(
+    job: Job,
+    unseen: Sequence[_Unseen],
+    mounts: Sequence[Mount],
+    captured: Sequence[Captured],
+    names: Names,
+    sight: Sight,
+) -> tuple[list[Captured], list[LeftOut]]:
+    """Find places for what is not to be seen; return what has one, and what has none."""
+    places = Places(job.at, mounts, {each.point for each in captured}, sight)
+    shown, hindered = [], []
+    # Those above come first, for those below lie in them.
+    for dataset, obstacle, named in sorted(unseen, key=lambda e: e.dataset.mountpoint.split("/")):
+        place = places.give(dataset)
+        reason = obstacle.reason
+        if dataset.jailed and not sight.in_jail:
+            reason = f"{reason}, and belongs to a jail"
+        limit = _too_long(dataset.name, place.point, names) if place.point else None
+        if limit is not None:
+            hindered.append(limit)
+        elif place.point:
+            shown.append(
+                Captured(
+                    dataset.name, place.point, named=named,
+                    unmounted=reason, below=place.below, away=place.away,
+                )
+            )  # fmt: skip
+        elif job.recursive and not dataset.jailed:
+            hindered.append(obstacle)
+        else:
+            advice = f"{place.reason}; say by --at DIRECTORY where to show it"
+            hindered.append(LeftOut(dataset.name, f"{reason}, and {advice}", obstacle.kind))
+    blocked = places.blocked() if any(each.below for each in shown) else ""
+    if blocked:
+        raise Refusal(f"--at {job.at}: {blocked}; give an empty directory", EX_NOINPUT)
+    return shown, hindered
+
+
+def _refuse_named(job: Job, targets: frozenset[str], left_out: Sequence[LeftOut]) -> None:
+    """Refuse a job that names what cannot be captured, unless it names more by -r or -a."""
+    if job.recursive or job.everything:
+        return
+    for each in left_out:
+        if each.name in targets:
+            advice = {
+                INACTIVE: "; name /, which is always the one in use",
+                LOCKED: f"; load it: zfs load-key {each.name}",
+            }.get(each.kind, "")
+            message = f"{each.name} cannot be backed up: {each.reason}{advice}"
+            raise Refusal(message, EX_NOINPUT)
 
 
 def asked_for(job: Job, mounts: Sequence[Mount]) -> tuple[str, ...]:
@@ -187,12 +311,15 @@ def _obstacle(
     name, point = dataset.name, points.get(dataset.name)
     if dataset.type != "filesystem":
         return LeftOut(name, "a volume, which holds no files", VOLUME)
-    if dataset.jailed:
-        return LeftOut(name, "belongs to a jail (its property jailed is on)", JAILED)
     if point is None:
         return _why_not_seen(dataset, root)
     if point.startswith(BECTL_MOUNTS) and _is_sibling(name, root):
         return LeftOut(name, "a boot environment that is not in use, mounted by bectl", INACTIVE)
+    return _too_long(name, point, names)
+
+
+def _too_long(name: str, point: str, names: Names) -> LeftOut | None:
+    """Say so if a dataset's name or mount point is too long for what is made of it."""
     if len(f"{name}@{names.snapshot}") > NAME_LIMIT:
         reason = f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
         return LeftOut(name, reason, TOO_LONG)

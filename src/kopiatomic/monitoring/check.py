@@ -12,6 +12,7 @@ from kopiatomic import state
 from kopiatomic.backup import preflight
 from kopiatomic.backup.names import name_run
 from kopiatomic.backup.selection import EXCLUDED, INACTIVE, PROPERTY, select
+from kopiatomic.backup.unmounted import Sight
 from kopiatomic.clients import programs
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
@@ -77,6 +78,7 @@ class Observations:
     leftovers: tuple[Leftover, ...] = ()
     watched: tuple[WatchedPath, ...] = ()
     unseen: tuple[str, ...] = ()
+    in_jail: bool = False
 
 
 # What was asked for
@@ -154,6 +156,7 @@ def observe(door: Door, expect: Sequence[Expected], max_age: float) -> Observati
         leftovers=tuple(leftovers),
         watched=tuple(find_watched(jobs)),
         unseen=tuple(unseen),
+        in_jail=door.jailed,
     )
 
 
@@ -354,13 +357,14 @@ def _uncovered(observed: Observations, now: float) -> list[Finding]:
         # That no job has a successful backup is reported already.
         return []
     seen = visible_mounts(observed.table)
-    covered = {name for run in runs for name in _covered_by(run, observed.datasets, seen)}
+    in_jail = observed.in_jail
+    covered = {n for run in runs for n in _covered_by(run, observed.datasets, seen, in_jail)}
     mounted = {mount.special for mount in seen if mount.type == "zfs"}
     bare = [
         each.name
         for each in observed.datasets
         if each.name in mounted and each.name not in covered
-        and not each.jailed and each.backup != "off"
+        and each.jailed == in_jail and each.backup != "off"
     ]  # fmt: skip
     if not bare:
         return []
@@ -375,7 +379,7 @@ def _uncovered(observed: Observations, now: float) -> list[Finding]:
 
 
 def _covered_by(
-    run: PastRun, datasets: Sequence[Dataset], seen: Sequence[Mount]
+    run: PastRun, datasets: Sequence[Dataset], seen: Sequence[Mount], in_jail: bool
 ) -> Iterable[str]:
     """Return what the job of a run would capture of today's datasets, or leave out on purpose.
 
@@ -387,7 +391,8 @@ def _covered_by(
         return before
     try:
         names = name_run(Place(run.job.program, run.job.name))
-        chosen = select(preflight.resolve(run.job), datasets, seen, names)
+        sight = Sight(preflight.look, in_jail)
+        chosen = select(preflight.resolve(run.job), datasets, seen, names, sight)
     except Refusal:
         return before
     meant = (EXCLUDED, PROPERTY, INACTIVE)

@@ -29,7 +29,8 @@ class PastRun:
     """One entry of a history, as far as it could be read; moments as time(3) has them.
 
     ``job`` chooses what the run did, where the entry says it; ``captured`` are datasets, in
-    the order of their mount ``points``; ``omitted`` are the names of what was left out, with
+    the order of their mount ``points``, ``unmounted`` those of them that were mounted nowhere,
+    with the reasons; ``omitted`` are the names of what was left out, with
     reasons, ``left_out`` is how many, None where the entry has lost its lists, and
     ``excluded`` are the datasets among them that -x left out; ``live`` are places that
     were not frozen. ``client`` is the first word
@@ -44,6 +45,7 @@ class PastRun:
     job: Job | None = None
     captured: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
+    unmounted: tuple[tuple[str, str], ...] = ()
     omitted: tuple[tuple[str, str], ...] = ()
     excluded: tuple[str, ...] = ()
     left_out: int | None = None
@@ -194,6 +196,7 @@ def run_of(entry: dict[str, object]) -> PastRun:
         job=choice.job_of(entry),
         captured=_members(entry.get("captured"), "dataset"),
         points=_members(entry.get("captured"), "mountpoint"),
+        unmounted=_unmounted(entry.get("captured")),
         omitted=_named(entry.get("left_out")),
         excluded=_members(entry.get("left_out"), "name", _is_excluded),
         left_out=_length(entry.get("left_out")),
@@ -285,6 +288,13 @@ def _named(value: object) -> tuple[tuple[str, str], ...]:
     """Return the names of a list of what is left out, with the reasons."""
     rows = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
     return tuple((str(e["name"]), str(e.get("reason", ""))) for e in rows if "name" in e)
+
+
+def _unmounted(value: object) -> tuple[tuple[str, str], ...]:
+    """Return of a list of what was captured what was mounted nowhere, with the reasons."""
+    rows = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    bare = [each for each in rows if "dataset" in each and "unmounted" in each]
+    return tuple((str(each["dataset"]), str(each["unmounted"])) for each in bare)
 
 
 def _is_excluded(left_out: dict[str, object]) -> bool:

@@ -188,6 +188,7 @@ def _in_full(history: JobHistory) -> list[str]:
         "",
         f"Captured by {job}, {when(run.when)}:",
         *table(list(zip(run.captured, run.points, strict=False))),
+        *(["", f"Not mounted, captured by {job}:", *table(run.unmounted)] if run.unmounted else []),
         *(["", f"Left out by {job}:", *table(run.omitted)] if run.omitted else []),
         *section(f"Live, not frozen, in {job}:", run.live),
         *section(f"Noted by {job}:", run.notes),
@@ -269,8 +270,13 @@ def _care_as_dict(work: Work) -> dict[str, object]:
 
 def _lists_as_dict(run: PastRun | None) -> dict[str, object]:
     rows = zip(run.captured, run.points, strict=False) if run else ()
+    bare = dict(run.unmounted) if run else {}
     return {
-        "captured": [{"dataset": name, "mountpoint": point} for name, point in rows],
+        "captured": [
+            {"dataset": name, "mountpoint": point}
+            | ({"unmounted": bare[name]} if name in bare else {})
+            for name, point in rows
+        ],
         "left_out": [{"name": n, "reason": why} for n, why in (run.omitted if run else ())],
         "not_frozen": list(run.live) if run else [],
         "notes": list(run.notes) if run else [],

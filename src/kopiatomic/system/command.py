@@ -74,12 +74,13 @@ class Door(Record):
 
     ``kernel`` makes system calls that spare a program of their own. ``umask`` is the
     caller's, which hooks get back (see process.run_hook); -1 is ours, which everything
-    else is started with.
+    else is started with. ``jailed`` says that all this happens in a jail.
     """
 
     trace: Callable[[str], None] | None = None
     kernel: "Kernel | None" = None
     umask: int = -1
+    jailed: bool = False
 
     def run(
         self,

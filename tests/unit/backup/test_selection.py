@@ -111,7 +111,13 @@ class TestSelection:
         assert left_out(plan)["t/x"] == reason
         assert left_out_kinds(plan)["t/x"] == kind
         refusal = refused(machine, "t/x")
-        assert str(refusal) == f"t/x cannot be backed up: {reason}"
+        # Named, it is shown all the same where there is a place for it.
+        assert str(refusal).startswith("t/x cannot be backed up: ")
+        if kind in ("locked", "volume"):
+            advice = "; load it: zfs load-key t/x" if kind == "locked" else ""
+            assert str(refusal) == f"t/x cannot be backed up: {reason}{advice}"
+        else:
+            assert "say by --at DIRECTORY where to show it" in str(refusal)
         assert refusal.status == EX_NOINPUT
 
     def test_a_name_too_long_for_a_snapshot(self):
@@ -146,7 +152,9 @@ class TestBootEnvironments:
 
     def test_elsewhere_there_are_none(self):
         machine = ([*simple()[0], unmounted("zroot/old", canmount="noauto")], simple()[1])
-        assert str(refused(machine, "zroot/old")).endswith("not mounted")
+        assert str(refused(machine, "zroot/old")).startswith(
+            "zroot/old cannot be backed up: not mounted, and "
+        )
 
     def test_one_that_bectl_has_mounted_to_look_into_it_is_not_taken_along(self):
         datasets, mounts = self.machine()
@@ -177,7 +185,7 @@ class TestBootEnvironments:
         """There are layouts in which / is a dataset among others."""
         datasets = [dataset("zroot/root"), unmounted("zroot/spare")]
         refusal = refused((datasets, [zfs("zroot/root", "/")]), "zroot/spare")
-        assert str(refusal).endswith("zroot/spare cannot be backed up: not mounted")
+        assert str(refusal).startswith("zroot/spare cannot be backed up: not mounted, and ")
 
     def test_another_dataset_may_be_mounted_there(self):
         datasets, mounts = installer()

@@ -66,8 +66,10 @@ def nmount(state: State, words: list[str]) -> bytes:
         raise OSError(errno.ENAMETOOLONG, "")
     if not may_mount(state):
         raise OSError(errno.EPERM, "")
-    if fstype not in VALUED:
+    if fstype not in VALUED or (fstype == "nullfs" and _must_load(state)):
         raise OSError(errno.ENODEV, "")
+    if not may_mount(state, fstype):
+        raise OSError(errno.EPERM, "")
     flags = {flag for flag, bit in BITS.items() if bits & bit}
     for name in list(options):
         if name in FLAGS:
@@ -79,6 +81,11 @@ def nmount(state: State, words: list[str]) -> bytes:
     target = resolve(os.path.join(os.getcwd(), point))
     _mount(state, fstype, options, target, frozenset(flags), bool(bits & IGNORE))
     return b""
+
+
+def _must_load(state: State) -> bool:
+    """Whether there is no nullfs yet, and no jail can load it: PRIV_KLD_LOAD."""
+    return state.flag("jailed") and not state.flag("nullfs")
 
 
 def _mount(state: State, fstype: str, options: dict[str, str], target: str,
@@ -94,7 +101,7 @@ def _mount(state: State, fstype: str, options: dict[str, str], target: str,
     if not os.path.isdir(target):
         raise OSError(errno.ENOTDIR, "")
     if fstype == "devfs":
-        Table(state).devfs(target, options.get("ruleset", ""), flags, hidden)
+        Table(state).devfs(target, ruleset_in(state, options.get("ruleset", "")), flags, hidden)
     elif fstype == "zfs":
         from sandbox.cmd_mount import mount_zfs
 
@@ -103,6 +110,18 @@ def _mount(state: State, fstype: str, options: dict[str, str], target: str,
         mount_zfs(state, flags, options.get("from", ""), target, hidden)
     else:
         Table(state).special(options.get("from", fstype), target, fstype, flags)
+
+
+def ruleset_in(state: State, wanted: str) -> str:
+    """The ruleset that a devfs gets: in a jail its own, and no other may be asked for."""
+    from sandbox.jails import current
+
+    jail = current(state)
+    if jail is None:
+        return wanted
+    if wanted not in ("", "0", jail.ruleset):
+        raise OSError(errno.EPERM, "")
+    return jail.ruleset
 
 
 def unmount(state: State, words: list[str]) -> bytes:
@@ -144,7 +163,7 @@ def _fsid(text: str) -> str:
 
 def getfsstat(state: State, words: list[str]) -> bytes | None:
     """All of the table, in the order of mounting; with MNT_WAIT each is asked first."""
-    mounts = Table(state).all()
+    mounts = Table(state).seen()
     if int(_options(words)["mode"]) == MNT_WAIT:
         if any(m.answer == "hangs" for m in mounts):
             return None
@@ -155,20 +174,23 @@ def getfsstat(state: State, words: list[str]) -> bytes | None:
 def statfs(state: State, words: list[str]) -> bytes | None:
     """The mount that a path is on."""
     path = os.path.realpath(words[0], strict=True)
-    return _asked(Table(state).holding(path))
+    return _asked(Table(state).holding(path), state.flag("jailed"))
 
 
 def fstatfs(state: State, words: list[str]) -> bytes | None:
     """The mount that an open file is on, by the number that Linux gives it."""
-    return _asked(Table(state).numbered(int(_options(words)["mount"])))
+    found = Table(state).numbered(int(_options(words)["mount"]))
+    return _asked(found, state.flag("jailed"))
 
 
-def _asked(mount: Mount | None) -> bytes | None:
+def _asked(mount: Mount | None, jailed: bool) -> bytes | None:
     if mount is None:
         # Of a mount that was taken away by force.
         raise OSError(errno.EIO, "")
     if mount.answer == "fails":
         raise OSError(errno.EIO, "")
+    if jailed:
+        mount.fsid = "00" * 8
     return None if mount.answer == "hangs" else statfs_of(mount)
 
 

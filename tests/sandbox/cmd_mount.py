@@ -8,6 +8,8 @@ import stat
 import sys
 import time
 
+from sandbox.calls import ruleset_in
+from sandbox.jails import current
 from sandbox.mounts import Mount, MountError, Table, may_mount, resolve
 from sandbox.standin import options, split_commas, warn
 from sandbox.state import State
@@ -60,7 +62,7 @@ def _without_libxo(arguments: list[str]) -> list[str]:
 
 def _list(types: list[str], json: bool, verbose: bool, fstab: bool) -> int:
     with State() as state:
-        mounts = Table(state).all()
+        mounts = Table(state).seen()
     if types:
         wanted = types if not types[0].startswith("no") else []
         unwanted = [types[0][2:], *types[1:]] if types[0].startswith("no") else []
@@ -170,13 +172,14 @@ def _mount(fstype: str, words: list[str], special: str, node: str) -> int:
         return status
     try:
         with State() as state:
-            if not may_mount(state):
+            if not may_mount(state, fstype):
                 raise MountError(target, errno.EPERM)
             if fstype == "zfs":
                 mount_zfs(state, _flags(words, target), special, target)
             elif fstype == "devfs":
                 rules = [w.partition("=")[2] for w in words if w.startswith("ruleset=")]
-                Table(state).devfs(target, rules[-1] if rules else "", _flags(words, target))
+                rules = [ruleset_in(state, each) for each in rules or [""]]
+                Table(state).devfs(target, rules[-1], _flags(words, target))
             else:
                 Table(state).special(special, target, fstype, _flags(words, target))
     except MountError as error:
@@ -204,6 +207,9 @@ def _tell_mountd() -> None:
 def mount_zfs(state: State, flags: frozenset[str], special: str, target: str,
               hidden: bool = False) -> None:
     """Mount a dataset or a snapshot on a directory; MountError."""
+    jail = current(state)
+    if jail and not jail.owns(special.partition("@")[0]):
+        raise MountError(special, errno.EPERM)
     if "@" in special:
         Table(state).snapshot(special, target, flags, hidden)
         return
@@ -215,7 +221,7 @@ def mount_zfs(state: State, flags: frozenset[str], special: str, target: str,
         raise MountError(special, errno.ENOENT)
     if special in world.mounted:
         raise MountError(special, errno.EBUSY)
-    if dataset.locked or world.value(dataset, "jailed")[0] == "on":
+    if dataset.locked or (world.value(dataset, "jailed")[0] == "on" and not jail):
         raise MountError(special, errno.EPERM)
     world.mount(dataset, target, flags, hidden)
 
@@ -248,7 +254,7 @@ def mount_nullfs(arguments: list[str]) -> int:
         return 64
     try:
         with State() as state:
-            if not may_mount(state):
+            if not may_mount(state, "nullfs"):
                 raise MountError(target, errno.EPERM)
             flags = _flags(split_commas(given.get("o", [])), target)
             Table(state).nullfs(source, target, flags)

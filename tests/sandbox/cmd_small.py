@@ -1,9 +1,10 @@
-"""Programs of a few lines: chroot, kldstat, kldload, sysctl, jail, su, hostname, ..."""
+"""Programs of a few lines: chroot, kldstat, kldload, sysctl, jail, jexec, su, hostname, ..."""
 
 from __future__ import annotations
 
 import os
 
+from sandbox import jails
 from sandbox.launch import execute
 from sandbox.standin import options, warn
 from sandbox.state import State
@@ -20,7 +21,8 @@ def main(name: str, arguments: list[str]) -> int:
     """The program of that name."""
     programs = {
         "chroot": chroot, "kldstat": kldstat, "kldload": kldload, "sysctl": sysctl,
-        "jail": jail, "su": su, "hostname": hostname, "freebsd-version": freebsd_version,
+        "jail": jails.jail, "jexec": jails.jexec, "su": su, "hostname": hostname,
+        "freebsd-version": freebsd_version,
     }
     return programs[name](arguments)
 
@@ -120,32 +122,11 @@ def sysctl(arguments: list[str]) -> int:
 def sysctls(state: State) -> dict[str, str]:
     """All that there are, with their values."""
     known = dict(SYSCTL)
-    known["security.jail.jailed"] = state.meta("jailed")
+    known |= jails.sysctls(state)
     known["kern.hostname"] = os.uname().nodename
     if state.flag("zfs"):
         known["vfs.zfs.version.module"] = VERSION
     return known
-
-
-def jail(arguments: list[str]) -> int:
-    """jail -c path=/ name=j command=PROGRAM ARGUMENT ...: runs it while the flag is on."""
-    words = arguments[arguments.index("-c") + 1:] if "-c" in arguments else arguments
-    start = next((n for n, word in enumerate(words) if word.startswith("command=")), None)
-    if start is None:
-        warn("jail: only `jail -c ... command=...` exists in the sandbox")
-        return 1
-    command = [words[start].removeprefix("command="), *words[start + 1:]]
-    with State() as state:
-        before = state.meta("jailed")
-        state.set_meta("jailed", "1")
-    try:
-        status = os.spawnvp(os.P_WAIT, command[0], command)
-    finally:
-        with State() as state:
-            state.set_meta("jailed", before)
-    if status:
-        warn(f"jail: {' '.join(command)}: failed")
-    return 1 if status else 0
 
 
 def su(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ MODULES = {
     "release": "zfs_snapshot", "program": "zfs_program", "create": "zfs_change",
     "set": "zfs_change", "inherit": "zfs_change", "clone": "zfs_change", "rename": "zfs_change",
     "mount": "zfs_change", "unmount": "zfs_change", "umount": "zfs_change",
+    "jail": "zfs_change", "unjail": "zfs_change",
     "rollback": "zfs_change", "load-key": "zfs_change", "unload-key": "zfs_change",
 }
 VERSION = "zfs-2.2.6-FreeBSD_g33174af15\nzfs-kmod-2.2.6-FreeBSD_g33174af15"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from sandbox.jails import current
 from sandbox.mounts import Mount, MountError, Table, fsid
 from sandbox.state import State, new_guid, now
 
@@ -86,6 +87,12 @@ class World:
         found = map(Dataset, state.rows(f"select {columns} from datasets order by name"))
         self.datasets = {d.name: d for d in found if d.pool in self.pools}
         self.by_id = {d.id: d for d in self.datasets.values()}
+        self.jail = current(state)
+        if self.jail is not None:
+            # The properties that come from above are known all the same.
+            self.datasets = {n: d for n, d in self.datasets.items() if self.jail.sees(n)}
+            pools = {d.pool for d in self.datasets.values()}
+            self.pools = {name: row for name, row in self.pools.items() if name in pools}
         self.props: dict[int, dict[str, tuple[str, str]]] = {}
         for dataset, name, value, source in state.rows("select * from props"):
             self.props.setdefault(dataset, {})[name] = (value, source)
@@ -95,6 +102,13 @@ class World:
         self._snapprops: dict[int, dict[str, str]] | None = None
         self._holds: dict[int, int] | None = None
         self._roomless: set[int] | None = None
+
+    def is_ours(self, what: Dataset) -> bool:
+        """zfs_dozonecheck(), secpolicy_zfs(): whether a jail, if this is one, may change it."""
+        if self.jail is None:
+            return True
+        zoned = self.value(what, "jailed")[0] == "on"
+        return self.jail.owns(what.name) and zoned and self.jail.mounts
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -106,7 +120,7 @@ class World:
             query = ("select id, dataset, name, creation, txg, guid, defer from snapshots"
                      " order by txg, id")
             for row in self.state.rows(query):
-                if row[1] in self.by_id:
+                if row[1] in self.by_id and self.by_id[row[1]].name in self.datasets:
                     one = Snapshot(self.by_id[row[1]], row)
                     self._loaded.setdefault(one.of.name, []).append(one)
         return self._loaded
@@ -320,7 +334,8 @@ class World:
     def automatic(self, what: Dataset) -> bool:
         """Whether creating it, or `zfs mount -a`, mounts it."""
         return (what.kind == "filesystem" and self.value(what, "canmount")[0] == "on"
-                and self.value(what, "jailed")[0] == "off" and not self.why_not(what))
+                and self.value(what, "jailed")[0] == ("on" if self.jail else "off")
+                and self.is_ours(what) and not self.why_not(what))
 
     def mount_all(self) -> None:
         """What `zfs mount -a` does, parents before children."""

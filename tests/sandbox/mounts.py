@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 
+from sandbox.jails import MADE_IN_JAIL
 from sandbox.state import INSIDE, PROC, State
 
 CONTROL = "/.zfs/snapshot/"
@@ -110,6 +111,17 @@ class Table:
         """In the order in which things were mounted."""
         return self._where("1")
 
+    def seen(self) -> list[Mount]:
+        """Those that getfsstat(2) tells of, to a jail without their numbers."""
+        from sandbox.jails import current
+
+        jail, mounts = current(self.state), self.all()
+        if jail is None:
+            return mounts
+        for mount in mounts:
+            mount.fsid = "00" * 8
+        return [m for m in mounts if jail.level < 2 or m.node == "/"]
+
     def _where(self, condition: str, *values: object) -> list[Mount]:
         rows = self.state.rows(
             f"select {COLUMNS} from mounts where {condition} order by id", *values)
@@ -148,6 +160,9 @@ class Table:
 
         if len(os.fsencode(mount.node)) > LONGEST:
             raise MountError(mount.node, errno.ENAMETOOLONG)
+        mount.flags -= {MADE_IN_JAIL}
+        if self.state.flag("jailed"):
+            mount.flags |= {MADE_IN_JAIL}
         self.state.set_meta("changing", "1")
         mount.id = self.insert(mount)
         try:
@@ -200,6 +215,8 @@ class Table:
         """
         from sandbox import kernel
 
+        if self.state.flag("jailed") and not self._is_jails_own(mount):
+            raise MountError(mount.node, errno.EPERM)
         if self.uppers(mount):
             raise MountError(mount.node, errno.EBUSY)
         if mount.kernel >= 0:
@@ -218,6 +235,12 @@ class Table:
                 # Linux takes along what is mounted below it.
                 self._reconcile()
             self.state.set_meta("changing", "0")
+
+    def _is_jails_own(self, mount: Mount) -> bool:
+        """vfs_suser() and secpolicy of zfs destroy, which unmounts what its caller may not."""
+        if mount.fstype == "zfs" and mount.snapshot and mount.kernel == AUTOMOUNT:
+            return True
+        return MADE_IN_JAIL in mount.flags and may_mount(self.state, mount.fstype)
 
     def remove_point(self, path: str) -> None:
         """Remove an empty directory that nothing is mounted on any more, as zfs(8) does.
@@ -483,9 +506,14 @@ def _unescape(text: str) -> str:
     return text
 
 
-def may_mount(state: State) -> bool:
-    """Only root outside of a jail may."""
-    return state.may_write and not state.flag("jailed")
+def may_mount(state: State, fstype: str = "") -> bool:
+    """Only root may, and in a jail with its rights; for some file systems it takes one more."""
+    from sandbox.jails import current
+
+    jail = current(state)
+    if jail is None or not state.may_write:
+        return state.may_write
+    return jail.mounts_a(fstype) if fstype else jail.mounts
 
 
 __all__ = ["INSIDE", "Mount", "MountError", "Table", "fsid", "may_mount", "plain", "resolve"]

@@ -122,7 +122,7 @@ def _python(root: str, config: dict[str, str]) -> None:
 
 PLACES = {
     "sbin": "zfs zpool mount mount_nullfs umount kldstat kldload sysctl gpart glabel newfs_msdos",
-    "usr/sbin": "chroot jail periodic sendmail",
+    "usr/sbin": "chroot jail jexec periodic sendmail",
     "usr/bin": "fstat mail su",
     "bin": "hostname freebsd-version",
     # For tests alone: see syscalls.py.

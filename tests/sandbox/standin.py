@@ -10,7 +10,7 @@ from sandbox.state import INSIDE, check_size, log_command
 MODULES = {
     "zfs": "zfs", "zpool": "zpool", "mount": "mount", "mount_nullfs": "mount",
     "umount": "umount", "chroot": "small", "kldstat": "small", "kldload": "small",
-    "sysctl": "small", "jail": "small", "su": "small", "hostname": "small",
+    "sysctl": "small", "jail": "small", "jexec": "small", "su": "small", "hostname": "small",
     "freebsd-version": "small", "fstat": "fstat", "periodic": "periodic", "mail": "mail",
     "gpart": "geom", "glabel": "geom", "newfs_msdos": "geom",
     "sendmail": "mail", "nmount": "call", "unmount": "call", "getfsstat": "call",

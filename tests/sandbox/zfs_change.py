@@ -15,6 +15,7 @@ from sandbox.datasets import (
     World,
     cannot_unmount,
 )
+from sandbox.jails import give
 from sandbox.standin import options, warn
 from sandbox.state import State, new_guid, now
 
@@ -34,10 +35,14 @@ def run(state: State, command: str, arguments: list[str]) -> int:
         "mount": _mount, "unmount": _unmount, "umount": _unmount, "load-key": _load_key,
         "unload-key": _unload_key,
     }
-    if state.flag("jailed") and command not in ("mount",):
+    if command in ("jail", "unjail"):
+        return give(state, arguments, command == "unjail")
+    world = World(state)
+    what = world.datasets.get(arguments[-1].partition("@")[0]) if arguments else None
+    if state.flag("jailed") and command != "mount" and not (what and world.is_ours(what)):
         warn(f"cannot {command} '{arguments[-1] if arguments else ''}': permission denied")
         return 1
-    return commands[command](World(state), arguments)
+    return commands[command](world, arguments)
 
 
 def _options(arguments: list[str], flags: str, valued: str = ""
@@ -350,8 +355,11 @@ def _mount(world: World, arguments: list[str]) -> int:
         warn(f"cannot open '{words[0]}': dataset does not exist")
         return 1
     reason = world.why_not(what)
-    if not reason and (world.state.flag("jailed") or world.value(what, "jailed")[0] == "on"):
-        reason = "dataset is exported to a local zone"
+    if not reason and (world.value(what, "jailed")[0] == "on") != bool(world.jail):
+        where = "is exported to a local zone" if not world.jail else "is not in this zone"
+        reason = f"dataset {where}"
+    if not reason and world.jail and not (world.is_ours(what) and world.jail.mounts_a("zfs")):
+        reason = "Operation not permitted"
     if reason:
         warn(f"cannot mount '{what.name}': {reason}")
         return 1

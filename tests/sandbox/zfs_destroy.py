@@ -29,6 +29,10 @@ def run(state: State, _command: str, arguments: list[str]) -> int:
     if name not in world.datasets:
         warn(f"cannot open '{name}': dataset does not exist")
         return 1
+    if not world.is_ours(world.datasets[name]):
+        what = f"cannot destroy '{name}'" if not at else "cannot destroy snapshots"
+        warn(f"{what}: permission denied")
+        return 1
     if at:
         return _snapshots(world, given, name, spec)
     return _dataset(world, given, world.datasets[name])

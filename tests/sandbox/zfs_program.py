@@ -55,6 +55,10 @@ def run(state: State, _command: str, arguments: list[str]) -> int:
     if pool not in world.pools:
         warn(f"cannot open '{pool}': no such pool")
         return 1
+    if world.jail is not None:
+        warn("Channel program execution failed:\n"
+             "Permission denied. Channel programs must be run as root.")
+        return 1
     if world.pools[pool][2] and "n" not in given:
         warn("Channel program execution failed: pool is read-only")
         return 1

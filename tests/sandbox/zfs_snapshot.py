@@ -60,6 +60,8 @@ def make(world: World, wanted: list[tuple[Dataset, str]], props: dict[str, str])
 
 
 def _why_not(world: World, wanted: dict[str, tuple[Dataset, str]], props: dict[str, str]) -> str:
+    if not all(world.is_ours(dataset) for dataset, _ in wanted.values()):
+        return "cannot create snapshots : permission denied"
     for name, (_, short) in wanted.items():
         reason = invalid(name, short)
         if reason:

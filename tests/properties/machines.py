@@ -48,10 +48,11 @@ def _machine(chance: random.Random) -> Model:
             mounts[0] = Mount(name, "/", "zfs")
         elif point is not None:
             waiting.append(Mount(name, point, "zfs", chance.random() < 0.5))
+        own = chance.choice(["none", "legacy", "/mnt", "/mnt/x", *[_point(chance)] * 6])
         datasets[name] = Dataset(
             name, kind, point is not None, chance.choice(["on", "off", "noauto"]),
             chance.random() < 0.06, chance.choice(["-", "-", "available", "unavailable"]),
-            chance.choice(["-", "-", "-", "on", "off"]),
+            chance.choice(["-", "-", "-", "on", "off"]), "-" if kind == "volume" else own,
         )  # fmt: skip
     for _ in range(chance.randrange(4)):
         kind = chance.choice(["tmpfs", "nullfs", "procfs", "nfs"])
@@ -62,6 +63,12 @@ def _machine(chance: random.Random) -> Model:
     for mount in mounts:
         parts = mount.point.split("/")
         model.directories |= {"/".join(parts[:n]) or "/" for n in range(1, len(parts) + 1)}
+    # Some have a directory at their mount point, and some of these files in it.
+    for each in datasets.values():
+        if each.mountpoint.startswith("/") and chance.random() < 0.6:
+            parts = each.mountpoint.split("/")
+            model.directories |= {"/".join(parts[:n]) or "/" for n in range(1, len(parts) + 1)}
+            model.occupied |= {each.mountpoint} if chance.random() < 0.2 else set()
     for _ in range(chance.randrange(5)):
         name = chance.choice(sorted(datasets))
         model.snapshots[f"{name}@{chance.choice(SHORT)}"] = chance.choice(FOREIGN)
@@ -94,6 +101,8 @@ def _job(chance: random.Random, model: Model) -> Job:
         before=chance.choice([None, "true"]),
         after_snapshot=chance.choice([None, "true"]),
         after=chance.choice([None, "true"]),
+        jailed=chance.random() < 0.3,
+        at=chance.choice([None, None, "/mnt"]),
     )
     if chance.random() < 0.5:
         return job._replace(everything=True, recursive=False)

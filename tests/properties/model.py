@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from kopiatomic import state
-from kopiatomic.backup import plan, preflight, proof, routine, view
+from kopiatomic.backup import plan, preflight, proof, routine, unmounted, view
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
 from kopiatomic.clients import make_ready
@@ -86,6 +86,7 @@ class Model:
     read_only: set[str] = field(default_factory=set)  # pools
     suspended: set[str] = field(default_factory=set)  # pools
     misled: set[str] = field(default_factory=set)  # points that a link leads elsewhere
+    occupied: set[str] = field(default_factory=set)  # directories with files in them
     looked: bool = False  # somebody looks into each .zfs/snapshot
     pruned: str = ""  # the dataset whose snapshot somebody destroys while the view is built
     moves: tuple[str, str] | None = None  # what is renamed, and to what
@@ -160,6 +161,15 @@ class Model:
     def is_jailed(self) -> bool:
         """sysctlbyname(3)."""
         return bool(self._call("sysctl", lambda: False))
+
+    def look_at(self, path: str) -> str:
+        """Stand for preflight.look: there is nothing but directories here, and some files."""
+        if path == "/mnt":
+            return unmounted.EMPTY
+        if path not in self.directories:
+            return unmounted.MISSING
+        inside = any(each.startswith(f"{path}/") for each in self.directories)
+        return unmounted.OCCUPIED if inside or path in self.occupied else unmounted.EMPTY
 
     # -- programs ----------------------------------------------------------------------------
 
@@ -278,12 +288,15 @@ class Model:
         if point == path:
             return True
         source = visible[point].special
+        held = visible.get(source)
+        snapshot = self.snapshots.get(held.special) if held is not None else None
+        if snapshot is not None and not snapshot.point:
+            return True  # of what was not mounted, nobody knows what is in it
         if visible[point].type != "nullfs":
             return path in self.directories or os.path.isdir(path)
         rest = path[len(point.rstrip("/")) :]
-        held = visible.get(source)
-        if held is not None and held.special in self.snapshots:
-            live = self.snapshots[held.special].point
+        if snapshot is not None:
+            live = snapshot.point
             return self._on(live.rstrip("/") + rest, live)
         if source.startswith(RUNS):
             return os.path.isdir(source + rest)
@@ -601,6 +614,7 @@ def attempt(model: Model, job: Job) -> Report:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "build", build)
+        patch.setattr(preflight, "look", model.look_at)
         patch.setattr(view, "make_places", model.make_places)
         patch.setattr(view, "standing_in", model.standing_in)
         patch.setattr(view, "_what_is", model.what_is)

@@ -14,6 +14,7 @@ from support.datasets import NAMES, make_plan
 
 from kopiatomic import state
 from kopiatomic.backup.report import Report, as_dict, as_mail
+from kopiatomic.backup.unmounted import Sight
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import as_json
 from kopiatomic.job import Job
@@ -91,7 +92,8 @@ def reported(report: Report) -> None:
 def selected(model: Model, job: Job) -> dict[str, bool]:
     """Return what a job selects of a machine that can be captured, and which of it is named."""
     try:
-        drawn = make_plan(job, list(model.datasets.values()), model.mounts, NAMES, needs_of(job))
+        datasets, sight = list(model.datasets.values()), Sight(model.look_at)
+        drawn = make_plan(job, datasets, model.mounts, NAMES, needs_of(job), sight=sight)
     except Refusal:
         return {}
     return {each.dataset: each.named for each in drawn.captured}

@@ -52,7 +52,7 @@ _kopiatomic()
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
-	    --retry-pause --full --layout
+	    --retry-pause --full --layout --at --jailed
 	)
 	case $program in
 	kopiatomic)
@@ -91,7 +91,7 @@ _kopiatomic()
 		_kopiatomic_files f "$word"
 		return
 		;;
-	--live|--lives)
+	--at|--live|--lives)
 		_kopiatomic_files d "$word"
 		return
 		;;

@@ -143,6 +143,10 @@ BACKUPS = {
         "daily_restomic_datasets=zroot\ndaily_restomic_live='/var/cache/restic /etc/*'",
         ["--datasets", "zroot", "--lives", "/var/cache/restic /etc/*"],
     ),
+    "jails and what is not mounted": (
+        "daily_restomic_all=yes\ndaily_restomic_jailed=yes\ndaily_restomic_at=/mnt",
+        ["--at", "/mnt", "-a", "--jailed"],
+    ),
     "tries": (
         "daily_restomic_datasets=d\ndaily_restomic_retries=3\ndaily_restomic_retry_pause=90s",
         ["--datasets", "d", "--retries", "3", "--retry-pause", "90s"],

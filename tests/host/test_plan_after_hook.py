@@ -121,8 +121,17 @@ def test_a_dataset_that_the_hook_makes(filled: Machine, restic: Repository):
 
 
 def test_a_dataset_that_the_hook_leaves_unmounted(filled: Machine, restic: Repository):
-    """What could be backed up at the first look cannot be any more at the second."""
+    """What was mounted at the first look is not at the second: it is shown all the same."""
     hooks = ("-p", "zfs unmount kta/src", "-q", "zfs mount kta/src")
+    said = call(restic, "kta/home", "kta/src", *hooks)
+    assert f"kta/src  shown at {TOP}/src: not mounted" in said
+    assert "main" in restic("dump", "latest", f"{TOP}/src/main.c")
+    assert mounted(filled, f"{TOP}/src")
+
+
+def test_a_dataset_that_the_hook_leaves_without_a_place(filled: Machine, restic: Repository):
+    """What could be backed up at the first look cannot be any more at the second."""
+    hooks = ("-p", "zfs set mountpoint=none kta/src", "-q", "zfs inherit mountpoint kta/src")
     said = call(restic, "kta/home", "kta/src", *hooks, status=NOINPUT)
     assert "kta/src cannot be backed up: not mounted" in said
     assert mounted(filled, f"{TOP}/src")
@@ -147,7 +156,7 @@ def log(machine: Machine) -> list[str]:
 REFUSED = {
     "a typo": (["kta/nosuch"], NOINPUT, "no dataset is called 'kta/nosuch'"),
     "a path that is not there": (["/kt/nosuch"], NOINPUT, "'/kt/nosuch' does not exist"),
-    "not mounted": (["kta/off"], NOINPUT, "kta/off cannot be backed up: not mounted"),
+    "not mounted": (["kta/off", "kta"], NOINPUT, "kta/off cannot be backed up: not mounted"),
     "nothing left": (["-r", "kta/src", "-x", "kta/src"], NOINPUT, "no selected dataset"),
     "a repository that would be frozen": (["kta/disk"], CONFIG, "/kt/disk/r would be frozen"),
     "live that is not": (

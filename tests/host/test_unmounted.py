@@ -241,6 +241,15 @@ def test_the_clients_backup_is_proved(odd: Machine, restic: Repository):
     assert f"kta/none ({AT}/kta+none) is not in the backup" in said
 
 
+@pytest.mark.linux(reason="the sandbox makes a pool read-only without exporting it")
+def test_in_a_read_only_pool_it_cannot_be_shown(odd: Machine, restic: Repository):
+    """It could have no snapshot, and what is mounted needs none there."""
+    odd.host.pool("kta", readonly=True)
+    said = back_up(restic, "kta/noauto", "kta/home", status=73)
+    assert "! no snapshot of kta/noauto: it is not mounted, and its pool is read-only" in said
+    assert saved(restic) == {f"{TOP}/home/file": "home\n"}
+
+
 # A snapshot that cannot be mounted costs itself.
 def test_a_key_unloaded_meanwhile(odd: Machine, restic: Repository):
     program = meanwhile(odd, ("mount", "-t", "zfs"), "zfs unload-key kta/crypt")

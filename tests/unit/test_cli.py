@@ -34,6 +34,13 @@ def test_short_and_long_forms_mean_the_same():
     assert short.targets == ("t/a",)
 
 
+def test_what_is_not_mounted_and_where_it_is_shown():
+    made = job("--jailed", "--at", "/mnt/", "-r", "t")
+    assert (made.jailed, made.at) == (True, "/mnt")
+    assert (job("t").jailed, job("t").at) == (False, None)
+    assert job("--at", "", "t").at is None
+
+
 @pytest.mark.parametrize(
     "words", [["--sweep"], ["--status"], ["--check"], ["--drill", "3"], ["--layout"]]
 )

@@ -17,8 +17,12 @@ def test_it_comes_out_as_it_went_in_with_absolute_paths(tmp_path, monkeypatch):
     targets = ("zroot/home", "/data", f"{tmp_path}/here")
     assert choice.job_of(entry) == JOB._replace(targets=targets, command=())
     everything = Job("restomic", everything=True)
+    assert not {"jailed", "at"} & set(choice.as_dict(everything))
     entry = {"program": "restomic", "job": "default", "selection": choice.as_dict(everything)}
     assert choice.job_of(entry) == everything
+    odd = Job("restomic", targets=("t",), jailed=True, at="/mnt")
+    entry = {"program": "restomic", "job": "default", "selection": choice.as_dict(odd)}
+    assert choice.job_of(entry) == odd
 
 
 @pytest.mark.parametrize(

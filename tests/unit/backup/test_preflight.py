@@ -8,6 +8,7 @@ import pytest
 from support.libc import Library
 
 from kopiatomic.backup import preflight
+from kopiatomic.backup.unmounted import ELSEWHERE, EMPTY, MISSING, OCCUPIED
 from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import zfs
@@ -88,6 +89,28 @@ class TestPaths:
         with pytest.raises(Refusal, match="no such directory; give an absolute path") as caught:
             preflight.live_directories(Job("restomic", live=(place,)))
         assert caught.value.status == EX_NOINPUT
+
+    def test_the_place_for_what_is_not_mounted(self, tmp_path):
+        real = os.path.realpath(tmp_path)
+        (tmp_path / "link").symlink_to(real)
+        assert preflight.place_for_unseen(Job("restomic")) is None
+        assert preflight.resolve(Job("restomic", at=f"{tmp_path}/link")).at == real
+        for place in ("tmp", "/no/such", "/etc/passwd"):
+            with pytest.raises(Refusal, match="no such directory; give an absolute path") as caught:
+                preflight.resolve(Job("restomic", at=place))
+            assert caught.value.status == EX_NOINPUT
+
+    def test_what_a_path_leads_to(self, tmp_path):
+        real = os.path.realpath(tmp_path)
+        for name in ("empty", "full/x"):
+            os.makedirs(f"{real}/{name}")
+        (tmp_path / "link").symlink_to("empty")
+        (tmp_path / "file").touch()
+        found = {
+            "empty": EMPTY, "full": OCCUPIED, "link": ELSEWHERE, "link/x": ELSEWHERE,
+            "file": ELSEWHERE, "file/x": ELSEWHERE, "none": MISSING, "none/x": MISSING,
+        }  # fmt: skip
+        assert {name: preflight.look(f"{real}/{name}") for name in found} == found
 
     def test_targets_that_are_paths_are_made_real_and_datasets_stay(self, tmp_path, monkeypatch):
         real = os.path.realpath(tmp_path)

@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from support.datasets import dataset, plan_for, simple, unmounted, zfs
+from support.datasets import ROOT, dataset, plan_for, simple, unmounted, zfs
 
 from kopiatomic.backup import report
 from kopiatomic.backup.client_runs import Called, ClientRun, Try
 from kopiatomic.backup.news import Before, news
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
+from kopiatomic.backup.unmounted import EMPTY, Sight
 from kopiatomic.clients.base import Figures
 from kopiatomic.system.machine import Dataset
 
@@ -303,6 +304,41 @@ def test_a_wait_is_told():
     assert line in report.as_mail(told)
     assert report.as_dict(told)["waited"] == 3723.457
     assert told.noteworthy
+
+
+class TestUnmounted:
+    """What is captured although nothing shows it is told with its place, night by night."""
+
+    def report(self, **changes) -> Report:
+        machine = [dataset("t"), unmounted("t/n", mountpoint="none")], [*ROOT, zfs("t", "/t")]
+        plan = plan_for(machine, "t", "t/n", sight=Sight(lambda path: EMPTY), at="/mnt")
+        return done(plan=plan, captured_at={"t": NOW - 60}, **changes)
+
+    LINE = "  t/n  shown at /mnt/t+n: not mounted: its property mountpoint is none"
+
+    def test_in_every_report(self):
+        assert f"\nCaptured although not mounted:\n{self.LINE}\n" in report.as_text(self.report())
+        before = Before("2026-11-22 08:00", {"t": "/t", "t/n": "/mnt/t+n"}, {})
+        again = self.report()
+        again.compared = news(again.plan, before)
+        assert f"\nCaptured although not mounted:\n{self.LINE}\n" in report.as_text(again)
+        assert not again.news.is_any
+
+    def test_in_a_plan_and_as_data(self):
+        made = self.report()
+        assert self.LINE in report.plan_as_text(made.plan, ["restic"])
+        rows = report.as_dict(made)["captured"]
+        assert rows == [
+            {"dataset": "t", "mountpoint": "/t"},
+            {"dataset": "t/n", "mountpoint": "/mnt/t+n",
+             "unmounted": "not mounted: its property mountpoint is none"},
+        ]  # fmt: skip
+
+    def test_mounted_by_now_it_is_news_where(self):
+        made = done(plan=plan_for(simple(), "tank"))
+        made.compared = news(made.plan, Before("2026-11-22 08:00", {"tank": "/mnt/tank"}, {}))
+        assert made.news.captured == (("tank", "/data (before: /mnt/tank)"),)
+        assert "although" not in report.as_text(made)
 
 
 class TestMail:

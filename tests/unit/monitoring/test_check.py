@@ -166,6 +166,19 @@ class TestUncovered:
         (found,) = self.see(run(HOUR, captured=("x",)), machine=(datasets, table))
         assert found.text.endswith(": t/live")
 
+    def test_what_was_captured_unmounted_is_covered_now_that_it_is_mounted(self):
+        """Though nobody knows any more where it would be shown."""
+        job = Job("restomic", targets=("t/n", "t/j"), at="/nonexistent/at")
+        done = run(HOUR, job=job, captured=("t/n", "t/j"))
+        machine = ([dataset("t/n"), unmounted("t/j", jailed=True)], [zfs("t/n", "/t/n")])
+        assert self.see(done, machine=machine) == []
+
+    def test_in_a_jail_its_own_are_looked_at(self):
+        datasets = [dataset("t/x"), dataset("t/j", jailed=True)]
+        machine = (datasets, [zfs("t/x", "/"), zfs("t/j", "/j")])
+        (found,) = self.see(run(HOUR, captured=("x",)), machine=machine, in_jail=True)
+        assert found.text == "1 dataset is in no job: t/j"
+
     def test_ten_are_named_and_the_rest_counted(self):
         names = [f"t/d{number:02}" for number in range(13)]
         machine = ([*map(dataset, names)], [zfs(name, f"/{name}") for name in names])

@@ -34,6 +34,16 @@ def overview(*jobs: JobHistory, **changes) -> Overview:
     return Overview("restomic", None, "box", NOW, jobs, **changes)
 
 
+def test_what_was_captured_unmounted_is_listed_with_the_reason():
+    rows = [{"dataset": "t/a", "mountpoint": "/a"},
+            {"dataset": "t/b", "mountpoint": "/mnt/t+b", "unmounted": "not mounted"}]  # fmt: skip
+    past = JobHistory(PLACE, (history.run_of(entry(HOUR, captured=rows)),))
+    text = status.as_text(overview(past, full=True))
+    assert "Not mounted, captured by default:\n  t/b  not mounted\n" in text
+    (job,) = status.as_dict(overview(past, full=True))["jobs"]
+    assert job["captured"] == rows
+
+
 class TestWhateverAHistoryHolds:
     @pytest.mark.parametrize(
         "value", [None, True, -1, 10**400, "x", [], {}, [1], [None], [{}], {"a": 1}, float("inf")]

@@ -12,6 +12,7 @@ MODULES = {
     "set": "zfs_change", "inherit": "zfs_change", "clone": "zfs_change", "rename": "zfs_change",
     "mount": "zfs_change", "unmount": "zfs_change", "umount": "zfs_change",
     "jail": "zfs_change", "unjail": "zfs_change",
+    "send": "zfs_send", "receive": "zfs_send", "recv": "zfs_send",
     "rollback": "zfs_change", "load-key": "zfs_change", "unload-key": "zfs_change",
 }
 VERSION = "zfs-2.2.6-FreeBSD_g33174af15\nzfs-kmod-2.2.6-FreeBSD_g33174af15"
@@ -36,6 +37,8 @@ USAGES = {
     "set": "<property=value> ... <filesystem|volume|snapshot> ...",
     "rename": "[-f] <filesystem|volume|snapshot> <filesystem|volume|snapshot>",
     "rollback": "[-rRf] <snapshot>",
+    "send": "[-DLPbcehnpsVvw] [-i|-I snapshot] <snapshot>",
+    "receive": "[-vMnsFhu] <filesystem|volume|snapshot>",
     "hold": "[-r] <tag> <snapshot> ...",
     "release": "[-r] <tag> <snapshot> ...",
 }
@@ -58,6 +61,11 @@ def main(_name: str, arguments: list[str]) -> int:
     if not module:
         warn(f"unrecognized command '{command}'\nusage: zfs command args ...")
         return 2
+    if command in ("receive", "recv"):
+        # The sender has to have its turn first.
+        from sandbox.zfs_send import stream
+
+        stream()
     with State() as state:
         if not state.flag("zfs"):
             warn("internal error: failed to initialize ZFS library")
@@ -71,7 +79,7 @@ def main(_name: str, arguments: list[str]) -> int:
 
 def usage(command: str, reason: str = "") -> int:
     """The usage text on standard error, status 2."""
-    name = {"snap": "snapshot", "umount": "unmount"}.get(command, command)
+    name = {"snap": "snapshot", "umount": "unmount", "recv": "receive"}.get(command, command)
     first = f"{reason}\n" if reason else ""
     warn(f"{first}usage:\n\t{name} {USAGES.get(name, '...')}\n{TAIL}")
     return 2

@@ -99,7 +99,7 @@ class World:
         self.mounts = self.table.all()
         self.mounted = {m.special for m in self.mounts if m.fstype == "zfs"}
         self._loaded: dict[str, list[Snapshot]] | None = None
-        self._snapprops: dict[int, dict[str, str]] | None = None
+        self._snapprops: dict[int, dict[str, tuple[str, str]]] | None = None
         self._holds: dict[int, int] | None = None
         self._roomless: set[int] | None = None
 
@@ -126,12 +126,12 @@ class World:
         return self._loaded
 
     @property
-    def snapprops(self) -> dict[int, dict[str, str]]:
-        """User properties of snapshots."""
+    def snapprops(self) -> dict[int, dict[str, tuple[str, str]]]:
+        """User properties of snapshots, with where they come from."""
         if self._snapprops is None:
             self._snapprops = {}
-            for number, name, value in self.state.rows("select * from snapprops"):
-                self._snapprops.setdefault(number, {})[name] = value
+            for number, name, *rest in self.state.rows("select * from snapprops"):
+                self._snapprops.setdefault(number, {})[name] = rest[0], rest[1]
         return self._snapprops
 
     @property
@@ -274,7 +274,7 @@ class World:
         if ":" in name:
             own = self.snapprops.get(what.id, {}).get(name)
             if own is not None:
-                return own, "local"
+                return own
             value, source = self._inherited(what.of, name)
             # A snapshot inherits the user properties of its dataset.
             return value, f"inherited from {what.of.name}" if source == "local" else source
@@ -398,7 +398,7 @@ class World:
         pairs = []
         for dataset, short in wanted:
             number = self.note(dataset, short, txg)
-            self.state.many("insert into snapprops values (?, ?, ?)",
+            self.state.many("insert into snapprops (snapshot, name, value) values (?, ?, ?)",
                             ((number, key, value) for key, value in props.items()))
             if dataset.kind == "filesystem":
                 pairs.append((dataset.id, number))

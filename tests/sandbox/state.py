@@ -32,7 +32,7 @@ create table props (dataset integer, name text, value text, source text,
 create table snapshots (id integer primary key autoincrement, dataset integer, name text,
     creation integer, txg integer, guid integer, defer integer default 0, unique (dataset, name));
 create index by_name on snapshots (name);
-create table snapprops (snapshot integer, name text, value text,
+create table snapprops (snapshot integer, name text, value text, source text default 'local',
     primary key (snapshot, name)) without rowid;
 create table holds (snapshot integer, tag text, creation integer,
     primary key (snapshot, tag)) without rowid;

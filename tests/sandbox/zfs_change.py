@@ -167,6 +167,8 @@ def _rename(world: World, arguments: list[str]) -> int:
     if len(words) != 2:
         raise Usage("missing target dataset argument")
     old, new = words
+    if "@" in old:
+        return _rename_snapshot(world, old, new)
     if old not in world.datasets:
         warn(f"cannot open '{old}': dataset does not exist")
         return 1
@@ -192,6 +194,24 @@ def _rename(world: World, arguments: list[str]) -> int:
     world.reload()
     for dataset in taken:
         world.mount_at_property(world.datasets[renamed[dataset.name]])
+    return 0
+
+
+def _rename_snapshot(world: World, old: str, new: str) -> int:
+    """A hold goes along, and so does what mounts it."""
+    found = world.snapshot(old)
+    name = new if "@" in new else f"{old.partition('@')[0]}@{new}"
+    if not found:
+        warn(f"cannot open '{old}': dataset does not exist")
+        return 1
+    if world.snapshot(name):
+        warn(f"cannot rename to '{name}': dataset already exists")
+        return 1
+    world.state.begin()
+    world.state.run("update snapshots set name = ? where id = ?", name.partition("@")[2], found.id)
+    world.state.run("update mounts set special = ? where snapshot = ? and fstype = 'zfs'",
+                    name, found.id)
+    world.state.commit()
     return 0
 
 
@@ -272,7 +292,8 @@ def _set(world: World, arguments: list[str]) -> int:
             warn(f"cannot set property for '{target}': this property can not be modified for"
                  " snapshots")
             return 1
-        world.state.many("insert or replace into snapprops values (?, ?, ?)",
+        world.state.many("insert or replace into snapprops (snapshot, name, value)"
+                         " values (?, ?, ?)",
                          ((what.id, name, value) for name, value in props.items()))
     return 0
 

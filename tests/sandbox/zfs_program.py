@@ -212,7 +212,8 @@ class Program:
         state = self.world.state
         state.run(f"delete from {table} where {column} = ? and name = ?", found.id, prop)
         if value is not None and snapshot:
-            state.run("insert into snapprops values (?, ?, ?)", found.id, prop, value)
+            state.run("insert into snapprops (snapshot, name, value) values (?, ?, ?)",
+                      found.id, prop, value)
         elif value is not None:
             state.run("insert into props values (?, ?, ?, 'local')", found.id, prop, value)
 

@@ -105,66 +105,128 @@ def invalid(name: str, short: str) -> str:
 # -- holds -----------------------------------------------------------------------------------
 
 
-def _tagged(world: World, arguments: list[str]) -> tuple[str, list[Snapshot]]:
-    given, words = options(arguments, "r", "")
+def _parted(arguments: list[str], flags: str) -> tuple[bool, list[str]]:
+    try:
+        given, words = options(arguments, flags, "")
+    except ValueError as error:
+        raise Usage(f"invalid option '{error}'") from None
+    return "r" in given, words
+
+
+def _tagged(world: World, arguments: list[str], action: str) -> tuple[int, list[Snapshot]]:
+    """Hold or release what the words name, each for itself, as zfs_do_hold_rele_impl() does.
+
+    Returns the status, and the snapshots.
+    """
+    recursive, words = _parted(arguments, "rt" if action == "hold" else "r")
     if len(words) < 2:
-        raise Usage("missing snapshot argument")
-    found = []
+        raise Usage("")
+    tag = words[0]
+    if action == "hold" and tag.startswith("."):
+        raise Usage("tag may not start with '.'")
+    failed, done = False, []
     for word in words[1:]:
-        name, _, short = word.partition("@")
-        for dataset in world.below(name) if "r" in given else world.below(name)[:1]:
-            snapshot = world.snapshot(f"{dataset.name}@{short}")
-            if snapshot:
-                found.append(snapshot)
-    return words[0], found
+        name, at, short = word.partition("@")
+        reason = ""
+        if not at:
+            reason = f"'{word}' is not a snapshot"
+        elif name not in world.datasets:
+            reason = f"cannot open '{name}': dataset does not exist"
+        else:
+            found = [world.snapshot(f"{dataset.name}@{short}") for dataset in
+                     (world.below(name) if recursive else [world.datasets[name]])]
+            some = [one for one in found if one]
+            reason = (_refusal(world, action, tag, some) if some else
+                      f"cannot {_WHAT[action]} '{word}': dataset does not exist")
+            if not reason:
+                _change_holds(world, action, tag, some)
+                done += some
+        if reason:
+            warn(reason)
+            failed = True
+    return int(failed), done
+
+
+_WHAT = {"hold": "hold snapshot", "release": "release hold from snapshot"}
+
+
+def _refusal(world: World, action: str, tag: str, found: list[Snapshot]) -> str:
+    has = "select 1 from holds where snapshot = ? and tag = ?"
+    if world.pools[found[0].of.pool][2]:
+        return f"cannot {action}: pool is read-only"
+    if action == "release":
+        # It may destroy them: dsl_dataset_user_release_impl() unmounts them all by force first.
+        world.let_go(found)
+    for one in found:
+        held = world.state.one(has, one.id, tag)
+        if held and action == "hold":
+            return f"cannot hold snapshot '{one.name}': tag already exists on this dataset"
+        if not held and action == "release":
+            return (f"cannot release hold from snapshot '{one.name}': "
+                    "no such tag on this dataset")
+        if held and action == "release" and _goes(world, one) and world.busy(one):
+            return f"cannot release hold from snapshot '{one.name}': dataset is busy"
+    return ""
+
+
+def _goes(world: World, one: Snapshot) -> bool:
+    """Whether it is to be destroyed once the last hold has gone."""
+    return one.defer and world.holds.get(one.id) == 1 and not world.clones(one)
+
+
+def _change_holds(world: World, action: str, tag: str, found: list[Snapshot]) -> None:
+    """In a transaction group of its own."""
+    state = world.state
+    state.begin()
+    if action == "hold":
+        state.many("insert into holds values (?, ?, ?)", ((s.id, tag, now()) for s in found))
+    else:
+        state.many("delete from holds where snapshot = ? and tag = ?",
+                   ((s.id, tag) for s in found))
+    state.next_txg()
+    state.commit()
 
 
 def _hold(world: World, arguments: list[str]) -> int:
-    tag, snapshots = _tagged(world, arguments)
-    if not snapshots:
-        warn(f"cannot hold: '{arguments[-1]}': dataset does not exist")
-        return 1
-    for one in snapshots:
-        query = "select 1 from holds where snapshot = ? and tag = ?"
-        if world.state.one(query, one.id, tag):
-            warn(f"cannot hold snapshot '{one.name}': tag already exists on this dataset")
-            return 1
-    world.state.many("insert into holds values (?, ?, ?)", ((s.id, tag, now()) for s in snapshots))
-    return 0
+    return _tagged(world, arguments, "hold")[0]
 
 
 def _release(world: World, arguments: list[str]) -> int:
-    tag, snapshots = _tagged(world, arguments)
-    for one in snapshots:
-        query = "select 1 from holds where snapshot = ? and tag = ?"
-        if not world.state.one(query, one.id, tag):
-            warn(f"cannot release hold from snapshot '{one.name}': no such tag on this dataset")
-            return 1
-    if not snapshots:
-        warn(f"cannot release hold: '{arguments[-1]}': dataset does not exist")
-        return 1
-    for one in snapshots:
-        world.state.run("delete from holds where snapshot = ? and tag = ?", one.id, tag)
+    status, released = _tagged(world, arguments, "release")
     world.reload()
-    deferred = [s for s in (world.snapshot(one.name) for one in snapshots)
+    deferred = [s for s in (world.snapshot(one.name) for one in released)
                 if s and s.defer and not world.holds.get(s.id) and not world.clones(s)]
     if deferred:
         from sandbox.zfs_destroy import drop
 
         drop(world, deferred)
-    return 0
+    return status
 
 
 def _holds(world: World, arguments: list[str]) -> int:
+    """zfs_do_holds(): what is not there is told, and the rest listed."""
     import time
 
-    given, words = options(arguments, "Hpr", "")
-    rows = []
+    try:
+        given, words = options(arguments, "Hpr", "")
+    except ValueError as error:
+        raise Usage(f"invalid option '{error}'") from None
+    if not words:
+        raise Usage("")
+    rows, failed, found = [], False, []
     for word in words:
-        one = world.snapshot(word)
-        if not one:
+        name, at, short = word.partition("@")
+        if not at:
+            warn(f"'{word}' is not a snapshot")
+            failed = True
+            continue
+        several = world.below(name) if "r" in given else []
+        some = [world.snapshot(f"{one.name}@{short}") for one in several] or [world.snapshot(word)]
+        if not any(some) and "r" not in given:
             warn(f"cannot open '{word}': dataset does not exist")
-            return 1
+            failed = True
+        found += [one for one in some if one]
+    for one in dict.fromkeys(found):
         query = "select tag, creation from holds where snapshot = ? order by tag"
         for tag, moment in world.state.rows(query, one.id):
             when = str(moment) if "p" in given else time.strftime(
@@ -173,4 +235,6 @@ def _holds(world: World, arguments: list[str]) -> int:
     from sandbox.zfs_list import print_table
 
     print_table(["NAME", "TAG", "TIMESTAMP"], rows, "H" in given, [False] * 3)
-    return 0
+    if not found:
+        warn("no datasets available")
+    return int(failed)

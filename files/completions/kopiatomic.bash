@@ -52,7 +52,7 @@ _kopiatomic()
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
-	    --retry-pause --full --layout --at --jailed
+	    --retry-pause --full --layout --at --jailed --snapshot
 	)
 	case $program in
 	kopiatomic)
@@ -112,7 +112,7 @@ _kopiatomic()
 		return
 		;;
 	-o|--options|--max-age|--verify|--forget|--drill|--seed|--size-limit|--wait|\
-	    --retries|--retry-pause)
+	    --retries|--retry-pause|--snapshot)
 		return
 		;;
 	esac

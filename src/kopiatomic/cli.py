@@ -28,6 +28,7 @@ LONG = {
     "after-snapshot=": "-s",
     "version": "-v",
     "exclude=": "-x",
+    "snapshot=": "--snapshot",
     "live=": "--live",
     "jailed": "--jailed",
     "at=": "--at",
@@ -252,7 +253,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
     import os
 
     from kopiatomic import state
-    from kopiatomic.job import Job, retries_of, seconds_of, split_words
+    from kopiatomic.job import Job, pattern_of, retries_of, seconds_of, split_words
 
     last = dict(options)  # of an option that is given twice, the later one counts
 
@@ -262,7 +263,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
     def words(option: str) -> "list[str]":
         return [word for text in every(option) for word in split_words(text, option)]
 
-    env_file = last.get("-e")
+    env_file, snapshot = last.get("-e"), last.get("--snapshot")
     return Job(
         program=program,
         name=state.check_job_name(last.get("-j") or "default"),
@@ -270,6 +271,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         everything="-a" in last,
         recursive="-r" in last,
         exclude=(*every("-x"), *words("--excludes")),
+        snapshot=None if snapshot is None else pattern_of(snapshot),
         command=split_words(last.get("-c") or "", "-c"),
         options=tuple(words("-o")),
         plain="--plain" in last,
@@ -313,6 +315,8 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
     again = [name for name in ("--retries", "--retry-pause") if name in switches]
     if again and asked:
         raise Refusal(f"{again[0]} does not go with {asked[0]}: only a backup is tried again")
+    if asked and job.snapshot is not None:
+        raise Refusal(f"--snapshot does not go with {asked[0]}: it is about what a backup is of")
     if job.retries and job.plain:
         raise Refusal("--retries does not go with --plain: what the client says is not known")
     if "--layout" in asked and "--periodic" in switches:

@@ -9,6 +9,7 @@ from kopiatomic.system.command import printable
 OUTCOMES = {
     "success": "succeeded",
     "trouble": "succeeded, but NOT ALL IS WELL",
+    "unchanged": "was NOT NEEDED",
     "incomplete": "is INCOMPLETE",
     "failed": "FAILED",
     "interrupted": "was INTERRUPTED",

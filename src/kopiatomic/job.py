@@ -24,6 +24,7 @@ class Job(Record):
     exclude: tuple[str, ...] = ()  # -x
     jailed: bool = False  # --jailed: what belongs to jails, too
     at: str | None = None  # --at: the directory where what is mounted nowhere is shown
+    snapshot: str | None = None  # --snapshot: take existing ones that match, make none
     command: tuple[str, ...] = ()  # -c
     options: tuple[str, ...] = ()  # -o
     plain: bool = False  # --plain: hand the client nothing but paths
@@ -56,6 +57,16 @@ def seconds_of(text: str, option: str) -> float:
     if not match:
         raise Refusal(f"{option} {text}: a time is wanted, as in 30s, 10m or 4h")
     return float(int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
+
+
+def pattern_of(text: str) -> str:
+    """Return the pattern of --snapshot; raises Refusal."""
+    if not text or "@" in text or "/" in text:
+        raise Refusal(
+            f"--snapshot '{text}': a pattern for what stands after the @ of a snapshot is wanted, "
+            "such as 'autosnap_*'"
+        )
+    return text
 
 
 def retries_of(text: str) -> int:

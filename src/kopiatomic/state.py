@@ -89,6 +89,11 @@ class Place(Record):
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.unfinished"
 
     @property
+    def holds(self) -> str:
+        """The note of the snapshots of others that a run holds, or that a killed one held."""
+        return f"{STATE_DIRECTORY}/{self.program}.{self.job}.holds"
+
+    @property
     def history(self) -> str:
         """One line of JSON for each run that was not refused."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.history"
@@ -276,8 +281,8 @@ def finish(place: Place) -> None:
 
     With it goes the half of a file that a killed run has written: see _replace().
     """
-    halves = (f"{path}.new" for path in (place.unfinished, place.history, place.upkeep))
-    for path in (*halves, place.unfinished):
+    whole = (place.unfinished, place.history, place.upkeep, place.holds)
+    for path in (*(f"{each}.new" for each in whole), place.unfinished):
         with suppress(FileNotFoundError):
             os.unlink(path)
 
@@ -285,6 +290,33 @@ def finish(place: Place) -> None:
 def is_unfinished(place: Place) -> bool:
     """Say whether an earlier run was not taken down completely."""
     return os.path.lexists(place.unfinished)
+
+
+class NotedHold(Record):
+    """A hold that a run has made, or was about to: its tag, and whose snapshot it is on."""
+
+    tag: str
+    guid: str
+    snapshot: str
+
+
+def note_holds(place: Place, holds: Sequence[NotedHold]) -> None:
+    """Write down which holds of the job there may be, before they are made; none: remove it."""
+    private_directory(STATE_DIRECTORY)
+    if holds:
+        _replace(place.holds, "".join("\t".join(each) + "\n" for each in holds))
+        return
+    with suppress(FileNotFoundError):
+        os.unlink(place.holds)
+
+
+def read_holds(place: Place) -> list[NotedHold]:
+    """Return what note_holds() has written; raises OSError.
+
+    A line that makes no sense is none: what a damaged note says is not to be acted upon.
+    """
+    rows = (line.decode("utf-8", "replace").split("\t") for line in _lines(place.holds))
+    return [NotedHold(*row) for row in rows if len(row) == 3 and "@" in row[2]]
 
 
 def note_search(pools: Iterable[str]) -> None:

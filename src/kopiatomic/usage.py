@@ -22,6 +22,8 @@ What to back up:
       --jailed            with -a and -r also datasets that belong to jails
       --at DIRECTORY      show there, in the backup, what is named and mounted
                           nowhere, if it cannot be shown at its mount point
+      --snapshot PATTERN  make no snapshot, but take the newest existing one of
+                          each dataset that matches, such as 'autosnap_*'
 
 How to back it up:
   -c, --command COMMAND   the client, or a wrapper around it that ends in

@@ -122,6 +122,31 @@ def test_version_imports_next_to_nothing():
     assert result.stdout.splitlines()[1].split() == []
 
 
+class TestSnapshot:
+    def test_in_a_job(self):
+        job = cli.job_from("restomic", [("--snapshot", "auto_*")], ["tank"])
+        assert job.snapshot == "auto_*"
+        assert cli.job_from("restomic", [], ["tank"]).snapshot is None
+
+    def test_it_is_none_of_the_hooks(self):
+        """-s is one: neither is short for the other."""
+        options, _ = cli._parse(["--snap", "a", "-s", "b"])
+        assert options == [("--snapshot", "a"), ("-s", "b")]
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            ("--snapshot a@b tank", "--snapshot 'a@b': a pattern for what stands after the @"),
+            ("--snapshot a/b tank", "--snapshot 'a/b': a pattern for what stands after the @"),
+            ("--snapshot x --drill 1", "--snapshot does not go with --drill"),
+            ("--snapshot x --check", "--snapshot does not go with --check"),
+        ],
+    )
+    def test_what_does_not_go(self, words, says, capsys):
+        assert cli.main("restomic", words.split()) == EX_USAGE
+        assert says in capsys.readouterr().err
+
+
 class TestRetries:
     def test_in_a_job(self):
         options = [("--retries", "3"), ("--retry-pause", "30s")]

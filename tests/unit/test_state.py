@@ -310,6 +310,34 @@ class TestHistory:
         assert state.read_history(place) == []
 
 
+class TestHolds:
+    HOLDS = (
+        state.NotedHold("restomic:default:1", "123", "t/a b@x y"),
+        state.NotedHold("restomic:default:1", "", "t@z"),
+    )  # fmt: skip
+
+    def test_come_back_as_they_were_noted(self, place):
+        assert state.read_holds(place) == []
+        state.note_holds(place, self.HOLDS)
+        assert state.read_holds(place) == list(self.HOLDS)
+        assert os.stat(place.holds).st_mode & 0o777 == 0o600
+        state.note_holds(place, [])
+        assert not os.path.exists(place.holds)
+        state.note_holds(place, [])
+
+    def test_outlive_the_end_of_a_run(self, place):
+        state.note_holds(place, self.HOLDS)
+        state.begin(place, "r")
+        state.finish(place)
+        assert state.read_holds(place) == list(self.HOLDS)
+
+    def test_damage_costs_only_the_damaged_lines(self, place):
+        state.note_holds(place, self.HOLDS)
+        with open(place.holds, "ab") as file:
+            file.write(b"half\n\xff\xfe\t\t\nx\ty\tno snapshot\n")
+        assert state.read_holds(place) == list(self.HOLDS)
+
+
 class TestSearch:
     def test_holds_for_the_pools_that_were_there(self, places):
         assert not state.was_searched()

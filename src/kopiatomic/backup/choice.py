@@ -8,7 +8,7 @@ from kopiatomic.job import Job
 
 
 def as_dict(job: Job) -> dict[str, object]:
-    """Return the choice of a job as plain data: targets, -a, -r, -x, --jailed and --at.
+    """Return the choice of a job as plain data: targets, -a, -r, -x and what selects beside these.
 
     Paths are absolute, since nobody knows later where the run was started.
     """
@@ -19,6 +19,7 @@ def as_dict(job: Job) -> dict[str, object]:
         "exclude": list(job.exclude),
         **({"jailed": True} if job.jailed else {}),
         **({"at": job.at} if job.at is not None else {}),
+        **({"snapshot": job.snapshot} if job.snapshot is not None else {}),
     }
 
 
@@ -28,6 +29,7 @@ def job_of(entry: Mapping[str, object]) -> Job | None:
     if not isinstance(choice, dict):
         return None
     targets, exclude, at = choice.get("targets"), choice.get("exclude"), choice.get("at")
+    snapshot = choice.get("snapshot")
     if not (isinstance(targets, list) and isinstance(exclude, list)):
         return None
     return Job(
@@ -39,4 +41,5 @@ def job_of(entry: Mapping[str, object]) -> Job | None:
         exclude=tuple(map(str, exclude)),
         jailed=choice.get("jailed") is True,
         at=at if isinstance(at, str) else None,
+        snapshot=snapshot if isinstance(snapshot, str) else None,
     )

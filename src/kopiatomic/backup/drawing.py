@@ -5,7 +5,14 @@ from collections.abc import Iterable, Mapping
 from kopiatomic.backup import preflight
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
-from kopiatomic.backup.selection import Selection, asked_for, select, stand_still, without
+from kopiatomic.backup.selection import (
+    Existing,
+    Selection,
+    asked_for,
+    select,
+    stand_still,
+    without,
+)
 from kopiatomic.backup.unmounted import Sight
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
@@ -30,6 +37,13 @@ class Drawing(Record):
         """Draw the plan with datasets that need no snapshot, for their pools are read-only."""
         return _drawn(self.scene, stand_still(self.selection, datasets))
 
+    def taking(self, found: Mapping[str, Existing]) -> "Drawing":
+        """Draw the plan with other snapshots taken of some datasets."""
+        from kopiatomic.backup import existing
+
+        captured = existing.retake(self.selection.captured, found)
+        return _drawn(self.scene, self.selection._replace(captured=captured))
+
 
 def _drawn(scene: Scene, selection: Selection) -> Drawing:
     return Drawing(scene, selection, arrange(scene, selection))
@@ -46,11 +60,13 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         datasets = preflight.list_datasets(door, asked_for(job, seen), job.recursive)
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
+    selection = select(job, datasets, seen, names, Sight(preflight.look, door.jailed))
+    if job.snapshot is not None:
+        selection = _with_existing(task, selection)
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
     scene = Scene(seen, needs, names, each_point, 1 + len(task.more))
-    sight = Sight(preflight.look, door.jailed)
-    drawing = _drawn(scene, select(job, datasets, scene.mounts, names, sight))
+    drawing = _drawn(scene, selection)
     plan = drawing.plan
     if not fits(client.backup_command(job, Request(plan.paths, plan.skipped))):
         raise Refusal(
@@ -60,3 +76,12 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         )
     notes = (*plan.notes, *client.about_live(plan.skipped, plan.paths))
     return drawing._replace(plan=plan._replace(notes=notes))
+
+
+def _with_existing(task: Task, selection: Selection) -> Selection:
+    from kopiatomic.backup import existing  # which most jobs do without
+
+    try:
+        return existing.take(task.door, task.job, selection)
+    except CommandFailed as error:
+        raise Refusal(f"cannot see which snapshots there are: {error}", EX_OSERR) from error

@@ -27,6 +27,11 @@ def marked(door: Door, pools: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def copies(door: Door) -> list[str]:
+    """Return copies of snapshots of all programs, which were received; raises CommandFailed."""
+    return zfs.copies_among(door, tuple(beginning_of(program) for program in programs()))
+
+
 def of_job(door: Door, place: Place) -> list[str]:
     """Return those of the runs of one job, likewise; raises CommandFailed."""
     found = marked(door, zfs.pools(door))

@@ -15,6 +15,7 @@ from kopiatomic.backup.selection import (
     NOT_ZFS,
     SHOWN_TWICE,
     Captured,
+    Existing,
     LeftOut,
     Selection,
     nothing_left,
@@ -44,11 +45,15 @@ JAIL_RULESET = "4"
 
 
 class Hold(Record):
-    """A snapshot that is mounted at a private place of ours, which nobody else can reach."""
+    """A snapshot that is mounted at a private place of ours, which nobody else can reach.
+
+    One that is ``existing`` is somebody else's, and is neither made nor destroyed.
+    """
 
     dataset: str
     snapshot: str
     directory: str
+    existing: Existing | None = None
 
 
 class ViewMount(Record):
@@ -101,7 +106,7 @@ class Plan(Record):
     @property
     def snapshots(self) -> tuple[str, ...]:
         """The snapshots to make, by full name."""
-        return tuple(hold.snapshot for hold in self.holds)
+        return tuple(hold.snapshot for hold in self.holds if hold.existing is None)
 
 
 class Scene(Record):
@@ -130,11 +135,7 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
     unseen += [each.point for each in unchosen if not _is_shown(view, each.point)]
     _close(scene, view, unseen)
     points = [each.point for each in captured]
-    holds = [
-        Hold(each.dataset, f"{each.dataset}@{scene.names.snapshot}", _hold_of(scene.names, each))
-        for each in captured
-        if not each.still
-    ]
+    holds = [_held(scene.names, each) for each in captured if not each.still]
     paths = tuple(sorted(set(points))) if scene.each_point else topmost(points)
     return Plan(
         names=scene.names,
@@ -165,6 +166,12 @@ def topmost(points: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         point for point in sorted(known) if not any(up in known for up in ancestors(point)[1:])
     )
+
+
+def _held(names: Names, captured: Captured) -> Hold:
+    place, existing = _hold_of(names, captured), captured.existing
+    snapshot = existing.name if existing else f"{captured.dataset}@{names.snapshot}"
+    return Hold(captured.dataset, snapshot, place, existing)
 
 
 def _hold_of(names: Names, captured: Captured) -> str:

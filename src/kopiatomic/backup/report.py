@@ -1,6 +1,7 @@
 """What a run came to, for people and for programs."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from kopiatomic.backup.client_runs import Called, ClientRun
@@ -32,7 +33,7 @@ MOST_NAMES = 3
 MOST_CAPTURED, FEW, MOST_NEW = 20, 5, 10
 
 # How bad an outcome is; of several, the worst is the run's.
-_RANK = {"success": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed": 3}
+_RANK = {"success": 0, "unchanged": 0, "trouble": 1, "incomplete": 2, "interrupted": 3, "failed": 3}
 
 # How many lines of what the client said on standard error a report of a good run has.
 COMPLAINTS = 12
@@ -77,6 +78,7 @@ class Report:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.swept: list[str] = []
+        self.is_needless = False  # whether the last good backup has all that there is
         self.stuck: list[str] = []  # snapshots of earlier runs that stay
 
     def fail(
@@ -108,7 +110,7 @@ class Report:
         return bool(self.runs) and all(run.saved for run in self.runs)
 
     def _verdict(self) -> tuple[str, int]:
-        outcome, status = "success", 0
+        outcome, status = "unchanged" if self.is_needless else "success", 0
         for fault in self._faults:
             weighed = self._weighed(fault)
             if _RANK[weighed] > _RANK[outcome]:
@@ -125,6 +127,10 @@ class Report:
             return fault.outcome
         is_beside = self.saved or (fault.run is not None and fault.run.saved)
         return "trouble" if is_beside else "incomplete"
+
+    def not_needed(self) -> None:
+        """Note that no backup is made, since the last good one has all that there is."""
+        self.is_needless = True
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""
@@ -191,6 +197,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "captured_at": {pool: iso(when) for pool, when in report.captured_at.items()},
         "selection": report.selection,
         **_chosen(plan),
+        **_taken(plan),
         "changes": _changes_as_dict(report.news),
         "paths": list(plan.paths) if plan else [],
         **_client_as_dict(report),
@@ -249,7 +256,25 @@ def _chosen(plan: Plan | None) -> dict[str, object]:
 
 def _captured_as_dict(each: Captured) -> dict[str, object]:
     why = {"unmounted": each.unmounted} if each.unmounted else {}
-    return {"dataset": each.dataset, "mountpoint": each.point, **why}
+    row: dict[str, object] = {"dataset": each.dataset, "mountpoint": each.point, **why}
+    if each.existing is None:
+        return row
+    from kopiatomic.backup import existing
+
+    return {**row, **existing.row_of(each.existing)}
+
+
+def _takes(plan: Plan | None) -> bool:
+    """Say whether a plan takes existing snapshots."""
+    return plan is not None and any(each.existing is not None for each in plan.captured)
+
+
+def _taken(plan: Plan | None) -> dict[str, object]:
+    if plan is None or not _takes(plan):
+        return {}
+    from kopiatomic.backup import existing
+
+    return existing.as_dict(plan.captured)
 
 
 def _changes_as_dict(new: News) -> dict[str, object] | None:
@@ -270,6 +295,7 @@ def as_text(report: Report) -> str:
     lines = [headline(report.program, report.job, "the backup", report.outcome, took)]
     lines += [f"  ! {problem}" for problem in map(printable, report.problems)]
     lines += waited(report.waited)
+    lines += _nothing_new(report)
     lines += _new(report)
     if report.captured_at and report.plan:
         lines += _captured(report, report.plan)
@@ -324,10 +350,22 @@ def _new(report: Report) -> list[str]:
     return section(f"New since the last good backup, of {new.since}:", lines)
 
 
+def _nothing_new(report: Report) -> list[str]:
+    if report.outcome != "unchanged" or report.plan is None:
+        return []
+    from kopiatomic.backup import existing
+
+    return existing.nothing_new(report.plan.captured, report.ended)
+
+
 def _captured(report: Report, plan: Plan) -> list[str]:
     count, when = len(plan.captured), _when(report)
     shown = plan.captured if count <= MOST_CAPTURED else plan.captured[:FEW]
     rows = table([(each.dataset, each.point) for each in shown])
+    if _takes(plan):
+        from kopiatomic.backup import existing
+
+        when, rows = existing.headline(plan.captured), table(existing.rows(shown))
     if len(shown) == count:
         return ["", f"{when}:", *rows, *_unmounted(plan)]
     more = f"  and {count - len(shown):,} more"
@@ -451,8 +489,13 @@ def _complaints(report: Report) -> list[str]:
 
 def plan_as_dict(plan: Plan, clients: Sequence[Sequence[str]]) -> dict[str, object]:
     """Return a plan as plain data, for -n --json; ``clients`` are the words of its client runs."""
+    chosen = {**_chosen(plan), **_taken(plan)}
+    if _takes(plan):
+        from kopiatomic.backup import existing
+
+        chosen["captured"] = existing.with_ages(plan.captured, chosen["captured"], time.time())
     return {
-        **_chosen(plan),
+        **chosen,
         "view": [mount._asdict() for mount in plan.view],
         "not_in_view": list(plan.unseen),
         "paths": list(plan.paths),
@@ -465,6 +508,15 @@ def plan_as_dict(plan: Plan, clients: Sequence[Sequence[str]]) -> dict[str, obje
     }
 
 
+def _would_take(plan: Plan) -> list[str]:
+    if not _takes(plan):
+        return []
+    from kopiatomic.backup import existing
+
+    rows = existing.would_take(plan.captured, time.time())
+    return ["", "Would take these existing snapshots, and make none:", *table(rows)]
+
+
 def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
     """Return a plan for a person: what is captured and left out, and the exact commands.
 
@@ -472,6 +524,7 @@ def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
     """
     lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
     lines += _unmounted(plan)
+    lines += _would_take(plan)
     if plan.left_out:
         lines += ["", "Would leave out:", *table([(e.name, e.reason) for e in plan.left_out])]
     lines += section("Would be live, not frozen, because the client needs it so:", plan.live)
@@ -483,6 +536,9 @@ def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
             lines.append(f"  {quote(argv)}")
         else:
             lines.append(f"  a channel program for {len(names)} snapshots (zfs-program(8))")
+    held = [hold.snapshot for hold in plan.holds if hold.existing is not None]
+    for names in by_pool(held).values():
+        lines.append(f"  {quote(['zfs', 'hold', plan.names.run, *names], limit=MOST_CAPTURED)}")
     lines += [f"  {quote(hold_command(hold))}" for hold in plan.holds]
     lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
     for run, words in zip(plan.runs, clients, strict=True):

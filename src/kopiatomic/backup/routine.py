@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup import choice, news, own, preflight, proof, view
+from kopiatomic.backup import choice, news, own, preflight, proof, taking, view
 from kopiatomic.backup.calling import back_up, last_entry
 from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.report import Report, as_dict
-from kopiatomic.backup.work import Failed, Work
+from kopiatomic.backup.work import Failed, NothingNew, Work
 from kopiatomic.clients.base import Task
 from kopiatomic.errors import (
     EX_CANTCREAT,
@@ -53,6 +53,8 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
         report.waited = waited
         work = Work(task, place, names, signals, streams._replace(hide=task.hide), report)
         look_early(work, sweep(place, door, report))
+        if has_nothing_new(work):
+            return end_early(work)
         try:
             begin(work)
             try:
@@ -65,6 +67,8 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
                 call_anyway(work, "-s", job.after_snapshot)
             build_view(work)
             back_up(work)
+        except NothingNew:
+            report.not_needed()
         except (Failed, Interrupted) as error:
             note_failure(report, error)
         except Exception as error:
@@ -74,9 +78,7 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
             guarded(work, prove)
             guarded(work, compare)
             guarded(work, lambda work: call_anyway(work, "-q", job.after))
-            report.ended = time.time()
-            report.conceal(task.hide)
-            remember(place, report)
+            conclude(work)
     return report
 
 
@@ -89,7 +91,7 @@ def begin_report(task: Task, names: Names) -> Report:
     hooks = tuple(dict.fromkeys(map(os.path.abspath, preflight.hook_programs(job).values())))
     began = time.time()
     made = Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
-    made.selection = choice.as_dict(job)
+    made.selection = choice.as_dict(job) if job.snapshot is None else taking.selection_of(task)
     return made
 
 
@@ -106,6 +108,23 @@ def look_early(work: Work, table: list[Mount] | None) -> None:
             raise
 
 
+def has_nothing_new(work: Work) -> bool:
+    """Say whether all existing snapshots that would be taken are in the last good backup."""
+    plan = work.report.plan
+    if work.task.job.snapshot is None or plan is None:
+        return False
+    return taking.is_backed_up(work.task, plan, last_entry(work.place))
+
+
+def end_early(work: Work) -> Report:
+    """End a run that has nothing to do, before it has called a hook or changed anything."""
+    work.report.not_needed()
+    work.report.notes += work.plan.notes
+    guarded(work, compare)
+    conclude(work)
+    return work.report
+
+
 def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) -> list[Mount] | None:
     """Take down what an earlier run of the job left behind: its mounts, then its snapshots.
 
@@ -120,7 +139,9 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
         old = view.mounted_below(table, place.directory)
         if not (old or thoroughly or state.is_unfinished(place)):
             look_after_boot(place, door, report)
+            taking.sweep(place, door, report)
             return table
+        taking.sweep(place, door, report, thoroughly)
         outcome = view.take_down(door, place.directory, old)
         if outcome.unknown:
             raise Refusal(f"cannot clear up after an earlier run: {outcome.unknown}", EX_OSERR)
@@ -208,6 +229,8 @@ def look_again(work: Work) -> None:
             raise Failed(str(refusal), refusal.status) from refusal
     work.report.notes += work.plan.notes
     miss_named(work)
+    if work.task.job.before is not None and has_nothing_new(work):
+        raise NothingNew
 
 
 def look_into_pools(work: Work) -> None:
@@ -215,6 +238,8 @@ def look_into_pools(work: Work) -> None:
     pools = {zfs.pool_of(each.dataset) for each in work.plan.captured}
     if state.was_searched() and not state.was_searched(pools):
         look_for_left(work.place, work.task.door, work.report)
+    if work.task.job.before is not None:
+        taking.sweep(work.place, work.task.door, work.report)
 
 
 def miss_named(work: Work) -> None:
@@ -251,6 +276,8 @@ def take_snapshots(work: Work) -> None:
     What cannot be snapshotted costs itself and not the others: a dataset its place
     in the backup, a pool its datasets.
     """
+    if work.task.job.snapshot is not None:
+        taking.take(work, lose_or_miss)
     lost: dict[str, view.Lost] = {}
     failed: dict[str, str] = {}
     for pool, snapshots in zfs.by_pool(work.plan.snapshots).items():
@@ -272,6 +299,11 @@ def take_snapshots(work: Work) -> None:
     if failed:
         lost |= stand_still_or_lose(work, failed)
     lose(work, lost, "no snapshot of")
+
+
+def lose_or_miss(work: Work, lost: Mapping[str, view.Lost], what: str) -> None:
+    """Go on without datasets of which it is not known whether they have gone; see lose()."""
+    lose(work, tell_gone(work, dict(lost)), what)
 
 
 def stand_still_or_lose(work: Work, failed: Mapping[str, str]) -> dict[str, view.Lost]:
@@ -477,6 +509,9 @@ def take_down(work: Work) -> None:
     noted for the next run to sweep.
     """
     report, names = work.report, work.names
+    # zfs-release(8) unmounts a snapshot by force, from under whoever looks into it. While it
+    # is mounted here, with a nullfs on it, nobody else can have it mounted.
+    taking.release(work)
     outcome = view.take_down(work.task.door, names.directory)
     tell_astray(work, outcome.astray)
     report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
@@ -493,6 +528,7 @@ def take_down(work: Work) -> None:
             EX_OSERR,
         )
     left = destroy_snapshots(work)
+    taking.tell_held(work)
     for each in left:
         report.fail(
             f"the snapshot {each.name} cannot be destroyed: {each.reason}; "
@@ -562,6 +598,14 @@ def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
 def sweep_by_hand(report: Report) -> str:
     """Return the command that takes down what the job has left."""
     return Place(report.program, report.job).sweep_command
+
+
+def conclude(work: Work) -> None:
+    """End the account of the run and enter it into the history."""
+    report = work.report
+    report.ended = time.time()
+    report.conceal(work.task.hide)
+    remember(work.place, report)
 
 
 def remember(place: Place, report: Report) -> None:

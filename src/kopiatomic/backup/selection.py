@@ -23,11 +23,26 @@ HIDDEN, LOCKED, CANNOT_MOUNT, NOT_MOUNTED = "hidden", "locked", "canmount", "not
 TOO_LONG, NOT_SELECTED, NOT_ZFS, INACTIVE = "too long", "not selected", "not zfs", "inactive"
 NO_MOUNT_POINT = "mountpoint"  # its property mountpoint is none
 SHOWN_TWICE = "shown twice"  # a nullfs of what is captured where it lies
+NO_SNAPSHOT = "no snapshot"  # none of its snapshots is one that --snapshot means
 LOST = "lost"  # it vanished, or could not be snapshotted or mounted
 FOREIGN = "host's"  # seen from a jail
 
 # What a snapshot can show although nothing else does.
 SHOWABLE = frozenset({HIDDEN, CANNOT_MOUNT, NOT_MOUNTED, NO_MOUNT_POINT, JAILED})
+
+
+class Existing(Record):
+    """A snapshot that somebody else made and that a run takes; ``created`` is as time(3) has it."""
+
+    name: str
+    guid: str
+    txg: int
+    created: float
+
+    @property
+    def short(self) -> str:
+        """What stands after the @."""
+        return self.name.partition("@")[2]
 
 
 class Captured(Record):
@@ -38,6 +53,7 @@ class Captured(Record):
     no snapshot. ``unmounted`` says why it is not to be seen at ``point``, or is empty;
     then ``point`` may lie ``below`` a directory where such are shown, or be ``away``, on a
     file system that has no directory for it.
+    With ``existing`` no snapshot is made, but that one taken.
     """
 
     dataset: str
@@ -48,14 +64,19 @@ class Captured(Record):
     unmounted: str = ""
     below: str = ""
     away: bool = False
+    existing: Existing | None = None
 
 
 class LeftOut(Record):
-    """A dataset or mount that is not in the backup, and why."""
+    """A dataset or mount that is not in the backup, and why.
+
+    ``missed`` says that the user named it, so that a backup without it is incomplete.
+    """
 
     name: str
     reason: str
     kind: str = LOST
+    missed: bool = False
 
     @property
     def is_obstacle(self) -> bool:

@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+from kopiatomic import state
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Hold, Plan, ViewMount
+from kopiatomic.clients import programs
 from kopiatomic.record import Record
 from kopiatomic.system import mounts
 from kopiatomic.system.command import (
@@ -215,13 +217,49 @@ def _hold(door: Door, hold: Hold) -> None:
     except MountRefused as error:
         if error.number != errno.EBUSY:
             raise
+        shown = [mount for mount in mounts.table(door) if mount.special == hold.snapshot]
+        if hold.existing is not None and _is_in_use(door, shown):
+            _show_again(door, hold, shown[0])
+            return
         # Somebody has looked into .zfs/snapshot, where ZFS mounted it by itself.
-        for mount in mounts.table(door):
-            if mount.special == hold.snapshot:
-                door.unmount(mount.point, mount.fsid)
+        for mount in shown if hold.existing is None else ():
+            door.unmount(mount.point, mount.fsid)
         door.mount(argv, options, MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
     if door.kernel is None and _numbers(hold.directory) == before:
         raise CommandFailed(argv, NOTHING)
+
+
+def _is_in_use(door: Door, shown: Sequence[Mount]) -> bool:
+    """Say whether somebody needs a mount of his snapshot; one that nobody does is taken away.
+
+    That is one that he made himself, or that ZFS made when he looked into .zfs/snapshot,
+    and where he still is. Raises CommandFailed if it is one of ours: with a nullfs on it,
+    that job could not unmount it.
+    """
+    ours = [f"{os.path.realpath(state.RUN_ROOT)}/{program}" for program in programs()]
+    for mount in shown:
+        if any(lies_in(mount.point, each) for each in ours):
+            raise CommandFailed(
+                ["mount", mount.special],
+                f"another job backs it up just now, at {mount.point}; "
+                "let one run after the other",
+            )
+        if "/.zfs/snapshot/" not in mount.point:
+            return True
+        try:
+            door.unmount(mount.point, mount.fsid)
+        except CommandFailed:
+            return True
+    return False
+
+
+def _show_again(door: Door, hold: Hold, mount: Mount) -> None:
+    """Show a snapshot at our private place from where it is mounted, which can be only once."""
+    argv = ["mount_nullfs", "-o", "ro,nosuid", mount.point, hold.directory]
+    options = {
+        "fstype": "nullfs", "fspath": hold.directory, "target": mount.point, "ro": "", "nosuid": "",
+    }  # fmt: skip
+    door.mount(argv, options, MNT_IGNORE, time_limit=MOUNT_TIME_LIMIT)
 
 
 def _numbers(path: str) -> tuple[int, int]:
@@ -323,7 +361,10 @@ def _is_held(door: Door, directory: str) -> bool:
 
     Until there is a nullfs on it, any ``zfs destroy`` takes it away, without a word.
     """
-    return door.kernel is None or "@" in _mount_on(door.kernel, directory).special
+    if door.kernel is None:
+        return True
+    mount = _mount_on(door.kernel, directory)
+    return "@" in mount.special or mount.point == directory
 
 
 def _mount_on(kernel: Kernel, directory: str) -> Mount:

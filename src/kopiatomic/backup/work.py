@@ -19,6 +19,10 @@ class Failed(Exception):
         self.status = status
 
 
+class NothingNew(Exception):
+    """The last good backup has all the existing snapshots that this one would be of."""
+
+
 class Work:
     """What a run has in hand: what it was told, and what it has made so far."""
 
@@ -37,6 +41,7 @@ class Work:
         self.made: list[str] = []  # snapshots that are ours, or may be
         self.tried: set[str] = set()  # pools in which there may be any of them
         self.unsure = False  # whether there is a snapshot of ours that we do not know
+        self.holds = False  # whether snapshots of others are held, or may be
         self.evidence: proof.Evidence | None = None  # what has to be proved in the end
 
     @property

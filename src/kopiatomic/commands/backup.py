@@ -6,7 +6,8 @@
 from collections.abc import Mapping
 
 from kopiatomic import formatting, state
-from kopiatomic.backup import preflight, report, routine
+from kopiatomic.backup import preflight, report, routine, taking
+from kopiatomic.backup.calling import last_entry
 from kopiatomic.backup.client_runs import FILES, ClientRun
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
@@ -53,7 +54,10 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Say what a backup would do; needs no rights."""
     task, notes = common.task_of_anyone(job, door)
     preflight.hooks(job)
-    plan = draw(task, name_run(state.Place(job.program, job.name))).plan
+    place = state.Place(job.program, job.name)
+    plan = draw(task, name_run(place)).plan
+    if job.snapshot is not None and taking.is_backed_up(task, plan, last_entry(place)):
+        notes.append("no backup would be made: the last good one has all these snapshots")
     plan = plan._replace(notes=(*plan.notes, *notes))
     clients = [_words(task, plan, run) for run in plan.runs]
     if "--json" in values:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
-from kopiatomic.backup import preflight
+from kopiatomic.backup import own, preflight
 from kopiatomic.backup.names import name_run
 from kopiatomic.backup.selection import EXCLUDED, INACTIVE, PROPERTY, select
 from kopiatomic.backup.unmounted import Sight
@@ -18,7 +18,7 @@ from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
 from kopiatomic.monitoring import care
 from kopiatomic.monitoring.exposure import WatchedPath, exposures, find_watched
-from kopiatomic.monitoring.history import DAY, JobHistory, PastRun, read_histories
+from kopiatomic.monitoring.history import DAY, UNCHANGED, JobHistory, PastRun, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
 from kopiatomic.monitoring.status import running_since
 from kopiatomic.state import Place
@@ -44,7 +44,7 @@ _NOT_ALL_IS_CHECKED = "correct this: until then, not everything can be checked"
 class Finding:
     """One danger: ``text`` says what is wrong, ``remedy`` what to do about it."""
 
-    kind: str  # unseen, never, stale, clock, failed, uncovered, leftover or exposed
+    kind: str  # unseen, never, stale, clock, failed, uncovered, leftover, copy or exposed
     job: str | None  # program/job
     text: str
     remedy: str
@@ -67,7 +67,8 @@ class Observations:
     """What is known of a machine; ``unseen`` says what could not be found out.
 
     ``expected`` are the jobs that must have a recent successful backup, upkeep or drill;
-    None means a backup of all that ever ran, each of at most ``max_age`` hours.
+    None means a backup of all that ever ran, each of at most ``max_age`` hours; ``copies``
+    are snapshots of runs that were received.
     """
 
     jobs: tuple[JobHistory, ...] = ()
@@ -76,6 +77,7 @@ class Observations:
     datasets: tuple[Dataset, ...] = ()
     table: tuple[Mount, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
+    copies: tuple[str, ...] = ()
     watched: tuple[WatchedPath, ...] = ()
     unseen: tuple[str, ...] = ()
     in_jail: bool = False
@@ -137,6 +139,7 @@ def observe(door: Door, expect: Sequence[Expected], max_age: float) -> Observati
     datasets: list[Dataset] = []
     table: list[Mount] = []
     leftovers: list[Leftover] = []
+    copies: list[str] = []
     try:
         jobs = read_histories()
     except Refusal as error:
@@ -145,6 +148,7 @@ def observe(door: Door, expect: Sequence[Expected], max_age: float) -> Observati
         table = mounts.table(door)
         datasets = zfs.list_datasets(door)
         leftovers = find_leftovers(door)
+        copies = own.copies(door)
     except (CommandFailed, Refusal) as error:
         unseen.append(f"cannot list the datasets and mounts: {error}")
     return Observations(
@@ -154,6 +158,7 @@ def observe(door: Door, expect: Sequence[Expected], max_age: float) -> Observati
         datasets=tuple(datasets),
         table=tuple(table),
         leftovers=tuple(leftovers),
+        copies=tuple(copies),
         watched=tuple(find_watched(jobs)),
         unseen=tuple(unseen),
         in_jail=door.jailed,
@@ -171,6 +176,7 @@ def findings(observed: Observations, now: float) -> list[Finding]:
         *_neglected(observed, now),
         *_uncovered(observed, now),
         *_left_over(observed.leftovers),
+        *_copied(observed.copies),
         *_exposed(observed.watched),
     ]
 
@@ -203,7 +209,7 @@ def _stale(observed: Observations, now: float) -> list[Finding]:
         run = last_dated_success(history, now)
         if run is None:
             found.append(_never(history, now, observed.expected is None))
-        elif now - (run.when or 0.0) > job.max_age * HOUR:
+        elif now - (run.oldest_moment or 0.0) > job.max_age * HOUR:
             found.append(_too_old(history, run, now, job.max_age, observed.expected is None))
     return found
 
@@ -241,19 +247,28 @@ def _never(history: JobHistory, now: float, forgettable: bool) -> Finding:
 def _too_old(
     history: JobHistory, run: PastRun, now: float, max_age: float, forgettable: bool
 ) -> Finding:
-    label = history.place.label
+    label, moment = history.place.label, run.oldest_moment
+    made = "was made" if run.oldest is None else f"has {printable(run.oldest_name)}, which is of"
     text = (
-        f"{label}: the last successful backup was made {when(run.when)}, "
-        f"{age(now - (run.when or now))} ago; at most {max_age:g} h are allowed"
+        f"{label}: the last successful backup {made} {when(moment)}, "
+        f"{age(now - (moment or now))} ago; at most {max_age:g} h are allowed"
     )
     remedy = _what_to_do(history, forgettable)
+    last = history.runs[-1]
+    if run.oldest is not None and last.is_well and now - (last.start or 0.0) <= max_age * HOUR:
+        remedy = (
+            "see why there is no newer snapshot for the job to take: it waits for the "
+            "replication, or for the program that makes them"
+        )
     return Finding("stale", label, text + _circumstances(history, now), remedy)
 
 
 def _circumstances(history: JobHistory, now: float) -> str:
     """Say how the last run ended, if not well, and since when one is running."""
     text = ""
-    if history.runs and history.runs[-1].outcome != "success":
+    if history.runs and history.runs[-1].outcome == UNCHANGED:
+        text = f"; the last run ({when(history.runs[-1].start)}) found no newer snapshot"
+    elif history.runs and history.runs[-1].outcome != "success":
         last = history.runs[-1]
         why = f": {printable(last.problems[0])}" if last.problems else ""
         text = f"; the last run ({when(last.start)}) {OUTCOMES[last.outcome]}{why}"
@@ -267,7 +282,7 @@ def _what_to_do(history: JobHistory, forgettable: bool) -> str:
     details = history.place.status_command
     if history.running:
         return f"wait for it to end; if it hangs, stop it, and see: {details}"
-    if history.runs and history.runs[-1].outcome != "success":
+    if history.runs and not history.runs[-1].is_well:
         advice = f"correct that and run the job again; for details: {details}"
     elif history.runs:
         advice = (
@@ -397,7 +412,8 @@ def _covered_by(
         return before
     meant = (EXCLUDED, PROPERTY, INACTIVE)
     wanted = [each.name for each in chosen.left_out if each.kind in meant]
-    return [*(each.dataset for each in chosen.captured), *wanted]
+    captured = (each.dataset for each in chosen.captured)
+    return [*(name for name in captured if name not in run.unmatched), *wanted]
 
 
 def _speaks(history: JobHistory, observed: Observations, now: float) -> PastRun | None:
@@ -417,11 +433,31 @@ def _some(names: Sequence[str]) -> str:
 
 def _left_over(leftovers: Sequence[Leftover]) -> list[Finding]:
     found = []
-    for place, own in described_by_job(leftovers):
-        text = f"{place.label}: left behind by a killed run: {'; '.join(own)}"
+    for place, things in described_by_job(leftovers):
+        text = f"{place.label}: left behind by a killed run: {'; '.join(things)}"
         remedy = f"to remove it: {place.sweep_command}"
         found.append(Finding("leftover", place.label, text, remedy))
     return found
+
+
+def _copied(copies: Sequence[str]) -> list[Finding]:
+    """Find copies of our snapshots, which no run will ever destroy: they may be anybody's by now.
+
+    A run destroys what it has made itself, and the original is gone by then.
+    """
+    if not copies:
+        return []
+    many = "1 snapshot is a copy" if len(copies) == 1 else f"{len(copies)} snapshots are copies"
+    return [
+        Finding(
+            "copy", None,
+            f"{many} of snapshots for backups, which a replication took along and nothing here "
+            f"removes: {_some(copies)}",
+            "if no replication begins from it any more: "
+            f"{quote(['zfs', 'destroy', copies[0]])}; let the replication leave out what is "
+            "called @restomic-* and @kopiatomic-*",
+        )
+    ]  # fmt: skip
 
 
 def _exposed(watched: Sequence[WatchedPath]) -> list[Finding]:

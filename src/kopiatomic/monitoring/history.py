@@ -13,6 +13,7 @@ from datetime import date, datetime
 
 from kopiatomic import state
 from kopiatomic.backup import choice
+from kopiatomic.backup.selection import NO_SNAPSHOT
 from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.formatting import OUTCOMES
@@ -22,6 +23,9 @@ from kopiatomic.state import Place
 
 DAY = 86400
 NIGHTS = 7
+
+# The outcome of a run that had no newer snapshot to take: no new backup, and no failure.
+UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class PastRun:
     ``excluded`` are the datasets among them that -x left out; ``live`` are places that
     were not frozen. ``client`` is the first word
     of the client's command, ``env_file`` the path given with -e, ``hooks`` the
-    programs of its hooks.
+    programs of its hooks. Where existing snapshots were taken, ``snapshots`` are these, in
+    the order of ``captured``, ``oldest`` is when the first of them, ``oldest_name``, was
+    created, and ``unmatched`` are datasets that have none.
     """
 
     outcome: str
@@ -57,6 +63,10 @@ class PastRun:
     client: str | None = None
     env_file: str | None = None
     hooks: tuple[str, ...] = ()
+    snapshots: tuple[str, ...] = ()
+    oldest: float | None = None
+    oldest_name: str = ""
+    unmatched: tuple[str, ...] = ()
 
     @property
     def when(self) -> float | None:
@@ -70,10 +80,20 @@ class PastRun:
 
     @property
     def night(self) -> str:
-        """How the run shows in a row of nights: success, incomplete or failed."""
+        """How the run shows in a row of nights: success, unchanged, incomplete or failed."""
         if self.succeeded:
             return "success"
         return "failed" if self.outcome == "interrupted" else self.outcome
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing went wrong: there is a complete backup, or no new one was needed."""
+        return self.outcome in ("success", UNCHANGED)
+
+    @property
+    def oldest_moment(self) -> float | None:
+        """The moment of what is oldest in the backup."""
+        return self.when if self.oldest is None else self.oldest
 
     @property
     def succeeded(self) -> bool:
@@ -123,6 +143,11 @@ def find_running(program: str) -> set[Place]:
 def find_unfinished() -> list[Place]:
     """Return the jobs with the marker of a run that is unfinished, or was killed."""
     return _places(state.STATE_DIRECTORY, ".unfinished")
+
+
+def find_holding() -> list[Place]:
+    """Return the jobs with a note of holds that a run has made, or a killed one has left."""
+    return _places(state.STATE_DIRECTORY, ".holds")
 
 
 def _places(directory: str, ending: str, program: str | None = None) -> list[Place]:
@@ -187,7 +212,8 @@ def run_of(entry: dict[str, object]) -> PastRun:
     client = entry.get("client")
     told: dict[str, object] = client if isinstance(client, dict) else {}
     words = (*_texts(entry.get("command")), *_texts(told.get("command")))
-    env_file = entry.get("env_file")
+    env_file, existing = entry.get("env_file"), entry.get("existing")
+    taken: dict[str, object] = existing if isinstance(existing, dict) else {}
     return PastRun(
         outcome=_outcome(entry),
         began=_seconds(entry.get("began")),
@@ -208,6 +234,10 @@ def run_of(entry: dict[str, object]) -> PastRun:
         client=words[0] if words else None,
         env_file=env_file if isinstance(env_file, str) else None,
         hooks=_texts(entry.get("hooks")),
+        snapshots=_members(entry.get("captured"), "snapshot"),
+        oldest=_seconds(taken.get("oldest")),
+        oldest_name=str(taken.get("oldest_snapshot", "")),
+        unmatched=_members(entry.get("left_out"), "name", _is_unmatched),
     )
 
 
@@ -232,6 +262,10 @@ def _steps(value: object) -> Iterator[tuple[str, str]]:
         if isinstance(row, dict):
             for what in (row.get("kind") or row.get("name"), *_texts(row.get("also"))):
                 yield str(what), str(row.get("outcome"))
+
+
+def _is_unmatched(left_out: dict[str, object]) -> bool:
+    return left_out.get("kind") == NO_SNAPSHOT
 
 
 def _outcome(entry: dict[str, object]) -> str:
@@ -311,9 +345,12 @@ def nights(runs: Sequence[PastRun], now: float) -> list[str]:
     """Return how the last seven nights went, the oldest first; the last one is today's.
 
     A night goes by the date on which its run began. Of several runs on a date
-    the last one counts: one that mends an earlier one as well as one that fails.
+    the last one counts: one that mends an earlier one as well as one that fails. One that
+    found nothing new says nothing of those before it.
     """
-    outcomes = {time.localtime(run.start)[:3]: run.night for run in runs if run.start is not None}
+    dated = [(time.localtime(run.start)[:3], run.night) for run in runs if run.start is not None]
+    outcomes = {day: night for day, night in dated if night == UNCHANGED}
+    outcomes |= {day: night for day, night in dated if night != UNCHANGED}
     today = date(*time.localtime(now)[:3]).toordinal()
     days = [date.fromordinal(today - back) for back in reversed(range(NIGHTS))]
     return [outcomes.get((day.year, day.month, day.day), "none") for day in days]
@@ -322,7 +359,7 @@ def nights(runs: Sequence[PastRun], now: float) -> list[str]:
 def last_failure(runs: Sequence[PastRun], now: float) -> PastRun | None:
     """Return the newest run that had a problem, if it was lately or nothing came after it."""
     for index, run in enumerate(reversed(runs)):
-        if run.outcome != "success":
+        if not run.is_well:
             lately = run.start is not None and now - run.start < NIGHTS * DAY
             return run if lately or index == 0 else None
     return None

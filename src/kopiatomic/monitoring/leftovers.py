@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
-from kopiatomic.backup import own
+from kopiatomic.backup import holding, own
 from kopiatomic.backup.names import job_of
 from kopiatomic.clients import programs
-from kopiatomic.monitoring.history import find_unfinished, place_of
+from kopiatomic.errors import EX_OSERR, Refusal
+from kopiatomic.monitoring.history import find_holding, find_unfinished, place_of
 from kopiatomic.state import Place
-from kopiatomic.system import mounts, zfs
+from kopiatomic.system import holds, mounts, zfs
 from kopiatomic.system.command import Door, printable
 from kopiatomic.system.machine import Mount, lies_in
 
@@ -19,7 +20,7 @@ class Leftover:
     """Something that a killed run of a job has left behind."""
 
     place: Place
-    kind: str  # snapshot, mount or note (the marker of an unfinished run)
+    kind: str  # snapshot, mount, hold (on a snapshot of others) or note (of an unfinished run)
     name: str
 
 
@@ -43,7 +44,9 @@ def _left_now(door: Door, thoroughly: bool) -> list[Leftover]:
         *_left_mounts(mounts.table(door)),
     ]
     killed = bool(_of_killed_runs(noted))
-    return _of_killed_runs([*noted, *_left_snapshots(_snapshots_to_see(door, killed, thoroughly))])
+    marked = _snapshots_to_see(door, killed, thoroughly)
+    holds = _left_holds(door, thoroughly)
+    return _of_killed_runs([*noted, *_left_snapshots(marked), *holds])
 
 
 def _of_killed_runs(found: Sequence[Leftover]) -> list[Leftover]:
@@ -76,6 +79,24 @@ def _left_mounts(table: Sequence[Mount]) -> list[Leftover]:
     return found
 
 
+def _left_holds(door: Door, thoroughly: bool) -> list[Leftover]:
+    """Return the holds of killed runs, as far as they are noted, or are looked for thoroughly."""
+    found = []
+    for place in find_holding():
+        if not state.is_locked(place):
+            try:
+                noted = holding.held_of(door, state.read_holds(place))
+            except OSError as error:
+                raise Refusal(f"cannot read {place.holds}: {error.strerror}", EX_OSERR) from error
+            found += [Leftover(place, "hold", each.snapshot) for each in noted]
+    for program in programs() if thoroughly else ():
+        for hold in holds.with_tags(door, f"{program}:"):
+            owner = job_of(hold.tag)
+            left = place_of(*owner) if owner else None
+            found += [Leftover(left, "hold", hold.snapshot)] if left else []
+    return list(dict.fromkeys(found))
+
+
 def _left_snapshots(marked: Mapping[str, str]) -> list[Leftover]:
     found = []
     for name, run in marked.items():
@@ -95,12 +116,14 @@ def described_by_job(leftovers: Sequence[Leftover]) -> Iterator[tuple[Place, lis
 def described(leftovers: Sequence[Leftover]) -> list[str]:
     """Say in a few words what one job has left behind: its snapshots, its mounts."""
     # The marker says nothing that the rest does not.
-    kinds = [kind for kind in ("snapshot", "mount") if any(e.kind == kind for e in leftovers)]
+    present = {each.kind for each in leftovers}
+    kinds: list[str] = [kind for kind in ("snapshot", "mount", "hold") if kind in present]
     lines = []
     for kind in kinds or ["note"]:
         names = [printable(each.name) for each in leftovers if each.kind == kind]
+        what = "hold on" if kind == "hold" else kind
         if len(names) == 1:
-            lines.append(f"{kind} {names[0]}")
+            lines.append(f"{what} {names[0]}")
         elif names:
             lines.append(f"{len(names)} {kind}s, such as {names[0]}")
     return lines

@@ -40,7 +40,7 @@ def _last_start(job: JobHistory) -> float | None:
 
 def _last_result(job: JobHistory) -> float | None:
     runs = job.runs
-    return float(runs[-1].succeeded) if runs else None
+    return float(runs[-1].succeeded or runs[-1].is_well) if runs else None
 
 
 def _of_success(number: Callable[[PastRun], float | None]) -> Callable[[JobHistory], float | None]:

@@ -11,10 +11,12 @@ from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_lef
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
 
-MARKS = {"success": "+", "incomplete": "~", "failed": "x", "none": "."}
+MARKS = {"success": "+", "unchanged": "=", "incomplete": "~", "failed": "x", "none": "."}
 
 # How many datasets of a drill are named.
 NAMED = 3
+
+NOTHING_NEW = "   = nothing new"
 
 LEGEND = "nights, oldest first: + successful   ~ incomplete   x failed   . no backup (yet)"
 
@@ -44,7 +46,7 @@ class Overview:
 
 
 def _is_bad(history: JobHistory) -> bool:
-    if history.runs and history.runs[-1].outcome != "success":
+    if history.runs and not history.runs[-1].is_well:
         return True
     return any(work.failed for work in care.works(history.care))
 
@@ -81,7 +83,9 @@ def as_text(overview: Overview) -> str:
     """Return the overview for a person."""
     lines = [f"{overview.program} on {printable(overview.host)}, {clock(overview.now)}", ""]
     if overview.jobs:
-        lines += [*_table(overview), "", LEGEND]
+        rows = _table(overview)
+        told = any("=" in nights for row in rows[1:] for nights in row.split()[-1:])
+        lines += [*rows, "", LEGEND + (NOTHING_NEW if told else "")]
     else:
         lines += _no_history(overview.program, overview.job)
     lines += _care(overview)
@@ -187,12 +191,24 @@ def _in_full(history: JobHistory) -> list[str]:
     return [
         "",
         f"Captured by {job}, {when(run.when)}:",
-        *table(list(zip(run.captured, run.points, strict=False))),
+        *table(_captured(run)),
         *(["", f"Not mounted, captured by {job}:", *table(run.unmounted)] if run.unmounted else []),
         *(["", f"Left out by {job}:", *table(run.omitted)] if run.omitted else []),
         *section(f"Live, not frozen, in {job}:", run.live),
         *section(f"Noted by {job}:", run.notes),
     ]
+
+
+def _captured(run: PastRun) -> list[tuple[str, str]]:
+    """Return rows of what a run captured, with the existing snapshots that it took."""
+    rows = list(zip(run.captured, run.points, strict=False))
+    if len(run.snapshots) != len(rows):
+        return rows
+    taken = [f"@{name.partition('@')[2]}" for name in run.snapshots]
+    return [
+        (name, f"{point}  ({short})")
+        for (name, point), short in zip(rows, taken, strict=True)
+    ]  # fmt: skip
 
 
 def _running(overview: Overview) -> list[str]:

@@ -60,6 +60,14 @@ class NotDestroyed(Record):
     reason: str
 
 
+class Listed(Record):
+    """A snapshot of anybody's; ``guid`` stays its own whatever it is called, and when received."""
+
+    name: str
+    guid: str
+    txg: int
+
+
 class Destroyed(Record):
     """What came of destroying snapshots: those that stay, and those that were not there."""
 
@@ -277,13 +285,16 @@ def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
     fails, the kernel panics there (VERIFY0(dmu_objset_from_ds()) in zcp_iter.c).
     Raises CommandFailed.
     """
-    argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot")
-    names = lines_of(door.run(argv).stdout)
-    likely = [each for each in names if each.partition("@")[2].startswith(beginnings)]
     marked: dict[str, str] = {}
-    for part in chunks(likely):
+    for part in chunks(_likely(door, beginnings)):
         marked |= _marks_of(door, part)
     return marked
+
+
+def _likely(door: Door, beginnings: tuple[str, ...]) -> list[str]:
+    argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot")
+    names = lines_of(door.run(argv).stdout)
+    return [each for each in names if each.partition("@")[2].startswith(beginnings)]
 
 
 def _marks_of(door: Door, snapshots: Sequence[str]) -> dict[str, str]:
@@ -303,6 +314,87 @@ def _marks_in(argv: Sequence[str], text: str) -> dict[str, str]:
     if lines and not known:
         raise CommandFailed(argv, "printed something that is not a list of properties")
     return known
+
+
+def snapshots_on(door: Door, datasets: Sequence[str]) -> list[Listed]:
+    """Return the snapshots of these datasets, not of those below them; raises CommandFailed.
+
+    Of a dataset that has gone there are none. Name, guid and createtxg are what OpenZFS 2.2
+    answers without reading the properties of each snapshot: zfs_list_only_by_fast() in
+    cmd/zfs/zfs_iter.c. Others may keep thousands of them.
+    """
+    found: list[Listed] = []
+    for part in chunks(datasets):
+        argv = ["zfs", "list", "-Hp", "-d", "1", "-t", "snapshot", "-s", "name"]
+        for row in _rows(door, [*argv, "-o", "name,guid,createtxg", *part], 3):
+            if "@" in row[0] and row[2].isdigit():
+                found.append(Listed(row[0], row[1], int(row[2])))
+    return found
+
+
+def created_at(door: Door, snapshots: Sequence[str]) -> dict[str, float]:
+    """Return when each of these snapshots was made, as time(3) has it; raises CommandFailed.
+
+    That is the moment of the original where a snapshot was received. One that has gone is
+    not in the answer.
+    """
+    known = set(snapshots)
+    found: dict[str, float] = {}
+    for part in chunks(snapshots):
+        argv = ["zfs", "list", "-Hp", "-t", "snapshot", "-s", "name", "-o", "name,creation", *part]
+        rows = _rows(door, argv, 2)
+        found |= {name: float(when) for name, when in rows if name in known and when.isdigit()}
+    return found
+
+
+def bear_our_mark(door: Door, snapshots: Sequence[str]) -> set[str]:
+    """Return those of these snapshots that a run made, here or on the machine they came from.
+
+    Raises CommandFailed.
+    """
+    argv = ["zfs", "get", "-H", "-s", "local,received", "-o", "name", RUN_PROPERTY]
+    found = {row[0] for part in chunks(snapshots) for row in _rows(door, [*argv, *part], 1)}
+    return found & set(snapshots)
+
+
+def copies_among(door: Door, beginnings: tuple[str, ...]) -> list[str]:
+    """Return snapshots that were received with our mark, and whose names after the @ begin so.
+
+    They are copies of a run's snapshots, which ``zfs send -R`` or ``-p`` took along. It asks
+    as marked_among() does. Raises CommandFailed.
+    """
+    argv = ["zfs", "get", "-H", "-s", "received", "-o", "name", RUN_PROPERTY]
+    likely = _likely(door, beginnings)
+    found = {row[0] for part in chunks(likely) for row in _rows(door, [*argv, *part], 1)}
+    return sorted(found & set(likely))
+
+
+def by_guid(door: Door, pool: str, guids: Iterable[str]) -> dict[str, str]:
+    """Return what the snapshots of a pool with these guids are called now; raises CommandFailed."""
+    argv = ["zfs", "list", "-Hp", "-r", "-t", "snapshot", "-s", "name", "-o", "name,guid", pool]
+    wanted = set(guids)
+    return {guid: name for name, guid in _rows(door, argv, 2) if guid in wanted}
+
+
+def there(door: Door, snapshots: Sequence[str]) -> set[str]:
+    """Return those of these snapshots that there are; raises CommandFailed."""
+    argv = ["zfs", "list", "-H", "-t", "snapshot", "-s", "name", "-o", "name"]
+    found = {row[0] for part in chunks(snapshots) for row in _rows(door, [*argv, *part], 1)}
+    return found & set(snapshots)
+
+
+def _rows(door: Door, argv: Sequence[str], width: int) -> list[list[str]]:
+    """Return the fields of what zfs(8) answers; what is not there is no failure."""
+    result = door.run(argv, check=False)
+    reasons = lines_of(result.stderr)
+    gone = bool(reasons) and all("dataset does not exist" in each for each in reasons)
+    if result.status != 0 and not gone:
+        raise CommandFailed(argv, failure(result))
+    lines = lines_of(result.stdout)
+    rows = [row for row in (line.split("\t") for line in lines) if len(row) == width]
+    if lines and not rows:
+        raise CommandFailed(argv, "printed something that is not its result")
+    return rows
 
 
 def snapshots_of(door: Door, dataset: str) -> list[tuple[str, float]]:

@@ -25,6 +25,15 @@ def test_it_comes_out_as_it_went_in_with_absolute_paths(tmp_path, monkeypatch):
     assert choice.job_of(entry) == odd
 
 
+def test_a_pattern_for_snapshots_comes_along_where_there_is_one():
+    assert "snapshot" not in choice.as_dict(JOB)
+    taking = JOB._replace(snapshot="auto-*", targets=("t",), command=())
+    entry = {"program": "restomic", "job": "home", "selection": choice.as_dict(taking)}
+    assert choice.job_of(entry) == taking
+    entry["selection"]["snapshot"] = 7
+    assert choice.job_of(entry).snapshot is None
+
+
 @pytest.mark.parametrize(
     "selection",
     [None, 7, "x", [], {}, {"targets": "zroot", "exclude": []}, {"targets": ["zroot"]}],

@@ -10,6 +10,7 @@ from kopiatomic.backup.client_runs import Called, ClientRun, Try
 from kopiatomic.backup.news import Before, news
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
+from kopiatomic.backup.selection import Existing
 from kopiatomic.backup.unmounted import EMPTY, Sight
 from kopiatomic.clients.base import Figures
 from kopiatomic.system.machine import Dataset
@@ -105,6 +106,13 @@ class TestOutcome:
         made.runs[0].saved = False
         made.fail("there is no new backup", 65)
         assert (made.outcome, made.status) == ("failed", 65)
+
+    def test_nothing_new_is_no_backup_and_no_failure(self):
+        made = fresh()
+        made.not_needed()
+        assert (made.outcome, made.status) == ("unchanged", 0)
+        made.fail("the command of -q failed", 69)
+        assert (made.outcome, made.status) == ("failed", 69)
 
     def test_the_moment_is_that_of_the_last_pool(self):
         assert done(captured_at={"b": 2.0, "a": 3.0}).moment == 3.0
@@ -431,3 +439,52 @@ class TestTries:
     def test_none(self):
         assert "Tried before" not in report.as_text(done())
         assert report.as_dict(done())["tries"] == []
+
+
+class TestExisting:
+    """Where snapshots of others are taken."""
+
+    def taken(self, *creations: float) -> Plan:
+        plan = plan_for(simple(), "tank", "zroot/home")
+        captured = tuple(
+            each._replace(existing=Existing(f"{each.dataset}@auto", "7", 5, when))
+            for each, when in zip(plan.captured, creations, strict=True)
+        )
+        holds = tuple(
+            hold._replace(snapshot=each.existing.name, existing=each.existing)
+            for hold, each in zip(plan.holds, captured, strict=True)
+        )
+        return plan._replace(captured=captured, holds=holds)
+
+    def test_the_report_names_them(self):
+        text = report.as_text(done(plan=self.taken(NOW - 60, NOW - 60)))
+        assert "Captured by existing snapshots @auto, created 2026-11-23 07:59:00 UTC:" in text
+        text = report.as_text(done(plan=self.taken(NOW - 60, NOW - 3660)))
+        assert "lie 1 h 0 min apart:" in text
+
+    def test_json_has_them_and_how_far_apart(self):
+        told = report.as_dict(done(plan=self.taken(NOW - 60, NOW - 3660)))
+        assert told["captured"][0]["snapshot"] == "tank@auto"
+        assert told["captured"][0]["guid"] == "7"
+        assert told["existing"]["seconds_apart"] == 3600
+        assert "existing" not in report.as_dict(done())
+        assert list(report.as_dict(done())["captured"][0]) == ["dataset", "mountpoint"]
+
+    def test_nothing_new(self):
+        made = done(plan=self.taken(NOW - 60, NOW - 60), runs=[], captured_at={})
+        made.not_needed()
+        text = report.as_text(made)
+        assert text.startswith("restomic: the backup was NOT NEEDED, 1 min 2 s\n")
+        assert "no snapshot that matches is newer than those in the last good backup" in text
+
+    def test_a_plan_holds_them_and_makes_none(self):
+        plan = self.taken(NOW - 60, NOW - 60)
+        assert plan.snapshots == ()
+        text = report.plan_as_text(plan, [["restic"] for _ in plan.runs])
+        assert "zfs snapshot" not in text
+        assert "  zfs hold restomic:default:1 tank@auto\n" in text
+        assert "  zfs hold restomic:default:1 zroot/home@auto\n" in text
+        assert "Would take these existing snapshots, and make none:\n  tank@auto" in text
+        rows = report.plan_as_dict(plan, [["restic"]])["captured"]
+        assert [row["snapshot"] for row in rows] == ["tank@auto", "zroot/home@auto"]
+        assert all(isinstance(row["age_seconds"], int) for row in rows)

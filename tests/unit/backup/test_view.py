@@ -16,9 +16,11 @@ import pytest
 from support import libc
 from support.libc import Library, mounted
 
+from kopiatomic import state
 from kopiatomic.backup import view
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Hold, Plan, ViewMount
+from kopiatomic.backup.selection import Existing
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import Mount
 
@@ -410,6 +412,38 @@ class TestHolding:
         library.refusals["nmount"] = [errno.EBUSY]
         lost = view.hold_all(Door(kernel=library.kernel()), plan)
         assert lost == {"t/a": view.Lost(os.strerror(errno.EBUSY), gone=False)}
+
+    @pytest.mark.parametrize(
+        ("point", "busy", "mounts"),
+        [
+            (b"/mnt/look", False, "nullfs"),  # the user has mounted it himself
+            (b"/t/a/.zfs/snapshot/s", True, "nullfs"),  # and here somebody still reads
+            (b"/t/a/.zfs/snapshot/s", False, "zfs"),
+        ],
+    )
+    def test_a_mount_that_others_need_of_their_own_snapshot_stays(
+        self, plan, library, point, busy, mounts
+    ):
+        taken = Existing("t/a@s", "g", 5, 0.0)
+        plan = plan._replace(holds=(plan.holds[0]._replace(existing=taken),))
+        library.table = [mounted(b"t/a@s", point, b"zfs", (1, 2))]
+        library.busy = {(1, 2)} if busy else set()
+        library.refusals["nmount"] = [errno.EBUSY]
+        assert view.hold_all(Door(kernel=library.kernel()), plan) == {}
+        made = library.given[-1][0]
+        assert made["fstype"] == mounts
+        assert made.get("target", "t/a@s") in ("t/a@s", point.decode())
+        assert bool(library.unmounted) == (mounts == "zfs")
+
+    def test_what_another_job_reads_is_not_shown_twice(self, plan, library, monkeypatch):
+        taken = Existing("t/a@s", "g", 5, 0.0)
+        plan = plan._replace(holds=(plan.holds[0]._replace(existing=taken),))
+        monkeypatch.setattr(state, "RUN_ROOT", "/nowhere")
+        library.table = [mounted(b"t/a@s", b"/nowhere/kopiatomic/x/hold/0", b"zfs", (1, 2))]
+        library.refusals["nmount"] = [errno.EBUSY]
+        lost = view.hold_all(Door(kernel=library.kernel()), plan)
+        assert "another job backs it up just now" in lost["t/a"].reason
+        assert len(library.given) == 1
 
     def test_places_that_cannot_be_made(self, plan, library):
         os.mkdir(plan.names.holds)

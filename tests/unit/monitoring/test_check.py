@@ -18,7 +18,7 @@ from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Dataset, Mount
-from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, see_snapshots
+from unit.monitoring.runs import DAY, HOUR, LISTED, NOW, PLACE, see_snapshots
 from unit.monitoring.test_care import drill, upkeep
 
 OTHER = Place("kopiatomic", "offsite")
@@ -99,6 +99,43 @@ class TestStale:
     def test_no_job_at_all(self):
         (found,) = find()
         assert (found.kind, found.job) == ("never", None)
+
+
+class TestSnapshots:
+    """Where existing ones are taken, it counts how old these are."""
+
+    def of(self, age: float, start: float, outcome: str = "success") -> PastRun:
+        moment = NOW - age
+        return PastRun(outcome, began=NOW - start, moment=NOW - HOUR, oldest=moment,
+                       oldest_name="t/a@x")  # fmt: skip
+
+    def test_the_oldest_of_them_counts(self):
+        assert find(past(self.of(47 * HOUR, HOUR))) == []
+        (found,) = find(past(self.of(72 * HOUR, HOUR)))
+        assert found.kind == "stale"
+        assert "the last successful backup has t/a@x, which is of 2026-11-20 08:00, 3 d ago" in (
+            found.text
+        )
+        assert "see why there is no newer snapshot for the job to take" in found.remedy
+
+    def test_runs_that_find_nothing_new_do_not_make_it_fresh(self):
+        idle = PastRun("unchanged", began=NOW - HOUR)
+        assert find(past(self.of(20 * HOUR, 20 * HOUR), idle)) == []
+        (found,) = find(past(self.of(72 * HOUR, 70 * HOUR), idle))
+        assert "; the last run (2026-11-23 07:00) found no newer snapshot" in found.text
+        assert "the replication" in found.remedy
+        assert "correct that" not in found.remedy
+
+    def test_where_it_does_not_run_any_more_that_is_told(self):
+        (found,) = find(past(self.of(99 * HOUR, 98 * HOUR)))
+        assert "nothing has started it since" in found.remedy
+
+    def test_a_dataset_without_one_is_in_no_backup(self):
+        job = Job("restomic", everything=True, snapshot="x")
+        last = run(HOUR, job=job, captured=("tank",), unmatched=("zroot/home",))
+        datasets, table = simple()
+        (found,) = find(past(last), datasets=tuple(datasets), table=tuple(table))
+        assert found.text == "1 dataset is in no job: zroot/home"
 
 
 class TestClock:
@@ -364,13 +401,19 @@ class TestLook:
         fp.register(["mount", fp.any()], stdout=json.dumps(table), occurrences=2)
         fp.register(["zfs", "list", fp.any()], stdout="t\tfilesystem\tyes\ton\toff\t-\t/x\t-\n")
         see_snapshots(fp, {})
+        copy = "t@restomic-20261126T000000Z-0123456789ab"
+        fp.register(LISTED, stdout=f"t@daily\n{copy}\n")
+        ask = ["zfs", "get", "-H", "-s", "received", "-o", "name", "org.kopiatomic:run", copy]
+        fp.register(ask, stdout=f"{copy}\n")
         state.remember(PLACE, {"outcome": "success", "moment": "2026-11-23T00:00:00+0000"})
         observed = check.observe(Door(), [Expected(PLACE), Expected(PLACE)], MAX_AGE)
         assert observed.unseen == ()
         assert observed.expected == (Expected(PLACE),)
         told = check.findings(observed, NOW)
         assert [each.text for each in told if each.kind != "exposed"] == [
-            "1 dataset is in no job: t"
+            "1 dataset is in no job: t",
+            "1 snapshot is a copy of snapshots for backups, which a replication took along and "
+            f"nothing here removes: {copy}",
         ]
 
     def test_without_zfs_the_rest_is_judged(self, places, fp):

@@ -20,7 +20,7 @@ from kopiatomic.repository.account import Account, Done
 from kopiatomic.repository.account import as_dict as account_as_dict
 from kopiatomic.repository.drill import Drill
 from kopiatomic.state import Place
-from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, entry, run
+from unit.monitoring.runs import DAY, HOUR, NOW, PLACE, ago, entry, run
 
 pytestmark = pytest.mark.usefixtures("utc")
 
@@ -82,6 +82,30 @@ class TestReading:
         assert history.run_of({}).outcome == "failed"
         assert history.run_of({"outcome": "trouble"}).succeeded
         assert history.run_of({"outcome": ["success"]}).outcome == "failed"
+
+
+class TestSnapshots:
+    def test_those_that_were_taken_are_read_back(self):
+        rows = [{"dataset": "t/a", "mountpoint": "/a", "snapshot": "t/a@x", "guid": "1"}]
+        told = {"oldest": ago(HOUR), "oldest_snapshot": "t/a@x"}
+        left = [{"name": "t/b", "kind": "no snapshot", "reason": "none"}]
+        read = run(HOUR, captured=rows, existing=told, left_out=left)
+        assert (read.snapshots, read.oldest, read.oldest_name) == (("t/a@x",), NOW - HOUR, "t/a@x")
+        assert read.unmatched == ("t/b",)
+        assert read.oldest_moment == NOW - HOUR
+        assert run(DAY).oldest_moment == NOW - DAY
+
+    def test_a_run_that_found_nothing_new_is_no_backup_and_no_failure(self):
+        idle = run(HOUR, "unchanged")
+        assert (idle.succeeded, idle.is_well) == (False, True)
+        good = run(DAY)
+        assert JobHistory(PLACE, (good, idle)).last_success == good
+        assert history.last_failure((good, idle), NOW) is None
+
+    def test_in_the_row_of_nights_it_hides_nothing(self):
+        runs = (run(2 * DAY), run(2 * DAY - 60, "unchanged"), run(DAY, "failed"),
+                run(DAY - 60, "unchanged"), run(HOUR, "unchanged"))  # fmt: skip
+        assert history.nights(runs, NOW)[-3:] == ["success", "failed", "unchanged"]
 
 
 class TestCare:

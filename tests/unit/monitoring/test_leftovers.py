@@ -10,6 +10,7 @@ from kopiatomic.system.command import Door
 from unit.monitoring.runs import MARKED, MOUNT, PLACE, mount_table, see_snapshots
 
 DOOR = Door()
+REFERENCES = "zfs list -Hp -t snapshot -s name -o name,userrefs"
 POOLS = "zpool list -Hp -o name,readonly,health"
 
 
@@ -59,8 +60,37 @@ class TestLeftovers:
         state.note_search(["t"])
         fp.register(MOUNT, stdout=mount_table("/"), occurrences=2)
         fp.register(MARKED, stdout="t@keep\trestomic:default:1\n", occurrences=2)
+        fp.register(REFERENCES, stdout="t@keep\t0\n", occurrences=4)
         found = leftovers.find_leftovers(DOOR, thoroughly=True)
         assert [each.name for each in found] == ["t@keep"]
+
+    def test_holds_by_the_note_of_a_killed_run(self, places, fp):
+        noted = [state.NotedHold("restomic:default:1", str(n), f"t/{n}@x") for n in range(3)]
+        state.note_holds(PLACE, noted)
+        state.note_search(["t"])
+        fp.register(MOUNT, stdout=mount_table("/"), occurrences=2)
+        fp.register(POOLS, stdout="t\toff\tONLINE\n", occurrences=4)
+        # One was never made, and one bears only the tag of somebody else.
+        when = "Mon Nov 23 05:04 2026"
+        text = f"t/0@x\trestomic:default:1\t{when}\nt/1@x\tkeep\t{when}\n"
+        names = [each.snapshot for each in noted]
+        fp.register(["zfs", "holds", "-H", *names], stdout=text, occurrences=2)
+        assert leftovers.find_leftovers(DOOR) == [Leftover(PLACE, "hold", "t/0@x")]
+        with state.lock(PLACE):
+            fp.register(MOUNT, stdout=mount_table("/"), occurrences=2)
+            fp.register(POOLS, stdout="t\toff\tONLINE\n", occurrences=2)
+            assert leftovers.find_leftovers(DOOR) == []
+
+    def test_thoroughly_holds_of_which_there_is_no_note(self, places, fp):
+        state.note_search(["t"])
+        fp.register(MOUNT, stdout=mount_table("/"), occurrences=2)
+        fp.register(MARKED, stdout="", occurrences=2)
+        fp.register(REFERENCES, stdout="t@x\t2\n", occurrences=4)
+        when = "Mon Nov 23 05:04 2026"
+        text = f"t@x\trestomic:home:1\t{when}\nt@x\trestomic:odd\t{when}\n"
+        fp.register(["zfs", "holds", "-H", "t@x"], stdout=text, occurrences=4)
+        found = leftovers.find_leftovers(DOOR, thoroughly=True)
+        assert found == [Leftover(Place("restomic", "home"), "hold", "t@x")]
 
     def test_of_every_kind(self, places, fp):
         root = f"{places}/run/restomic"
@@ -98,6 +128,11 @@ class TestDescribed:
             Leftover(PLACE, "snapshot", "t@b"),
         ]
         assert leftovers.described(left) == ["2 snapshots, such as t@a", "mount /v\\x0a"]
+
+    def test_holds(self):
+        holds = [Leftover(PLACE, "hold", f"t@{n}") for n in (1, 2)]
+        assert leftovers.described(holds) == ["2 holds, such as t@1"]
+        assert leftovers.described(holds[:1]) == ["hold on t@1"]
 
     def test_the_note_only_where_there_is_nothing_else(self):
         note = Leftover(PLACE, "note", "/n")

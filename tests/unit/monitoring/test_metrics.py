@@ -134,6 +134,13 @@ def test_every_metric_of_a_job():
     }
 
 
+def test_a_run_that_found_nothing_new_is_no_failure_and_no_backup():
+    jobs = [JobHistory(PLACE, (run(DAY), run(HOUR, "unchanged")))]
+    told = parse(metrics.as_text("restomic", jobs))
+    assert told["kopiatomic_backup_last_run_success"][0].value == 1
+    assert told["kopiatomic_backup_last_success_timestamp_seconds"][0].value == NOW - DAY
+
+
 def test_the_names_are_as_prometheus_wants_them():
     families = parse(metrics.as_text("restomic", [GOOD]))
     assert len(families) == len(metrics.METRICS) + 1

@@ -145,6 +145,19 @@ class TestText:
             "mail has no successful backup, so there is nothing to list.\n"
         )
 
+    def test_a_night_with_nothing_new_has_a_mark_of_its_own(self):
+        jobs = JobHistory(PLACE, (run(DAY), run(HOUR, "unchanged")))
+        told = status.as_text(overview(jobs))
+        assert ".....+=\n" in told
+        assert "   = nothing new\n" in told
+        assert "nothing new" not in status.as_text(overview(JobHistory(PLACE, (run(DAY),))))
+        assert overview(jobs).is_well
+
+    def test_in_full_with_the_snapshots_that_were_taken(self):
+        rows = [{"dataset": "t/a", "mountpoint": "/a", "snapshot": "t/a@x"}]
+        jobs = JobHistory(PLACE, (run(HOUR, captured=rows),))
+        assert "  t/a  /a  (@x)\n" in status.as_text(overview(jobs, full=True))
+
     def test_no_history_says_how_to_begin(self):
         assert "    restomic -n -a\n" in status.as_text(overview())
 

@@ -340,3 +340,60 @@ class TestDestroy:
 
     def test_nothing_to_do(self, fp):
         assert zfs.destroy(DOOR, []) == zfs.Destroyed()
+
+
+class TestOthers:
+    """Snapshots of others, of which there may be thousands."""
+
+    LIST = "zfs list -Hp -d 1 -t snapshot -s name -o name,guid,createtxg"
+    GET = "zfs get -H -s local,received -o name org.kopiatomic:run"
+
+    def test_those_of_some_datasets_by_what_costs_little(self, fp):
+        text = "t/a@x y\t123\t5\nt/b@z\t124\t6\nnonsense\nt/b\t1\t2\nt/b@odd\t1\tx\n"
+        fp.register(f"{self.LIST} t/a t/b", stdout=text)
+        found = zfs.snapshots_on(DOOR, ["t/a", "t/b"])
+        assert found == [zfs.Listed("t/a@x y", "123", 5), zfs.Listed("t/b@z", "124", 6)]
+
+    def test_of_a_dataset_that_has_gone_there_are_none(self, fp):
+        reason = "cannot open 't/b': dataset does not exist\n"
+        fp.register(f"{self.LIST} t/a t/b", stdout="t/a@x\t1\t5\n", returncode=1, stderr=reason)
+        assert [each.name for each in zfs.snapshots_on(DOOR, ["t/a", "t/b"])] == ["t/a@x"]
+
+    @pytest.mark.parametrize(
+        ("status", "said", "says"),
+        [(1, "internal error", "internal error"), (2, "", "exit status 2"), (0, "", "not its")],
+    )
+    def test_where_it_cannot_be_seen_it_is_said(self, fp, status, said, says):
+        fp.register(f"{self.LIST} t/a", stdout="garbage\n", returncode=status, stderr=said)
+        with pytest.raises(CommandFailed, match=says):
+            zfs.snapshots_on(DOOR, ["t/a"])
+
+    def test_when_they_were_made(self, fp):
+        text = "t/a@x\t1795420800\nt/a@spoofed\t9\nt/b@x\t-\n"
+        fp.register("zfs list -Hp -t snapshot -s name -o name,creation t/a@x t/b@x", stdout=text)
+        assert zfs.created_at(DOOR, ["t/a@x", "t/b@x"]) == {"t/a@x": 1795420800.0}
+
+    def test_ours_also_where_they_were_received(self, fp):
+        fp.register(f"{self.GET} t/a@x t/b@x", stdout="t/b@x\nt/c@spoofed\n")
+        assert zfs.bear_our_mark(DOOR, ["t/a@x", "t/b@x"]) == {"t/b@x"}
+
+    def test_copies_of_ours(self, fp):
+        fp.register("zfs list -H -o name -s name -t snapshot", stdout="t@daily\nt@restomic-1\n")
+        ask = "zfs get -H -s received -o name org.kopiatomic:run"
+        fp.register(f"{ask} t@restomic-1", stdout="t@restomic-1\n")
+        assert zfs.copies_among(DOOR, ("restomic-", "kopiatomic-")) == ["t@restomic-1"]
+
+    def test_no_copies_are_asked_about_where_no_name_is_like_ours(self, fp):
+        fp.register("zfs list -H -o name -s name -t snapshot", stdout="t@daily\n")
+        assert zfs.copies_among(DOOR, ("restomic-",)) == []
+
+    def test_what_they_are_called_by_now(self, fp):
+        text = "t/a@moved\t7\nt/b@x\t8\n"
+        fp.register("zfs list -Hp -r -t snapshot -s name -o name,guid t", stdout=text)
+        assert zfs.by_guid(DOOR, "t", ["7", "9"]) == {"7": "t/a@moved"}
+
+    def test_which_there_are(self, fp):
+        reason = "cannot open 't/b@x': dataset does not exist\n"
+        fp.register("zfs list -H -t snapshot -s name -o name t/a@x t/b@x",
+                    stdout="t/a@x\n", returncode=1, stderr=reason)  # fmt: skip
+        assert zfs.there(DOOR, ["t/a@x", "t/b@x"]) == {"t/a@x"}

@@ -1,0 +1,184 @@
+"""What the routine does where it takes existing snapshots: hold them, look for others, let go.
+
+What most jobs do without is imported where it is needed, so that their runs begin soon.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from kopiatomic.backup import choice
+from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.report import Report
+from kopiatomic.backup.view import Lost
+from kopiatomic.backup.work import Failed, Work
+from kopiatomic.clients.base import Task
+from kopiatomic.errors import EX_CANTCREAT, EX_NOINPUT, EX_OSERR, Refusal
+from kopiatomic.record import TYPE_CHECKING
+from kopiatomic.state import Place
+from kopiatomic.system.command import CommandFailed, Door
+
+if TYPE_CHECKING:
+    from kopiatomic.backup import holding
+
+# How often the next newest snapshots are looked for where others destroy them meanwhile.
+TRIES = 3
+
+CHANGING = "its snapshots go as fast as they are looked for"
+
+
+def selection_of(task: Task) -> dict[str, object]:
+    """Return what a job was told to back up, as its history keeps it.
+
+    It has as well what says where to: a backup of the same snapshots into another
+    repository is a new one.
+    """
+    job = task.job
+    return {
+        **choice.as_dict(job),
+        "command": [task.hide(word) for word in job.command],
+        "options": [task.hide(word) for word in job.options],
+        "env_file": _version_of(job.env_file),
+    }
+
+
+def _version_of(path: str | None) -> list[object]:
+    """Return what tells one state of a file from another."""
+    if path is None:
+        return []
+    try:
+        return [path, os.stat(path).st_mtime_ns]
+    except OSError:
+        return [path]
+
+
+def is_backed_up(task: Task, plan: Plan, last: Mapping[str, object] | None) -> bool:
+    """Say whether the last good backup has all existing snapshots of the plan, or newer ones.
+
+    Where the user named a dataset that has none, a run is to tell it each time.
+    """
+    from kopiatomic.backup import existing
+
+    if last is None or any(each.missed for each in plan.left_out):
+        return False
+    return existing.is_backed_up(plan.captured, selection_of(task), last)
+
+
+def take(work: Work, lose: Callable[[Work, Mapping[str, Lost], str], None]) -> None:
+    """Hold the existing snapshots of the plan; where one has gone, take the next newest.
+
+    ``lose`` goes on without datasets of which there is none. Raises Failed, also where
+    that is the last one.
+    """
+    from kopiatomic.backup import existing
+
+    for each in work.plan.left_out:
+        if each.missed:
+            message = f"{each.name} is not in this backup: {each.reason}"
+            work.report.fail(message, EX_NOINPUT, "incomplete")
+    work.holds = True
+    gone: frozenset[str] = frozenset()
+    try:
+        for _ in range(TRIES):
+            work.signals.check()
+            if gone:
+                lose(work, _take_others(work, gone), "no snapshot of")
+            gone = _hold(work, gone)
+            if not gone:
+                break
+    except (CommandFailed, OSError, Refusal) as error:
+        raise Failed(f"the existing snapshots cannot be taken: {error}", EX_CANTCREAT) from error
+    lose(work, dict.fromkeys(gone, Lost(CHANGING, gone=False)), "no snapshot of")
+    work.report.captured_at |= existing.moments(work.plan.captured)
+
+
+def _take_others(work: Work, gone: Collection[str]) -> dict[str, Lost]:
+    """Take the next newest snapshots of datasets; return those that have none any more."""
+    from kopiatomic.backup import existing
+
+    found = existing.find(work.task.door, work.task.job.snapshot or "", sorted(gone))
+    for each in work.plan.captured:
+        if each.dataset in found and each.existing is not None:
+            work.report.notes.append(
+                f"{each.existing.name} went meanwhile; "
+                f"{found[each.dataset].name} is backed up in its place"
+            )
+    if work.drawing is not None and found:
+        work.follow(work.drawing.taking(found))
+    return {name: Lost("its snapshot has gone", gone=True) for name in gone if name not in found}
+
+
+def _hold(work: Work, only: Collection[str]) -> frozenset[str]:
+    """Hold the existing snapshots of the plan, or those of ``only`` some datasets.
+
+    Returns the datasets whose snapshots have gone.
+    """
+    from kopiatomic.backup import holding
+
+    holds = [each for each in work.plan.holds if each.existing is not None]
+    wanted = [each for each in holds if not only or each.dataset in only]
+    kept = holding.hold(work.task.door, work.place, work.names.run, wanted)
+    work.report.notes += kept.notes
+    return kept.gone
+
+
+def release(work: Work) -> None:
+    """Take back the holds of a run, as far as that is possible now; tell_held() does the rest."""
+    if work.holds:
+        _let_go(work)
+
+
+def tell_held(work: Work) -> None:
+    """Take back what release() could not; what stays is told, and noted for the next run.
+
+    Where somebody has said ``zfs destroy -d`` meanwhile, that is what is mounted: the
+    snapshot goes with the last hold.
+    """
+    report = work.report
+    left = _let_go(work) if work.holds else []
+    if isinstance(left, str):
+        report.fail(
+            f"snapshots may still be held: {left}; "
+            f"the next run tries again, or: {work.place.sweep_command}",
+            EX_OSERR,
+        )
+        return
+    for each in left:
+        report.fail(
+            f"{each.hold.snapshot} is still held: {each.reason}; "
+            f"the next run tries again, or: {each.by_hand}",
+            EX_OSERR,
+        )
+
+
+def _let_go(work: Work) -> "Sequence[holding.Stays] | str":
+    """Take back the holds of a run; return those that stay, or why it is not known."""
+    from kopiatomic.backup import holding
+
+    run = work.names.run
+    try:
+        return holding.let_go(work.task.door, work.place, lambda each: each.tag == run)
+    except (CommandFailed, OSError, Refusal) as error:
+        return str(error)
+
+
+def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) -> None:
+    """Take back the holds that earlier runs of the job have left on snapshots of others."""
+    if not (thoroughly or os.path.lexists(place.holds)):
+        return
+    from kopiatomic.backup import holding
+
+    try:
+        swept = holding.sweep(door, place, thoroughly)
+    except (CommandFailed, OSError, Refusal) as error:
+        report.notes.append(
+            "whether a killed run still holds snapshots could not be found out, "
+            f"and will be again: {error}"
+        )
+        return
+    report.swept += [f"hold on {name}" for name in swept.released]
+    report.notes += [
+        f"the hold of an earlier run on {each.hold.snapshot} stays: {each.reason}; "
+        f"the next run tries again, or: {each.by_hand}"
+        for each in swept.left
+    ]
+

@@ -1,0 +1,176 @@
+"""What the routine does with existing snapshots: it holds, looks for others, and lets go."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from kopiatomic import state
+from kopiatomic.backup import existing, holding, taking
+from kopiatomic.backup.plan import Hold
+from kopiatomic.backup.report import Report
+from kopiatomic.backup.selection import NO_SNAPSHOT, Captured, Existing, LeftOut
+from kopiatomic.backup.work import Failed
+from kopiatomic.job import Job
+from kopiatomic.state import NotedHold
+from kopiatomic.system.command import CommandFailed, Door
+
+TAG = "restomic:default:0123456789ab"
+
+
+def taken(number: int, created: float = 100.0) -> Existing:
+    return Existing(f"t/a@{number}", f"g{number}", number, created)
+
+
+def plan_of(*snapshots: Existing, left_out: tuple[LeftOut, ...] = ()) -> SimpleNamespace:
+    return SimpleNamespace(
+        captured=tuple(Captured("t/a", "/a", existing=each) for each in snapshots),
+        holds=tuple(Hold("t/a", each.name, "/h", each) for each in snapshots),
+        left_out=left_out,
+    )
+
+
+class Work(SimpleNamespace):
+    """A run's, with a plan that is drawn anew by hand."""
+
+    def follow(self, plan):
+        self.plan = plan
+
+
+@pytest.fixture
+def work(place):
+    report = Report("restomic", "default", TAG, 0.0)
+    task = SimpleNamespace(
+        door=Door(), job=Job("restomic", snapshot="*", command=("restic", "x")),
+        hide=lambda text: text.replace("secret", "***"),
+    )  # fmt: skip
+    signals = SimpleNamespace(check=lambda: None)
+    made = Work(task=task, place=place, report=report, signals=signals, holds=False,
+                names=SimpleNamespace(run=TAG), plan=plan_of(taken(2)))  # fmt: skip
+    made.drawing = SimpleNamespace(taking=lambda found: plan_of(*found.values()))
+    made.lost = []
+    return made
+
+
+def lose(work, lost, what):
+    work.lost += [(name, why.reason, why.gone) for name, why in lost.items()]
+
+
+def answers(monkeypatch, *gone: set[str]):
+    """Answer a hold after the other with the datasets whose snapshots have gone."""
+    left = list(gone)
+    monkeypatch.setattr(holding, "hold", lambda *_: holding.Kept(frozenset(left.pop(0))))
+
+
+def test_what_is_taken_is_held_and_gives_the_moment(work, monkeypatch):
+    answers(monkeypatch, set())
+    taking.take(work, lose)
+    assert work.holds
+    assert work.report.captured_at == {"t": 100.0}
+    assert work.lost == []
+
+
+def test_where_one_has_gone_the_next_is_taken(work, monkeypatch):
+    answers(monkeypatch, {"t/a"}, set())
+    monkeypatch.setattr(existing, "find", lambda *_: {"t/a": taken(1, 50.0)})
+    taking.take(work, lose)
+    assert work.report.captured_at == {"t": 50.0}
+    assert work.report.notes == ["t/a@2 went meanwhile; t/a@1 is backed up in its place"]
+
+
+def test_where_there_is_no_next_one_the_dataset_is_lost(work, monkeypatch):
+    answers(monkeypatch, {"t/a"}, set())
+    monkeypatch.setattr(existing, "find", lambda *_: {})
+    taking.take(work, lose)
+    assert work.lost == [("t/a", "its snapshot has gone", True)]
+
+
+def test_it_is_not_looked_for_without_end(work, monkeypatch):
+    answers(monkeypatch, *[{"t/a"}] * taking.TRIES)
+    monkeypatch.setattr(existing, "find", lambda *_: {"t/a": taken(1)})
+    taking.take(work, lose)
+    assert work.lost == [("t/a", taking.CHANGING, False)]
+
+
+def test_where_it_cannot_be_noted_nothing_is_taken(work, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state, "note_holds", fails)
+    monkeypatch.setattr("kopiatomic.system.zfs.pools", lambda _: {})
+    with pytest.raises(Failed, match="cannot be taken"):
+        taking.take(work, lose)
+
+
+def test_a_named_dataset_without_one_makes_it_incomplete(work, monkeypatch):
+    answers(monkeypatch, set())
+    missed = LeftOut("t/b", "none matches", NO_SNAPSHOT, missed=True)
+    work.plan = plan_of(taken(2), left_out=(missed, LeftOut("t/c", "none", NO_SNAPSHOT)))
+    taking.take(work, lose)
+    assert work.report.problems == ["t/b is not in this backup: none matches"]
+    assert work.report.status == 66
+    assert not taking.is_backed_up(work.task, work.plan, {})
+
+
+def test_what_stays_held_is_told_with_what_to_do(work, monkeypatch):
+    stays = holding.Stays(NotedHold(TAG, "g", "t/a@2"), "busy")
+    monkeypatch.setattr(holding, "let_go", lambda *_: [stays])
+    taking.tell_held(work)
+    assert work.report.problems == []
+    work.holds = True
+    taking.release(work)
+    assert work.report.problems == []
+    taking.tell_held(work)
+    (problem,) = work.report.problems
+    assert problem == (
+        f"t/a@2 is still held: busy; the next run tries again, or: zfs release {TAG} t/a@2"
+    )
+
+
+def test_where_it_is_not_known_it_is_told(work, monkeypatch):
+    def fails(*_):
+        raise CommandFailed(["zpool", "list"], "no")
+
+    monkeypatch.setattr(holding, "let_go", fails)
+    work.holds = True
+    taking.tell_held(work)
+    assert "snapshots may still be held: " in work.report.problems[0]
+    assert "restomic --sweep -j default" in work.report.problems[0]
+
+
+def test_a_sweep_without_a_note_asks_nothing(place, fp):
+    report = Report("restomic", "default", TAG, 0.0)
+    taking.sweep(place, Door(), report)
+    assert (report.swept, report.notes) == ([], [])
+
+
+def test_a_sweep_tells_what_it_has_taken_back_and_what_stays(place, monkeypatch):
+    stays = holding.Stays(NotedHold(TAG, "g", "t/a@2"), "busy")
+    monkeypatch.setattr(holding, "sweep", lambda *_: holding.Swept(("t/b@2",), (stays,)))
+    report = Report("restomic", "default", TAG, 0.0)
+    taking.sweep(place, Door(), report, thoroughly=True)
+    assert report.swept == ["hold on t/b@2"]
+    assert "the hold of an earlier run on t/a@2 stays: busy" in report.notes[0]
+
+    def fails(*_):
+        raise CommandFailed(["zpool", "list"], "no")
+
+    monkeypatch.setattr(holding, "sweep", fails)
+    taking.sweep(place, Door(), report, thoroughly=True)
+    assert "whether a killed run still holds snapshots could not be found out" in report.notes[1]
+
+
+def test_what_says_where_to_is_part_of_the_selection_and_no_secret(work, tmp_path):
+    env = tmp_path / "env"
+    env.write_text("A=b\n")
+    job = work.task.job._replace(options=("--password", "secret"), env_file=str(env))
+    work.task.job = job
+    first = taking.selection_of(work.task)
+    assert first["options"] == ["--password", "***"]
+    assert first["snapshot"] == "*"
+    os.utime(env, (1, 1))
+    assert taking.selection_of(work.task) != first
+    env.unlink()
+    assert taking.selection_of(work.task)["env_file"] == [str(env)]

@@ -253,6 +253,7 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
             state.search_mark(), f"{place.root}/", names.view, names.holds, names.gaps,
             names.temporary, place.lock,
             f"{state.STATE_DIRECTORY}/", place.history, place.upkeep, place.unfinished,
+            place.holds,
             f"{state.STATE_DIRECTORY}/{scratch.prefix(place)}*",
             "/usr/local/etc/periodic/", "/usr/local/etc/kopiatomic/",
             "/usr/local/share/examples/kopiatomic/",
@@ -324,7 +325,7 @@ def test_mandoc_has_nothing_to_say(program):
 PAGES_OF_BASE = set(
     """cat.1 chflags.1 getfacl.1 ps.1 sh.1 ssh.1 tar.1 chroot.2 nmount.2 rmdir.2 sysexits.3
     periodic.conf.5 rc.conf.5 bectl.8 bsdinstall.8 cron.8 mount_nullfs.8 periodic.8 zfs.8
-    zfs-program.8 zfs-snapshot.8""".split()
+    zfs-hold.8 zfs-program.8 zfs-snapshot.8""".split()
 )
 
 

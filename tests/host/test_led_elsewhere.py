@@ -70,7 +70,11 @@ def stranger(machine: Machine) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-STAYS = f"tail -f {ABOVE}/x/data/f > /dev/null 2>&1 &"
+# tail(1) has the file open once it has printed it.
+STAYS = (
+    f"tail -f {ABOVE}/x/data/f > {PLACE}/said 2>&1 & "
+    f"until [ -s {PLACE}/said ]; do sleep 0.1; done; rm {PLACE}/said"
+)
 
 
 @pytest.mark.parametrize("swap", SWAPS)

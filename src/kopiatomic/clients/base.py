@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from kopiatomic.clients import places, wrapper
 from kopiatomic.clients.parsing import parse_options
 from kopiatomic.clients.reader import Reader
+from kopiatomic.clients.streams import Streamed, without
 from kopiatomic.environment import inherit
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
@@ -296,6 +297,9 @@ class Client:
     # A backup's other options that take a word.
     option_words: tuple[str, ...] = ()
 
+    # Those of them, all with a word, that choose files, which a stream has none of.
+    path_words: tuple[str, ...] = ()
+
     # Short options that take a secret; of long ones the name says that.
     secret_options: tuple[str, ...] = ()
 
@@ -335,7 +339,10 @@ class Client:
     def backup_command(self, job: Job, request: Request) -> list[str]:
         """Return the command line of a backup: what the user gave, our part, the live paths."""
         ours = [] if job.plain else self.arguments(job, request)
-        return [*self.command(job), *ours, *job.options, *request.paths]
+        if request.stream is None:
+            return [*self.command(job), *ours, *job.options, *request.paths]
+        options = without(job.options, self.path_words)
+        return [*self.command(job), *ours, *options, *self.stream_words(request.stream)]
 
     def base_command(self, job: Job) -> list[str]:
         """Return the words to which the client's other subcommands can be added.
@@ -465,6 +472,10 @@ class Client:
 
     def arguments(self, job: Job, request: Request) -> list[str]:
         """Return what the client is told about this backup beside the paths."""
+        raise NotImplementedError
+
+    def stream_words(self, stream: str) -> list[str]:
+        """Return the words that make the client store its standard input under that name."""
         raise NotImplementedError
 
     def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
@@ -634,6 +645,30 @@ class Client:
         """Say in a sentence why a mount point is likely to be missing, and what to do."""
         raise NotImplementedError
 
+    def said_of_stream(
+        self, job: Job, request: Request, figures: Figures, output: bytes, script: str = ""
+    ) -> Streamed | None:
+        """Return what the client printed of a stream that it has stored; None if that is unclear.
+
+        Its size has to be exact.
+        """
+        return None
+
+    def prove_stream(
+        self,
+        reader: Reader,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        since: float,
+        script: str = "",
+    ) -> Streamed:
+        """Ask the repository what the new backup has of a stream; raises ClientFailed.
+
+        ``since`` is when the client was started, as time(3) has it.
+        """
+        raise NotImplementedError
+
     def wrapper_keeps_words(self, job: Job, script: str) -> str | None:
         """Say so if a wrapper does not pass on what it is called with."""
         if self.is_plain(job) or not script or wrapper.passes_on(script):
@@ -688,6 +723,10 @@ class Client:
         self, reader: Reader, job: Job, environment: Mapping[str, str], script: str = ""
     ) -> list[Source]:
         """Return the last backup of each of this machine's sources; raises ClientFailed."""
+        raise NotImplementedError
+
+    def stream_in(self, reader: Reader, source: "Source") -> "File | None":
+        """Return the file that a stream is in a source; None if it is not, raises ClientFailed."""
         raise NotImplementedError
 
     def files(

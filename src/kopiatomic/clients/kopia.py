@@ -31,6 +31,7 @@ from kopiatomic.clients.kopia_proof import has_entries
 from kopiatomic.clients.parsing import (
     as_marked,
     ask,
+    count,
     has_option,
     json_objects,
     last_value,
@@ -42,6 +43,7 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import TYPE_CHECKING
@@ -102,6 +104,14 @@ class Kopia(Client):
             # Its last line of progress says how many files it read, which its JSON does not.
             words += ["--json", "--progress"]
         return words
+
+    def stream_words(self, stream: str) -> list[str]:
+        """Return what makes kopia read its standard input, into a file of a source of its own.
+
+        The source is a directory that need not be there; its retention is for each source, so
+        two volumes cannot share one.
+        """
+        return ["--stdin-file", os.path.basename(stream), stream]
 
     def speaks_to_us_alone(self, words: Sequence[str]) -> bool:
         """Say whether kopia prints JSON, which is not shown."""
@@ -242,15 +252,47 @@ class Kopia(Client):
         script: str = "",
     ) -> Proof:
         """Ask by ``kopia show``, and first for the manifests of the backups."""
+        asked = self._asked(job, request, figures, since, script)
+        return kopia_proof.prove(reader, asked, points)
+
+    def _asked(
+        self, job: Job, request: Request, figures: Figures, since: float, script: str
+    ) -> kopia_proof.Asked:
         options = self.options(job, script)
-        asked = kopia_proof.Asked(
-            paths=request.paths,
+        return kopia_proof.Asked(
+            paths=request.paths if request.stream is None else (request.stream,),
             moment=None if last_value(options, "--start-time") else request.moment,
             since=since,
             made=figures.snapshots,
             unchanged=figures.unchanged or not request.captured,
         )
-        return kopia_proof.prove(reader, asked, points)
+
+    def said_of_stream(
+        self, job: Job, request: Request, figures: Figures, output: bytes, script: str = ""
+    ) -> Streamed | None:
+        """Take the JSON of a backup: it counts what is in it."""
+        try:
+            with understood():
+                made = {
+                    str(each["id"]): each for each in json_objects(decode(marked(output)))
+                    if "rootEntry" in each and each.get("id") and not each.get("incomplete")
+                }  # fmt: skip
+                return kopia_proof.streamed(made, request.stream or "") if made else None
+        except ClientFailed:
+            return None
+
+    def prove_stream(
+        self,
+        reader: Reader,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        since: float,
+        script: str = "",
+    ) -> Streamed:
+        """Ask for the manifests of the backups, which count what is in them."""
+        asked = self._asked(job, request, figures, since, script)
+        return kopia_proof.prove_stream(reader, asked)
 
     def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
         """Name what keeps it out: a policy, as far as nothing else does."""
@@ -348,6 +390,17 @@ class Kopia(Client):
                     root = each["rootEntry"]
                     newest[path] = Source(str(each["id"]), path, moment, path, root, (path,))
         return [newest[path] for path in sorted(newest)]
+
+    def stream_in(self, reader: Reader, source: Source) -> File | None:
+        """Return the only file of the source, which is called as the source is."""
+        name = os.path.basename(source.path)
+        with understood():
+            root = str((source.root or {})["obj"])
+            for entry in kopia_proof.Directories(reader)(root):
+                if entry["name"] == name and entry["type"] == "f":
+                    path = f"{source.path}/{name}"
+                    return File(path, count(entry.get("size")), None, ("show", str(entry["obj"])))
+        return None
 
     def files(
         self,

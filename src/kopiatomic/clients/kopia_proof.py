@@ -15,6 +15,7 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.record import Record
 from kopiatomic.system.command import chunks, decode
 from kopiatomic.system.machine import join, nearest
@@ -86,6 +87,29 @@ def prove(reader: Reader, asked: Asked, points: Mapping[str, bool]) -> Proof:
     theirs = {point: held[as_marked(point)] for point in points if as_marked(point) in held}
     seconds = [None if each is None else each / 1e9 for each in moments]
     return compared(points, theirs, made, seconds, stands_in)
+
+
+def prove_stream(reader: Reader, asked: Asked) -> Streamed:
+    """Look for the stream in the backups of the run; raises ClientFailed."""
+    with understood():
+        made = _manifests(reader, asked.made) if asked.made else _new(reader, asked)
+        whole = {name: each for name, each in made.items() if not each.get("incomplete")}
+        return streamed(whole, asked.paths[0])
+
+
+def streamed(manifests: Mapping[str, Mapping[str, object]], stream: str) -> Streamed:
+    """Return what manifests, by their ids, say of a stream, which is the only file of its source.
+
+    Raises what comes of manifests that have another form.
+    """
+    sizes = []
+    for each in manifests.values():
+        files, size = (member(root_of(each), "summ", name) for name in ("files", "size"))
+        ours = path_of(each) == as_marked(stream) and files == 1
+        sizes.append(size if ours and isinstance(size, int) else None)
+    known = [size for size in sizes if size is not None]
+    whole = min(known) if known and len(known) == len(sizes) else None
+    return Streamed(tuple(manifests), whole)
 
 
 # Which backups they are

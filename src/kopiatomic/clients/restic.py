@@ -47,6 +47,7 @@ from kopiatomic.clients.parsing import (
 )
 from kopiatomic.clients.reader import Reader
 from kopiatomic.clients.restic_files import Choice
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import TYPE_CHECKING
@@ -111,6 +112,10 @@ class Restic(Client):
         "--time", "--parent", "--group-by", "-g", "--read-concurrency", "--files-from",
         "--files-from-verbatim", "--files-from-raw", "--stdin-filename",
     )  # fmt: skip
+    path_words = (
+        "--exclude", "-e", "--iexclude", "--exclude-file", "--iexclude-file", "--files-from",
+        "--files-from-verbatim", "--files-from-raw",
+    )  # fmt: skip
     repository_switches = (
         "--insecure-tls", "--insecure-no-password", "--no-cache", "--cleanup-cache",
     )  # fmt: skip
@@ -128,6 +133,10 @@ class Restic(Client):
         for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
         return words if request.parent is None else [*words, "--parent", request.parent]
+
+    def stream_words(self, stream: str) -> list[str]:
+        """Return what makes restic read its standard input; the name is the backup's only path."""
+        return ["--stdin", "--stdin-filename", stream]
 
     def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Add the feature to what the user has set."""
@@ -228,13 +237,7 @@ class Restic(Client):
     ) -> Proof:
         """Ask by ``restic ls``, and first for the snapshot's name where that was not seen."""
         options = self.options(job, script)
-        asked = restic_proof.Asked(
-            host=host_of(job, reader.environment, script),
-            paths=request.paths,
-            time=last_value(options, "--time") or when(request.moment, request.zone),
-            since=since,
-            before=None if has_option([*job.command, *job.options], "--time") else request.moment,
-        )
+        asked = self._asked(reader, job, request, since, script)
         seen = request.captured and figures.files is not None
         skips = is_switched_on(options, "--skip-if-unchanged") and not is_switched_on(
             options, "--dry-run", "-n"
@@ -244,6 +247,40 @@ class Restic(Client):
             reader, asked, points, figures.snapshots,
             (parent or "") if (figures.unchanged or (skips and not seen)) else None,
         )  # fmt: skip
+
+    def _asked(
+        self, reader: Reader, job: Job, request: Request, since: float, script: str
+    ) -> restic_proof.Asked:
+        options = self.options(job, script)
+        return restic_proof.Asked(
+            host=host_of(job, reader.environment, script),
+            paths=request.paths if request.stream is None else (request.stream,),
+            time=last_value(options, "--time") or when(request.moment, request.zone),
+            since=since,
+            before=None if has_option([*job.command, *job.options], "--time") else request.moment,
+        )
+
+    def said_of_stream(
+        self, job: Job, request: Request, figures: Figures, output: bytes, script: str = ""
+    ) -> Streamed | None:
+        """Take the JSON of a backup: its text says the size in three digits only."""
+        objects = [each for each in json_objects(decode(output)) if "snapshot_id" in each]
+        if script or not self.is_plain(job) or len(objects) != 1 or len(figures.snapshots) != 1:
+            return None
+        return Streamed(figures.snapshots, figures.size if figures.files == 1 else None)
+
+    def prove_stream(
+        self,
+        reader: Reader,
+        job: Job,
+        request: Request,
+        figures: Figures,
+        since: float,
+        script: str = "",
+    ) -> Streamed:
+        """Ask by ``restic ls`` of the directory that the stream is in."""
+        asked = self._asked(reader, job, request, since, script)
+        return restic_proof.prove_stream(reader, asked, figures.snapshots)
 
     def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
         """Name what keeps it out: an exclude, --one-file-system, or a wrapper."""
@@ -477,6 +514,12 @@ class Restic(Client):
                 )
                 for each in answer
             ]
+
+    def stream_in(self, reader: Reader, source: Source) -> File | None:
+        """Return the only file of the snapshot, if it is the only path of it."""
+        path = source.paths[0]
+        size = restic_proof.size_in(reader, source.backup, path)
+        return None if size is None else File(path, size, None, ("dump", source.backup, path))
 
     def files(
         self,

@@ -15,6 +15,7 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.record import Record
 from kopiatomic.system.command import ARGUMENT_BYTES, argument_bytes, chunks
 from kopiatomic.system.machine import ancestors, nearest
@@ -84,6 +85,29 @@ def prove(
     names = [each.backup for each in looked_at]
     moments = [each.moment for each in looked_at]
     return compared(points, held, names, moments, names[-1] if stands_in else None)
+
+
+def prove_stream(reader: Reader, asked: Asked, made: Sequence[str]) -> Streamed:
+    """Look for the only path in the snapshots ``made``, or in the new one; raises ClientFailed."""
+    (stream,) = asked.paths
+    backups = tuple(made) or _new(_listed(reader, asked.host), asked)
+    sizes = [size_in(reader, backup, stream) for backup in backups]
+    known = [size for size in sizes if size is not None]
+    return Streamed(backups, min(known) if known and len(known) == len(sizes) else None)
+
+
+def size_in(reader: Reader, backup: str, path: str) -> int | None:
+    """Return the size of a file in a snapshot, None where it is not; raises ClientFailed."""
+    size = None
+    begun = False
+    with understood():
+        for node in _nodes(reader, backup, [path.rpartition("/")[0] or "/"]):
+            begun = True
+            if node.get("path") == as_marked(path) and node.get("type") == "file":
+                size = int(str(node.get("size") or 0))
+    if not begun:
+        raise ClientFailed(1, _NOT_UNDERSTOOD)
+    return size
 
 
 # Which snapshot it is

@@ -52,7 +52,7 @@ _kopiatomic()
 	    --status --check --max-age --expect --sweep --verbose --periodic
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
-	    --retry-pause --full --layout --at --jailed --snapshot
+	    --retry-pause --full --layout --at --jailed --snapshot --no-layout
 	)
 	case $program in
 	kopiatomic)

@@ -58,6 +58,7 @@ LONG = {
     "notify=": "--notify",
     "metrics": "--metrics",
     "layout": "--layout",
+    "no-layout": "--no-layout",
     "retries=": "--retries",
     "retry-pause=": "--retry-pause",
 }
@@ -278,6 +279,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         retries=retries_of(last.get("--retries", "0")),
         pause=seconds_of(last.get("--retry-pause", "5m"), "--retry-pause"),
         proof="--no-proof" not in last,
+        layout="--no-layout" not in last,
         before=last.get("-p"),
         after_snapshot=last.get("-s"),
         after=last.get("-q"),

@@ -36,6 +36,7 @@ class Job(Record):
     retries: int = 0  # --retries: how often a client that could not reach it is tried again
     pause: float = 300.0  # --retry-pause: before each of these, in seconds
     proof: bool = True  # not --no-proof: ask the repository whether all is in the backup
+    layout: bool = False  # not --no-layout: save the layout of the pools as well
     env_file: str | None = None  # -e
     environment: Mapping[str, str] = MappingProxyType({})
 

@@ -99,6 +99,11 @@ class Place(Record):
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.history"
 
     @property
+    def layout(self) -> str:
+        """The layout of the pools as it was last saved, or was to be."""
+        return f"{STATE_DIRECTORY}/{self.program}.{self.job}.layout"
+
+    @property
     def upkeep(self) -> str:
         """The history of upkeep and restore drills."""
         return f"{STATE_DIRECTORY}/{self.program}.{self.job}.upkeep"
@@ -365,6 +370,12 @@ def _home() -> str:
     except OSError:
         return "none"
     return f"{found.st_dev}:{found.st_ino}"
+
+
+def write_layout(place: Place, text: str) -> None:
+    """Keep the layout of the pools; raises OSError, or Refusal."""
+    private_directory(STATE_DIRECTORY)
+    _replace(place.layout, text)
 
 
 def _replace(path: str, text: str) -> None:

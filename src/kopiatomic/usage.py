@@ -35,6 +35,7 @@ How to back it up:
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
       --no-proof          do not ask the repository after the backup whether
                           everything is in it
+      --no-layout         do not save the layout of the pools as well
       --wait TIME         wait at most TIME for another run of the job to end,
                           such as 30m or 4h (default: 0; more with --periodic)
       --retries N         if {client} cannot reach the repository, try again up to

@@ -145,7 +145,10 @@ BACKUPS = {
     ),
     "jails and what is not mounted": (
         "daily_restomic_all=yes\ndaily_restomic_jailed=yes\ndaily_restomic_at=/mnt",
-        ["--at", "/mnt", "-a", "--jailed"],
+        ["--at", "/mnt", "--jailed", "-a"],
+    ),
+    "without the layout": (
+        "daily_restomic_all=yes\ndaily_restomic_layout=no", ["--no-layout", "-a"],
     ),
     "tries": (
         "daily_restomic_datasets=d\ndaily_restomic_retries=3\ndaily_restomic_retry_pause=90s",

@@ -133,6 +133,7 @@ def _enter_root(base: str, config: dict[str, str]) -> None:
 def _first_boot(state: State, config: dict[str, str]) -> None:
     """Write down the pool that / is on."""
     name = config["root_dataset"]
+    state.set_meta("disks", json.dumps(DISKS if name else {each: [] for each in DISKS}))
     if not name:
         return
     pool = name.partition("/")[0]
@@ -143,7 +144,6 @@ def _first_boot(state: State, config: dict[str, str]) -> None:
     state.run("insert into pools (name, guid, vdevs) values (?, ?, 'gpt/zfs0')", pool, new_guid())
     for key, value in (("bootfs", name), *((f"feature@{f}", "enabled") for f in FEATURES)):
         state.run("insert into poolprops values (?, ?, ?)", pool, key, value)
-    state.set_meta("disks", json.dumps(DISKS))
     state.run(f"{columns} values (1, ?, 'filesystem', ?, 1, ?, 0)", name, moment, new_guid())
     for depth in range(1, len(parts)):
         number = state.run(f"{columns} values (null, ?, 'filesystem', ?, 1, ?, 0)",

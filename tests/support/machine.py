@@ -54,6 +54,8 @@ class Machine(Protocol):
     """What the tests ask of a machine."""
 
     is_sandbox: bool
+    # Whether backups that are run by their names save the layout of the pools, as they do.
+    layouts: bool
     # Where the programs and the scripts for periodic(8) are, and the file that configures those.
     prefix: str
     periodic_conf: str
@@ -83,6 +85,16 @@ class Machine(Protocol):
         """Remove everything that was made."""
 
 
+# With these a program makes no backup.
+INSTEAD = {"--status", "--check", "--sweep", "--upkeep", "--drill", "--layout", "-h", "-v"}
+
+
+def as_tested(argv: Sequence[str], layouts: bool) -> list[str]:
+    """Return a command line as the tests run it: a backup without the layout, but in its own."""
+    is_backup = os.path.basename(argv[0]) in PROGRAMS and not INSTEAD & set(argv)
+    return [argv[0], *(["--no-layout"] if is_backup and not layouts else []), *argv[1:]]
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return as soon as a condition holds; it has to within so many seconds."""
     deadline = time.monotonic() + seconds * PATIENCE
@@ -101,7 +113,7 @@ def shell(machine: Machine, script: str, **options: Any) -> subprocess.Completed
 class Sandbox:
     """The sandbox host with kopiatomic, and the real clients where they are, installed."""
 
-    is_sandbox = True
+    is_sandbox, layouts = True, False
     prefix, periodic_conf = "/usr/local", "/etc/periodic.conf"
 
     def __init__(self, directory: Path, root_dataset: str = "") -> None:
@@ -144,10 +156,11 @@ class Sandbox:
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        argv = as_tested(argv, self.layouts)
         return self.host.run(argv, env=dict(env or {}), check=check, timeout=timeout)
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        return self.host.popen(argv, **options)
+        return self.host.popen(as_tested(argv, self.layouts), **options)
 
     def path(self, path: str) -> Path:
         return self.host.root / path.lstrip("/")
@@ -164,7 +177,7 @@ class Sandbox:
 class FreeBSD:
     """The machine that the tests run on: FreeBSD, as root."""
 
-    is_sandbox = False
+    is_sandbox, layouts = False, False
 
     def __init__(self) -> None:
         assert not os.path.lexists(BASE), f"{BASE} is in the way: the tests need that name"
@@ -195,10 +208,10 @@ class FreeBSD:
         shutil.rmtree(STATE, ignore_errors=True)
 
     def _translated(self, argv: Sequence[str]) -> list[str]:
-        first = argv[0]
+        first, *rest = as_tested(argv, self.layouts)
         if os.path.basename(first) in PROGRAMS:
             first = str(self.programs / os.path.basename(first))
-        return [first, *argv[1:]]
+        return [first, *rest]
 
     def run(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, check: bool = False,

@@ -95,6 +95,11 @@ def test_what_does_not_go_together(capsys, arguments):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("arguments", "saved"), [((), True), (("--no-layout",), False)])
+def test_the_layout_comes_along_unless_it_is_not_wanted(arguments, saved):
+    assert job("t", *arguments).layout is saved
+
+
 def test_a_layout_may_be_of_a_file(capsys, tmp_path):
     path = tmp_path / "other"
     path.write_text("something else")

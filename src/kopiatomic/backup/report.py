@@ -77,6 +77,8 @@ class Report:
         self.said = ""  # the end of the client's output
         self.problems: list[str] = []
         self.notes: list[str] = []
+        self.layout: dict[str, object] | None = None  # what the history is to know of it
+        self.layouts: list[str] = []  # where the layout of the pools has been saved
         self.swept: list[str] = []
         self.is_needless = False  # whether the last good backup has all that there is
         self.stuck: list[str] = []  # snapshots of earlier runs that stay
@@ -204,6 +206,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "complaints": report.complaints.splitlines(),
         "problems": report.problems,
         "notes": report.notes,
+        "layout": report.layout,
         "swept": report.swept,
     }
 
@@ -304,6 +307,7 @@ def as_text(report: Report) -> str:
     lines += _as_before(report)
     for run in report.called:
         lines += ["", *_client(report, run)]
+    lines += [f"  the layout of the pools {each}" for each in report.layouts]
     lines += section("Tried before, but the repository could not be reached:", _tries(report))
     lines += _complaints(report)
     lines += section("Note:", report.notes_to_tell)

@@ -9,6 +9,7 @@ from kopiatomic.backup import choice, news, own, preflight, proof, taking, view
 from kopiatomic.backup.calling import back_up, last_entry
 from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.drawing import draw
+from kopiatomic.backup.keeping import keep_layout
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.backup.work import Failed, NothingNew, Work
@@ -67,6 +68,7 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
                 call_anyway(work, "-s", job.after_snapshot)
             build_view(work)
             back_up(work)
+            keep_layout(work)
         except NothingNew:
             report.not_needed()
         except (Failed, Interrupted) as error:

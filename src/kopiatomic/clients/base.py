@@ -18,7 +18,7 @@ from kopiatomic.environment import inherit
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import TYPE_CHECKING, Record
-from kopiatomic.system.command import Door, decode, find, printable, quote
+from kopiatomic.system.command import CommandFailed, Door, decode, find, printable, quote
 
 if TYPE_CHECKING:
     import random
@@ -40,10 +40,16 @@ _FOR_CLIENTS = (
 # How much of what a client said on standard error is told: lines, characters of each.
 COMPLAINTS, COMPLAINT_LENGTH = 20, 300
 
+# How long a client may take to say which version it is, in seconds.
+VERSION_LIMIT = 60.0
+
 COLOUR = r"\x1b\[[0-9;]*m"
 
 # A clock that was set back a little does not make a new backup an old one; in seconds.
 CLOCK_SLACK = 1.0
+
+# Where the layouts of machines are in a repository; there is no such directory anywhere else.
+LAYOUTS = "/kopiatomic/layout"
 
 # The kinds of steps that upkeep consists of.
 CHECK, FORGET, PRUNE, MAINTENANCE = "check", "forget", "prune", "maintenance"
@@ -104,7 +110,8 @@ class Request(Record):
     ``parent`` the earlier backup to continue, where it has to be named; ``captured``
     says whether we read the client's output. ``zone`` is TZ as the client has it. With a
     ``stream`` no paths are backed up, but what the client reads on its standard input, under
-    this name, which is an absolute path.
+    this name, which is an absolute path. What is kept ``aside``, under this word, is no
+    backup of the job's as far as retention is concerned.
     """
 
     paths: tuple[str, ...]
@@ -114,6 +121,7 @@ class Request(Record):
     captured: bool = True
     zone: str | None = None
     stream: str | None = None
+    aside: str = ""
 
 
 class Missing(Record):
@@ -300,6 +308,9 @@ class Client:
     # Those of them, all with a word, that choose files, which a stream has none of.
     path_words: tuple[str, ...] = ()
 
+    # What makes it say which version it is.
+    version_words: tuple[str, ...] = ("--version",)
+
     # Short options that take a secret; of long ones the name says that.
     secret_options: tuple[str, ...] = ()
 
@@ -399,6 +410,16 @@ class Client:
         except Refusal:
             return ByHand(self.name, job.env_file)
 
+    def version(self, door: Door, job: Job, environment: Mapping[str, str]) -> str | None:
+        """Return the client's version, None if it cannot be told."""
+        try:
+            argv = [*self.base_command(job), *self.version_words]
+            said = door.run(argv, environment=environment, time_limit=VERSION_LIMIT).stdout
+        except (Refusal, CommandFailed):
+            return None
+        found = re.search(r"(?m)^(?:[a-z]+ )?v?([0-9]+\.[0-9.]+\S{0,40})", said)
+        return found[1] if found and found[1].isprintable() else None
+
     # What it needs
 
     def environment(self, job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -473,6 +494,11 @@ class Client:
     def arguments(self, job: Job, request: Request) -> list[str]:
         """Return what the client is told about this backup beside the paths."""
         raise NotImplementedError
+
+    @property
+    def takes_streams(self) -> bool:
+        """Whether the client can store its standard input: it has words for that."""
+        return type(self).stream_words is not Client.stream_words
 
     def stream_words(self, stream: str) -> list[str]:
         """Return the words that make the client store its standard input under that name."""

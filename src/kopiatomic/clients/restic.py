@@ -100,6 +100,7 @@ class Restic(Client):
 
     name = "restic"
     subcommand = ("backup",)
+    version_words = ("version",)
     repository_words = (
         "-r", "--repo", "--repository-file", "-p", "--password-file", "--password-command",
         "--key-hint", "--cacert", "--tls-client-cert", "--cache-dir", "-o", "--option",
@@ -128,8 +129,9 @@ class Restic(Client):
         if not has_option([*job.command, *job.options], "--time"):
             words = ["--time", when(request.moment, request.zone)]
         tags = [value or "" for name, value in self.options(job) if name == "--tag"]
-        if tag_of(job) not in re.split(r"\s*,\s*", ",".join(tags)):
-            words += ["--tag", tag_of(job)]
+        tag = ":".join(filter(None, (tag_of(job), request.aside)))
+        if tag not in re.split(r"\s*,\s*", ",".join(tags)):
+            words += ["--tag", tag]
         for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
         return words if request.parent is None else [*words, "--parent", request.parent]

@@ -6,9 +6,9 @@
 from collections.abc import Mapping
 
 from kopiatomic import formatting, state
-from kopiatomic.backup import preflight, report, routine, taking
+from kopiatomic.backup import keeping, preflight, report, routine, taking
 from kopiatomic.backup.calling import last_entry
-from kopiatomic.backup.client_runs import FILES, ClientRun
+from kopiatomic.backup.client_runs import FILES, LAYOUT, ClientRun
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
 from kopiatomic.backup.plan import Plan
@@ -16,7 +16,7 @@ from kopiatomic.clients.base import Request, Task
 from kopiatomic.commands import common
 from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job
-from kopiatomic.system.command import Door
+from kopiatomic.system.command import Door, quote
 from kopiatomic.system.process import on_terminal
 
 # What a backup waits in periodic(8)'s name for another run of its job, in seconds: until a
@@ -58,6 +58,8 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     plan = draw(task, name_run(place)).plan
     if job.snapshot is not None and taking.is_backed_up(task, plan, last_entry(place)):
         notes.append("no backup would be made: the last good one has all these snapshots")
+    if keeping.is_wanted(task):
+        notes.append(f"the layout of the pools would be saved too if it has changed: {_keep(task)}")
     plan = plan._replace(notes=(*plan.notes, *notes))
     clients = [_words(task, plan, run) for run in plan.runs]
     if "--json" in values:
@@ -66,6 +68,14 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
         text = report.plan_as_text(plan, clients)
     common.show(task.hide(text))
     return 0
+
+
+def _keep(task: Task) -> str:
+    """Return the command that would save the layout."""
+    place = state.Place(task.job.program, task.job.name)
+    request = Request((), captured=True, stream=keeping.stream_of(place), aside=LAYOUT)
+    words = task.client.backup_command(task.job, request)
+    return f"{quote(words)} < {quote([place.layout])}"
 
 
 def _words(task: Task, plan: Plan, run: ClientRun) -> list[str]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from kopiatomic import formatting, state
-from kopiatomic.clients.base import File, Source, Tally, Task
+from kopiatomic.clients.base import LAYOUTS, File, Source, Tally, Task
 from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.clients.room import batches
@@ -146,10 +146,16 @@ def shared_out(
     return [tuple(share) for share in shares], nowhere
 
 
+def _is_layout(source: Source) -> bool:
+    """Say whether a source is the layout of a machine, of which there is no live file."""
+    return all(path.startswith(f"{LAYOUTS}/") for path in source.paths)
+
+
 def _drill(
     task: Task, reader: Reader, room: Scratch, account: Drill, points: Sequence[str]
 ) -> None:
-    sources = task.client.sources(reader, task.job, task.environment, task.script)
+    listed = task.client.sources(reader, task.job, task.environment, task.script)
+    sources = [each for each in listed if not _is_layout(each)]
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
         return

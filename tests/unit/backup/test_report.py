@@ -488,3 +488,13 @@ class TestExisting:
         rows = report.plan_as_dict(plan, [["restic"]])["captured"]
         assert [row["snapshot"] for row in rows] == ["tank@auto", "zroot/home@auto"]
         assert all(isinstance(row["age_seconds"], int) for row in rows)
+
+
+def test_where_the_layout_is_saved_is_a_line_and_no_reason_for_a_mail_of_its_own():
+    made = fresh()
+    settle(made)
+    made.layouts = ["is saved as a1b2c3d4"]
+    assert "  the layout of the pools is saved as a1b2c3d4\n" in report.as_text(made)
+    assert not made.noteworthy
+    made.layout = {"looked": 1.0, "saved": {}}
+    assert report.as_dict(made)["layout"] == made.layout

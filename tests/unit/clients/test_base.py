@@ -153,6 +153,28 @@ class TestBaseCommand:
             client_of(program).base_command(job(program, command, plain=plain))
 
 
+class TestVersion:
+    @pytest.mark.parametrize(
+        ("program", "words", "said", "version"),
+        [
+            ("restomic", "restic version", "restic 0.18.0 compiled with go1.24\n", "0.18.0"),
+            ("kopiatomic", "kopia --version", "0.22.3 build: abc from: kopia/kopia\n", "0.22.3"),
+            ("restomic", "restic version", "hello\nrestic 0.9-dev\n", "0.9-dev"),
+            ("restomic", "restic version", "something else\n", None),
+        ],
+    )
+    def test_is_what_the_client_says(self, fp, program, words, said, version):
+        fp.register(words, stdout=said)
+        client = client_of(program)
+        assert client.version(Door(), Job(program), {}) == version
+
+    def test_is_not_known_where_it_cannot_be_asked(self, fp):
+        fp.register("restic version", returncode=1)
+        assert client_of("restomic").version(Door(), Job("restomic"), {}) is None
+        wrapper = Job("restomic", command=("restic-x",))
+        assert client_of("restomic").version(Door(), wrapper, {}) is None
+
+
 class TestByHand:
     @pytest.mark.parametrize(
         ("words", "line"),

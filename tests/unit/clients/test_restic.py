@@ -84,6 +84,11 @@ class TestBackupCommand:
         command = Restic().backup_command(own, asked(plan_for(simple(), "tank")))
         assert "--time" not in command
 
+    def test_what_is_kept_aside_has_a_tag_of_its_own(self):
+        words = Restic().arguments(JOB, Request((), stream="/a/b", aside="layout"))
+        assert words[-2:] == ["--tag", "restomic:default:layout"]
+        assert words.count("--tag") == 1
+
     @pytest.mark.parametrize("options", ["--tag=a,restomic:home", "--tag restomic:home"])
     def test_the_tag_of_the_job_is_given_once(self, options):
         words = Restic().arguments(job(options=options, name="home"), Request(()))

@@ -77,6 +77,13 @@ class TestDryRun:
             backup, "draw", lambda task, names: Drawing(None, None, plan_for(simple(), "tank"))
         )
 
+    @pytest.mark.parametrize(("more", "told"), [((), True), (("--no-layout",), False)])
+    def test_the_layout_is_told_where_it_comes_along(self, capfd, more, told):
+        cli.main("restomic", ["-n", *more, *WORDS])
+        said = capfd.readouterr().out
+        assert ("layout of the pools would be saved too if it has changed" in said) is told
+        assert ("restomic.default.layout" in said) is told
+
     def test_for_a_person_who_need_not_be_root(self, capfd):
         assert cli.main("restomic", ["-n", *WORDS]) == 0
         out = capfd.readouterr().out

@@ -120,6 +120,11 @@ class TestRun:
         monkeypatch.setattr(Restic, "sources", lambda *_: [])
         assert self.run(restic).status == EX_NOINPUT
 
+    def test_a_layout_is_no_source_of_files(self, place, restic, monkeypatch):
+        layout = Source("a", "layout", 0.0, paths=("/kopiatomic/layout/default.json",))
+        monkeypatch.setattr(Restic, "sources", lambda *_: [layout])
+        assert self.run(restic).status == EX_NOINPUT
+
     @pytest.mark.usefixtures("surviving")
     @pytest.mark.parametrize("step", ["snapshots", "ls", "dump"])
     def test_a_signal_ends_it_in_order(self, place, restic, step, tmp_path):

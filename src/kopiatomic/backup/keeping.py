@@ -1,0 +1,202 @@
+"""The layout of the pools comes along: in a backup of its own, when it has changed.
+
+It is not of the moment of the snapshots but of some seconds later, it says nothing about the
+files, and no failure of it makes their backup a worse one: it is a note then.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+
+from kopiatomic import state
+from kopiatomic.backup.client_runs import LAYOUT, Called, ClientRun
+from kopiatomic.backup.work import Work
+from kopiatomic.clients.base import LAYOUTS, Request, Task
+from kopiatomic.errors import Refusal
+from kopiatomic.layout import commands, form, taking
+from kopiatomic.record import Record
+from kopiatomic.state import Place
+from kopiatomic.system import process
+from kopiatomic.system.command import CommandFailed, describe_status, printable
+from kopiatomic.system.zfs import pool_of
+
+# How often the machine is asked for it, in seconds: a job that runs every hour does so once a
+# day, one that runs every night each time.
+INTERVAL = 20 * 3600.0
+
+# After this time it is saved anew although nothing has changed, in seconds: the repository may
+# be another one by then, or the backup forgotten.
+LONGEST = 30 * 24 * 3600.0
+
+
+class Saved(Record):
+    """What the history knows of a layout in one repository: what it was of, when, and its name."""
+
+    digest: str
+    when: float
+    backup: str = ""
+
+
+class Kept(Record):
+    """What the history knows of the layouts of a job: when it was looked at, and what is saved.
+
+    ``saved`` has the name of each repository, which is empty where there is one only.
+    """
+
+    looked: float
+    saved: Mapping[str, Saved]
+
+
+def is_wanted(task: Task) -> bool:
+    """Say whether a job saves it: not by what stores no stream, or heeds no words."""
+    job, client = task.job, task.client
+    able = client.takes_streams and not client.wrapper_keeps_words(job, task.script)
+    return job.layout and not job.plain and able
+
+
+def _is_jailed(task: Task) -> bool:
+    """Say whether this is a jail, whose pools and disks are its host's."""
+    try:
+        return task.door.kernel is not None and task.door.kernel.is_jailed()
+    except OSError:
+        return False
+
+
+def stream_of(place: Place) -> str:
+    """Return the name that the layouts of a job have in their backups."""
+    return f"{LAYOUTS}/{place.job}.json"
+
+
+def keep_layout(work: Work) -> None:
+    """Save the layout where it is not saved as it is; what goes wrong is a note."""
+    report, now = work.report, time.time()
+    if not is_wanted(work.task) or _is_jailed(work.task):
+        return
+    known = last_kept(work.place)
+    tasks = [task for task in (work.task, *work.task.more) if _is_backed_up(work, task)]
+    missing = known is None or any(task.repository not in known.saved for task in tasks)
+    is_due = missing or known is None or not 0 <= now - known.looked < INTERVAL
+    if not tasks or not is_due:
+        report.layout = as_dict(known) if known else None
+        return
+    try:
+        digest, lacking = _write(work)
+    except (CommandFailed, OSError, Refusal) as error:
+        report.notes.append(f"the layout of the pools was not saved: {error}")
+        return
+    report.notes += [f"not in the layout of the pools: {each}" for each in lacking]
+    saved = dict(known.saved) if known else {}
+    for task in tasks:
+        old = saved.get(task.repository)
+        if old is None or old.digest != digest or not 0 <= now - old.when < LONGEST:
+            backup = _save(work, task, is_new=old is None)
+            if backup is None:
+                saved.pop(task.repository, None)
+            else:
+                saved[task.repository] = Saved(digest, now, backup)
+    report.layout = as_dict(Kept(now, saved))
+
+
+def _is_backed_up(work: Work, task: Task) -> bool:
+    """Say whether all of this run's other backups are in a task's repository.
+
+    Where that is not so, the layout would be the newest backup there.
+    """
+    runs = [run for run in work.report.runs if work.task_of(run.run) is task]
+    return bool(runs) and all(run.saved for run in runs)
+
+
+def _write(work: Work) -> tuple[str, tuple[str, ...]]:
+    """Write the layout to the job's file; return its digest, and what of it is lacking."""
+    task, place = work.task, work.place
+    pools = {pool_of(each.dataset) for each in work.plan.captured}
+    taken = taking.take(task.door, pools, _version(task))
+    text = form.as_text(taken.layout, commands.script(taken.layout))
+    state.write_layout(place, text)
+    return hashlib.sha256(text.encode()).hexdigest(), taken.lacking
+
+
+def _version(task: Task) -> dict[str, str]:
+    """Return the version of the client by its name; nothing if it does not tell it."""
+    version = task.client.version(task.door, task.job, task.environment)
+    return {} if version is None else {task.client.name: version}
+
+
+def _save(work: Work, task: Task, is_new: bool) -> str | None:
+    """Have the client save the layout; return the backup's name, None if there is none."""
+    called = Called(ClientRun(LAYOUT, stream=stream_of(work.place), source=work.place.layout))
+    called.repository = task.repository
+    work.signals.check()
+    try:
+        reason = _call(work, task, called)
+    except CommandFailed as error:
+        reason = str(error)
+    where = f" to {task.repository}" if task.repository else ""
+    if reason is not None:
+        work.report.notes.append(
+            f"the layout of the pools was not saved{where}: {reason}; "
+            "--no-layout does without it"
+        )
+        return None
+    backup = ", ".join(each[:16] for each in called.figures.snapshots)
+    what = "is saved" if is_new else "has changed and is saved"
+    work.report.layouts.append(f"{what}{where}{f' as {backup}' if backup else ''}")
+    return backup
+
+
+def _call(work: Work, task: Task, called: Called) -> str | None:
+    """Run the client with the layout on its standard input; return what went wrong, or None."""
+    client, environment = task.client, dict(task.environment)
+    if work.plan.temporary is not None:
+        environment["TMPDIR"] = work.plan.temporary
+    moment = work.report.moment
+    # A second earlier, so that of the two the one with the files is the latest.
+    request = Request(
+        (), moment=None if moment is None else moment - 1, stream=called.run.stream,
+        zone=client.zone(environment, task.script), aside=LAYOUT,
+    )  # fmt: skip
+    called.words = client.backup_command(task.job, request)
+    streams = work.streams._replace(output=None, messages=None, capture=True)
+    ended = process.run(
+        task.door, called.words, environment, work.signals, streams,
+        root=work.names.view, source=called.run.source,
+    )  # fmt: skip
+    work.signals.check()
+    called.figures = client.figures(ended.output, ended.messages)
+    if ended.status != 0:
+        said = client.complaints(ended.messages).split("\n")[0]
+        return f"{describe_status(ended.status)}{f', {printable(said)}' if said else ''}"
+    return client.lacking(ended.text)
+
+
+# The history
+
+
+def last_kept(place: Place) -> Kept | None:
+    """Return what the history knows of the job's layouts, None if it knows of none."""
+    try:
+        entries: Iterable[Mapping[str, object]] = state.newest_first(place)
+        return next((kept for each in entries if (kept := _read(each.get("layout")))), None)
+    except OSError:
+        return None
+
+
+def as_dict(kept: Kept) -> dict[str, object]:
+    """Return what is known as plain data, for the history."""
+    return {
+        "looked": kept.looked,
+        "saved": {name: each._asdict() for name, each in sorted(kept.saved.items())},
+    }
+
+
+def _read(held: object) -> Kept | None:
+    try:
+        if not isinstance(held, dict):
+            return None
+        saved = {
+            str(name): Saved(str(each["digest"]), float(each["when"]), str(each["backup"]))
+            for name, each in held["saved"].items()
+        }
+        return Kept(float(held["looked"]), saved)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,272 @@
+"""The layout in a run: when it is looked at, where it is saved, and what a failure is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kopiatomic import state
+from kopiatomic.backup import keeping
+from kopiatomic.backup.client_runs import Called, ClientRun
+from kopiatomic.backup.keeping import Kept, Saved
+from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.report import Report
+from kopiatomic.backup.selection import Captured
+from kopiatomic.backup.work import Work
+from kopiatomic.clients.base import Client, Task
+from kopiatomic.clients.restic import Restic
+from kopiatomic.job import Job
+from kopiatomic.layout import taking
+from kopiatomic.layout.form import Layout
+from kopiatomic.state import Place
+from kopiatomic.system import process
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
+
+NOW = 2_000_000_000.0
+DAY = 24 * 3600.0
+LAYOUT = Layout("h", "amd64", {}, (), ())
+SUMMARY = b'{"message_type":"summary","snapshot_id":"%s"}\n'
+
+
+class Names:
+    """Where the view is."""
+
+    view = "/view"
+
+
+class Kernel:
+    """Whether this is a jail."""
+
+    def __init__(self, jailed: bool) -> None:
+        self.jailed = jailed
+
+    def is_jailed(self) -> bool:
+        return self.jailed
+
+
+def task_of(job: Job, repository: str = "", kernel: Kernel | None = None) -> Task:
+    return Task(job, Restic(), Door(None, kernel), {}, "restic", str, repository=repository)
+
+
+class World:
+    """A run that has just backed up the files, on a machine whose layout is ``layout``."""
+
+    def __init__(self, place: Place, patch: pytest.MonkeyPatch) -> None:
+        self.place, self.patch = place, patch
+        self.job = Job("restomic", layout=True)
+        self.more: tuple[str, ...] = ()
+        self.kernel: Kernel | None = None
+        self.layout, self.lacking = LAYOUT, ()
+        self.calls: list[tuple[list[str], object]] = []
+        self.looks: list[list[str]] = []
+        self.ends: list[Ended | Exception] = []
+        self.now, self.saved = NOW, [True, True]
+        patch.setattr(keeping.time, "time", lambda: self.now)
+        patch.setattr(taking, "take", self.take)
+        patch.setattr(process, "run", self.run)
+        patch.setattr(Restic, "version", lambda *_: "0.18")
+
+    def take(self, door, pools, client):
+        self.looks.append(sorted(pools))
+        assert client == {"restic": "0.18"}
+        if isinstance(self.layout, Exception):
+            raise self.layout
+        return taking.Taken(self.layout, self.lacking)
+
+    def run(self, door, argv, environment, signals, streams, root=None, source=None) -> Ended:
+        assert root == "/view"
+        assert (streams.output, streams.messages, streams.capture) == (None, None, True)
+        with open(source) as file:
+            self.calls.append((list(argv), file.read()))
+        end = self.ends.pop(0) if self.ends else Ended(0, 0.1, SUMMARY % b"a1b2c3d4")
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def night(self, later: float = 0.0) -> Report:
+        """Save the layout at the end of a run; the history knows of it afterwards."""
+        self.now += later
+        task = task_of(self.job, self.more[0] if self.more else "", self.kernel)
+        task = task._replace(more=tuple(task_of(self.job, name) for name in self.more[1:]))
+        report = Report("restomic", "default", "run", 0.0)
+        report.plan = Plan(None, (Captured("t/a", "/a"), Captured("u", "/u")), (), (), (), ())
+        report.captured_at = {"t": 1000.4}
+        for number in range(1 + len(task.more)):
+            called = Called(ClientRun(repository=number))
+            called.saved = self.saved[number]
+            report.runs.append(called)
+        work = Work(task, self.place, Names(), Signals(), Streams(), report)
+        keeping.keep_layout(work)
+        state.remember(self.place, {"outcome": "success", "layout": report.layout})
+        return report
+
+
+@pytest.fixture
+def world(place: Place, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(place, monkeypatch)
+
+
+class TestSaving:
+    def test_the_first_time(self, world):
+        report = world.night()
+        assert report.layouts == ["is saved as a1b2c3d4"]
+        assert report.notes == report.problems == []
+        ((words, given),) = world.calls
+        assert words == [
+            "restic", "backup", "--time", words[3], "--tag", "restomic:default:layout",
+            "--stdin", "--stdin-filename", "/kopiatomic/layout/default.json",
+        ]  # fmt: skip
+        assert json.loads(given)["format"] == "kopiatomic layout"
+        assert world.looks == [["t", "u"]]
+        with open(world.place.layout) as file:
+            assert file.read() == given
+
+    def test_it_bears_a_time_a_second_before_the_files(self, world, utc):
+        world.night()
+        assert "1970-01-01 00:16:39" in world.calls[0][0]
+
+    def test_not_again_while_it_is_the_same(self, world):
+        world.night()
+        for _ in range(3):
+            assert world.night(DAY).layouts == []
+        assert len(world.looks) == 4
+        assert len(world.calls) == 1
+
+    def test_a_job_that_runs_every_hour_looks_once_a_day(self, world):
+        for _ in range(30):
+            world.night(3600.0)
+        assert len(world.looks) == 2
+
+    def test_again_when_it_has_changed(self, world):
+        world.night()
+        world.layout = LAYOUT._replace(host="other")
+        assert world.night(DAY).layouts == ["has changed and is saved as a1b2c3d4"]
+        assert world.night(DAY).layouts == []
+
+    def test_again_after_a_month_and_where_the_clock_was_set_back(self, world):
+        world.night()
+        world.night(31 * DAY)
+        assert len(world.calls) == 2
+        world.night(-40 * DAY)
+        assert len(world.calls) == 3
+
+    def test_runs_without_it_in_between_do_not_matter(self, world):
+        world.night()
+        for _ in range(5):
+            state.remember(world.place, {"outcome": "failed", "layout": None})
+        assert world.night(DAY).layouts == []
+
+    def test_what_is_lacking_is_a_note(self, world):
+        world.lacking = ("the partitions of the disks: no",)
+        report = world.night()
+        assert report.notes == [
+            "not in the layout of the pools: the partitions of the disks: no"
+        ]
+        assert report.layouts == ["is saved as a1b2c3d4"]
+
+
+class TestWhereItIsWanted:
+    @pytest.mark.parametrize(
+        "changes", [{"layout": False}, {"plain": True, "command": ("tar",)}]
+    )
+    def test_not_where_it_is_not(self, world, changes):
+        world.job = world.job._replace(**changes)
+        assert world.night().layout is None
+        assert world.looks == []
+
+    def test_not_through_a_wrapper_that_heeds_no_words(self, world):
+        world.patch.setattr(Restic, "wrapper_keeps_words", lambda *_: "it does not pass on")
+        assert world.night().layout is None
+
+    def test_not_by_a_client_that_takes_no_stream(self, world):
+        world.patch.setattr(Restic, "stream_words", Client.stream_words)
+        assert world.night().layout is None
+
+    def test_not_where_the_files_are_not(self, world):
+        world.saved = [False, True]
+        report = world.night()
+        assert report.layouts == []
+        assert world.calls == []
+        world.saved = [True, True]
+        assert world.night().layouts == ["is saved as a1b2c3d4"]
+
+    def test_not_where_there_was_nothing_to_back_up(self, world):
+        world.night()
+        world.saved = [False]
+        assert world.night(DAY).layout is not None
+        assert len(world.looks) == 1
+
+    @pytest.mark.parametrize("jailed", [True, False])
+    def test_not_in_a_jail(self, world, jailed):
+        world.kernel = Kernel(jailed)
+        assert (world.night().layout is None) is jailed
+
+    def test_in_each_repository_for_itself(self, world):
+        world.more, world.saved = ("a", "b"), [True, False]
+        assert world.night().layouts == ["is saved to a as a1b2c3d4"]
+        world.saved = [True, True]
+        assert world.night(60.0).layouts == ["is saved to b as a1b2c3d4"]
+        assert world.night(DAY).layouts == []
+
+
+class TestFailures:
+    def test_of_the_machine(self, world):
+        world.layout = CommandFailed(("zfs", "get"), "no")
+        report = world.night()
+        assert report.notes == ["the layout of the pools was not saved: zfs get: no"]
+        assert report.outcome == "success"
+        assert report.layout is None
+
+    @pytest.mark.parametrize(
+        ("end", "said"),
+        [
+            (Ended(1, 0.1, messages=b"Fatal: no room\nmore\n"), "exit status 1, Fatal: no room"),
+            (Ended(-9, 0.1), "killed by SIGKILL"),
+            (CommandFailed(("restic",), "cannot be started"), "restic: cannot be started"),
+        ],
+    )
+    def test_of_the_client_are_notes_and_it_is_tried_again(self, world, end, said):
+        world.ends = [end]
+        report = world.night()
+        assert report.notes == [
+            f"the layout of the pools was not saved: {said}; --no-layout does without it"
+        ]
+        assert report.outcome == "success"
+        assert world.night(60.0).layouts == ["is saved as a1b2c3d4"]
+
+    def test_of_the_disk(self, world):
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        world.patch.setattr(state, "write_layout", fail)
+        report = world.night()
+        assert "No space left on device" in report.notes[0]
+        assert world.calls == []
+
+    def test_a_signal_ends_the_run(self, world):
+        world.ends = [Interrupted(15)]
+        with pytest.raises(Interrupted):
+            world.night()
+
+
+class TestHistory:
+    def test_what_is_written_is_read_again(self, place):
+        kept = Kept(5.0, {"": Saved("d", 4.0, "x"), "b": Saved("e", 3.0)})
+        state.remember(place, {"outcome": "success", "layout": keeping.as_dict(kept)})
+        assert keeping.last_kept(place) == kept
+
+    @pytest.mark.parametrize(
+        "held",
+        [None, "x", [], {}, {"looked": "x", "saved": {}}, {"looked": 1, "saved": []},
+         {"looked": 1, "saved": {"": {"digest": "d"}}}, {"looked": 1, "saved": {"": 5}}],
+    )  # fmt: skip
+    def test_anything_else_is_nothing(self, place, held):
+        state.remember(place, {"outcome": "success", "layout": held})
+        assert keeping.last_kept(place) is None
+
+    def test_a_history_from_before_it_knows_nothing(self, place):
+        assert keeping.last_kept(place) is None
+        state.remember(place, {"outcome": "success"})
+        assert keeping.last_kept(place) is None

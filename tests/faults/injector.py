@@ -121,6 +121,11 @@ ANSWERS = {
     "zfs destroy": [(1, "cannot destroy snapshot kta/home@x: dataset is busy"),
                     (1, "cannot destroy snapshots: pool 'kta' is read-only")],
     "zfs get": [(1, "internal error: out of memory")],
+    "zfs holds": [(1, "internal error: out of memory")],
+    "zfs hold": [(1, "cannot hold: pool is read-only"),
+                 (1, "cannot hold snapshot 'kta/src@auto-1': out of space")],
+    "zfs release": [(1, "cannot release: pool I/O is currently suspended"),
+                    (1, "cannot release hold from snapshot 'kta/src@auto-1': dataset is busy")],
     "mount_nullfs": [(1, "mount_nullfs: /x: Resource deadlock avoided"),
                      (1, "mount_nullfs: /x: Operation not permitted"),
                      (64, "mount_nullfs: /kt/kta/home/.zfs: No such file or directory")],
@@ -177,6 +182,7 @@ class Injected:
     """A sandbox host with a pool, things that are not ours, and wrappers in front."""
 
     def __init__(self, directory: Path) -> None:
+        self.existing: list[str] = []  # with --snapshot: what is taken in place of new ones
         self.machine = Sandbox(directory)
         self.host = self.machine.host
         self.machine.make_pool("kta")
@@ -194,6 +200,9 @@ class Injected:
         self.run("; ".join(f"zfs snapshot '{name}'" for name in FOREIGN_SNAPSHOTS))
         # Ours by its property, but of another job.
         self.run("zfs snapshot -o org.kopiatomic:run=restomic:default2:1 kta/home/ben@restomic-1")
+        # For others to take, and held by others as well.
+        self.run("zfs snapshot -r kta@auto-1; zfs hold keep kta/src@auto-1")
+        self.run("zfs hold restomic:default2:0123456789ab kta/src@auto-1")
         self.run("mkdir /kt/there /var/run/elsewhere")
         self.mount_foreign()
 
@@ -242,11 +251,16 @@ class Injected:
         (place / "plan").write_text(f"{number} {action}\n")
         for name in ("count", "calls", "cut", "seen", "client-plan", "started", "snapped"):
             (place / name).unlink(missing_ok=True)
+        if self.existing:
+            # Of what the last good backup has, no new one would be made.
+            history = self.path("/var/db/kopiatomic/restomic.default.history")
+            history.unlink(missing_ok=True)
 
     def words(self, program: str, job: str = "default") -> list[str]:
         hook = f"exec {PLACE}/hook"
-        return [program, "--plain", "-j", job, "-c", "/kt/client", "-p", f"{hook} p",
-                "-s", f"{hook} s", "-q", f"{hook} q", "-r", "kta/home", "kta/src"]  # fmt: skip
+        hooks = [word for each in "psq" for word in (f"-{each}", f"{hook} {each}")]
+        return [program, *self.existing, "--plain", "-j", job, "-c", "/kt/client", *hooks,
+                "-r", "kta/home", "kta/src"]  # fmt: skip
 
     def start(self, program: str = RESTOMIC) -> subprocess.Popen[str]:
         output = open(self.host.directory / "output", "w")  # noqa: SIM115
@@ -308,13 +322,21 @@ class Injected:
         )
         return {str(name): str(value) for name, value in rows}
 
+    def holds(self) -> list[tuple[str, str]]:
+        """Every hold: the snapshot, and the tag."""
+        rows = self._query(
+            "select d.name || '@' || s.name, h.tag from holds h join snapshots s"
+            " on s.id = h.snapshot join datasets d on d.id = s.dataset"
+        )
+        return sorted((str(name), str(tag)) for name, tag in rows)
+
     def mounts(self) -> list[tuple[str, str]]:
         rows = self._query("select special, node from mounts where kernel != -2")
         return sorted((str(special), str(node)) for special, node in rows)
 
     def state(self) -> tuple[object, ...]:
         """Everything that has to be the same after as before."""
-        return self.snapshots(), self.mounts()
+        return self.snapshots(), self.mounts(), self.holds()
 
     def files(self) -> dict[str, tuple[object, ...]]:
         """Every file and directory on the live datasets."""
@@ -332,6 +354,9 @@ class Injected:
             f"snapshot {name}" for name, run in self.snapshots().items()
             if run.startswith(f"restomic:{job}:")
         ]  # fmt: skip
+        left += [
+            f"hold {name}" for name, tag in self.holds() if tag.startswith(f"restomic:{job}:")
+        ]  # fmt: skip
         left += [f"mount {node}" for _, node in self.mounts() if f"/var/run/restomic/{job}" in node]
         kernel = Path(f"/proc/{self.host._init}/mounts").read_text()
         if f"/var/run/restomic/{job}/" in kernel:
@@ -340,7 +365,8 @@ class Injected:
         if (run / job).exists():
             left.append(f"directory /var/run/restomic/{job}")
         notes = self.path("/var/db/kopiatomic")
-        left += [str(each) for each in notes.glob(f"restomic.{job}.unfinished")]
+        for what in ("unfinished", "holds"):
+            left += [str(each) for each in notes.glob(f"restomic.{job}.{what}")]
         left += [str(each) for each in notes.glob(f"restomic.{job}.*.new")]
         lock = run / f"{job}.lock"
         if lock.exists():

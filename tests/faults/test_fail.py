@@ -59,7 +59,7 @@ def judge(injected: Injected, case: Case, step: str, way: str) -> tuple[str, lis
     for each in left:
         kind, _, name = each.partition(" ")
         # A command may well be told for the top of it, or for a snapshot that a mount keeps.
-        if kind in ("snapshot", "mount") and name not in case.output:
+        if kind in ("snapshot", "mount", "hold") and name not in case.output:
             wrong.append(f"{each} is left and not told")
     return "failed, told", wrong
 
@@ -89,7 +89,7 @@ def ways_for(step: str) -> list[str]:
         return answers
     # What answers may answer anything, and mounts are looked at; of all else that acts it is
     # believed that it did so if it exits with 0.
-    acts = not re.match(r"sysctl|mount|zfs (list|get)|fstat|kldstat", step)
+    acts = not re.match(r"sysctl|mount|zpool|zfs (list|get|holds)|fstat|kldstat", step)
     unlike = (*(LIES if acts else TRUE), *(ENDLESS if step.startswith(USERS) else ()))
     return [*answers, *(way for way in failures() if way not in unlike)]
 

@@ -42,10 +42,7 @@ def hold(door: Door, place: Place, tag: str, wanted: Sequence[Hold]) -> Kept:
     destroyed either. In a read-only pool nobody can destroy anything. Raises OSError or
     Refusal if it cannot be noted.
     """
-    try:
-        known = zfs.pools(door)
-    except CommandFailed:
-        known = {}
+    known = _pools(door) or {}
     fixed = {name for name, pool in known.items() if pool.read_only}
     wanted = [each for each in wanted if pool_of(each.snapshot) not in fixed]
     if not wanted:
@@ -58,6 +55,14 @@ def hold(door: Door, place: Place, tag: str, wanted: Sequence[Hold]) -> Kept:
         gone |= outcome.gone
         notes += _not_held(outcome.refused)
     return Kept(frozenset(e.dataset for e in wanted if e.snapshot in gone), tuple(notes))
+
+
+def _pools(door: Door) -> Mapping[str, zfs.Pool] | None:
+    """Return the imported pools, or None if they cannot be listed: then all are taken for such."""
+    try:
+        return zfs.pools(door)
+    except CommandFailed:
+        return None
 
 
 def _noted(tag: str, hold: Hold) -> NotedHold:
@@ -83,8 +88,8 @@ def _not_held(refused: Mapping[str, str]) -> list[str]:
 def let_go(door: Door, place: Place, wanted: Callable[[NotedHold], bool]) -> list[Stays]:
     """Take back the noted holds that are ``wanted``; return those that stay, which stay noted.
 
-    Those in pools that are not imported stay noted as well. Raises CommandFailed, OSError
-    or Refusal if they cannot be looked for.
+    Those in pools that are not imported stay noted as well. Raises OSError or Refusal if
+    the note cannot be read or written.
     """
     noted = state.read_holds(place)
     mine = [each for each in noted if wanted(each)]
@@ -98,12 +103,9 @@ def let_go(door: Door, place: Place, wanted: Callable[[NotedHold], bool]) -> lis
 
 
 def release(door: Door, mine: Sequence[NotedHold]) -> tuple[list[Stays], list[NotedHold]]:
-    """Take back holds; return those that stay, and those in pools that are not imported.
-
-    Raises CommandFailed if it is not known which pools are.
-    """
-    imported = zfs.pools(door)
-    away = [each for each in mine if pool_of(each.snapshot) not in imported]
+    """Take back holds; return those that stay, and those in pools that are not imported."""
+    imported = _pools(door)
+    away = [e for e in mine if imported is not None and pool_of(e.snapshot) not in imported]
     left: list[Stays] = []
     for (tag, pool), each in _grouped([e for e in mine if e not in away]).items():
         outcome = holds.release(door, tag, [hold.snapshot for hold in each])
@@ -173,8 +175,8 @@ def held_of(door: Door, noted: Sequence[NotedHold]) -> list[NotedHold]:
 
     A run that was killed may have noted them and not made them yet.
     """
-    imported = zfs.pools(door)
-    names = [each.snapshot for each in noted if pool_of(each.snapshot) in imported]
+    imported = _pools(door)
+    names = [e.snapshot for e in noted if imported is None or pool_of(e.snapshot) in imported]
     if not names:
         return []
     found = set(holds.held(door, sorted(set(names))))

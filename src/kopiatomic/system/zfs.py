@@ -86,8 +86,11 @@ class Pool(Record):
 def pools(door: Door) -> dict[str, Pool]:
     """Return the imported pools by name; raises CommandFailed."""
     argv = ["zpool", "list", "-Hp", "-o", "name,readonly,health"]
-    rows = [line.split("\t") for line in lines_of(door.run(argv).stdout)]
-    return {row[0]: Pool(row[0], row[1] == "on", row[2]) for row in rows if len(row) == 3}
+    lines = lines_of(door.run(argv).stdout)
+    rows = [row for row in (line.split("\t") for line in lines) if len(row) == 3]
+    if lines and not rows:
+        raise CommandFailed(argv, "printed something that is no list of pools")
+    return {row[0]: Pool(row[0], row[1] == "on", row[2]) for row in rows}
 
 
 def list_datasets(door: Door, names: Sequence[str] = (), recursive: bool = False) -> list[Dataset]:

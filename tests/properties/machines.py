@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -71,7 +72,14 @@ def _machine(chance: random.Random) -> Model:
             model.occupied |= {each.mountpoint} if chance.random() < 0.2 else set()
     for _ in range(chance.randrange(5)):
         name = chance.choice(sorted(datasets))
-        model.snapshots[f"{name}@{chance.choice(SHORT)}"] = chance.choice(FOREIGN)
+        model.snapshots[f"{name}@{chance.choice(SHORT)}"] = replace(chance.choice(FOREIGN))
+    if chance.random() < 0.5:
+        # As a replica has them: some datasets have the next one already.
+        for name in sorted(datasets):
+            for txg in range(6, 6 + chance.randrange(4)):
+                model.snapshots[f"{name}@auto-{txg}"] = Snapshot(txg)
+    for each in model.snapshots.values():
+        each.tags = {"keep"} if chance.random() < 0.1 else set()
     return model
 
 
@@ -103,6 +111,7 @@ def _job(chance: random.Random, model: Model) -> Job:
         after=chance.choice([None, "true"]),
         jailed=chance.random() < 0.3,
         at=chance.choice([None, None, "/mnt"]),
+        snapshot=chance.choice([None, None, None, "auto-*", "*", "*[68]"]),
     )
     if chance.random() < 0.5:
         return job._replace(everything=True, recursive=False)

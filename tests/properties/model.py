@@ -63,6 +63,17 @@ class Snapshot:
     source: str = "local"
     held: bool = False
     point: str = ""  # where the dataset was mounted
+    tags: set[str] = field(default_factory=set)  # of holds that a run may have
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a hold keeps it."""
+        return self.held or bool(self.tags)
+
+    @property
+    def guid(self) -> str:
+        """What it is known by under any name."""
+        return str(id(self))
 
 
 @dataclass
@@ -183,7 +194,7 @@ class Model:
             fault = ""
         status, out, err = int(fault != "lies"), "", "fault injected"
         # What acts may print what it likes, but is taken by its word that it did what it was told.
-        acts = not {"list", "get", "--libxo", "-n", "-q"} & set(argv[:3])
+        acts = not {"list", "get", "holds", "--libxo", "-n", "-q"} & set(argv[:3])
         if fault == "garbage" and acts:
             fault = "garbage-after"
         if fault in ("", *SIGNALS) or fault.endswith("-after"):
@@ -366,8 +377,15 @@ class Model:
 
     def _zfs(self, words: list[str], text: str | None) -> tuple[int, str, str]:
         verb = words[0]
-        if verb == "list" and words[-1] == "snapshot":
-            return 0, "".join(f"{name}\n" for name in sorted(self.snapshots)), ""
+        if verb in ("hold", "release"):
+            return self._hold(verb, words[1], words[2:])
+        if verb == "holds":
+            return self._answer(words[2:], lambda name: [
+                f"{name}\t{tag}\tMon Nov 23 05:04 2026\n"
+                for tag in sorted(self.snapshots[name].tags)
+            ])  # fmt: skip
+        if verb == "list" and "snapshot" in words:
+            return self._list_snapshots(words)
         if verb == "list":
             names = words[words.index("-o") + 2 :]
             if not {*names} <= {*self.datasets}:
@@ -382,9 +400,12 @@ class Model:
             return 0, "".join("\t".join(row) + "\n" for row in rows), ""
         if verb == "get":
             named = words[words.index(zfs.RUN_PROPERTY) + 1 :]
+            sources = words[words.index("-s") + 1].split(",")
+            both = words[words.index("-o") + 1] == "name,value"
             lines = [
-                f"{name}\t{each.run}\n" for name, each in self.snapshots.items()
-                if each.run != "-" and each.source == "local" and name in (named or [name])
+                f"{name}\t{each.run}\n" if both else f"{name}\n"
+                for name, each in self.snapshots.items()
+                if each.run != "-" and each.source in sources and name in (named or [name])
             ]  # fmt: skip
             return 0, "".join(lines), ""
         if verb == "destroy":
@@ -393,6 +414,60 @@ class Model:
         assert (verb, words[-1]) == ("program", "-"), words
         assert text is not None
         return self._channel_program(words[-2], text)
+
+    def _list_snapshots(self, words: list[str]) -> tuple[int, str, str]:
+        """Do what zfs list -t snapshot does, with -s name."""
+        given: dict[str, str] = {}
+        rest = words[1:]
+        while rest and rest[0].startswith("-"):
+            flag = rest.pop(0)
+            if flag in ("-o", "-s", "-t", "-d"):
+                given[flag] = rest.pop(0)
+        columns = given["-o"].split(",")
+
+        def row(name: str) -> str:
+            each = self.snapshots[name]
+            values = {"name": name, "guid": each.guid, "createtxg": str(each.txg),
+                      "creation": str(created(each)), "userrefs": str(len(each.tags))}  # fmt: skip
+            return "\t".join(values[column] for column in columns) + "\n"
+
+        if not rest or "-d" in given or "-r" in words:
+            found = [name for name in sorted(self.snapshots) if not rest or any(
+                name.partition("@")[0] == each if "-d" in given else within(name, each)
+                for each in rest
+            )]  # fmt: skip
+            gone = [each for each in rest if each not in self.datasets]
+            errors = "".join(f"cannot open '{each}': dataset does not exist\n" for each in gone)
+            return int(bool(gone)), "".join(map(row, found)), errors
+        return self._answer(rest, lambda name: [row(name)])
+
+    def _answer(
+        self, names: list[str], tell: Callable[[str], list[str]]
+    ) -> tuple[int, str, str]:
+        """Tell of the snapshots that are there, and complain of those that are not."""
+        there = [name for name in names if name in self.snapshots]
+        gone = [name for name in names if name not in self.snapshots]
+        errors = "".join(f"cannot open '{name}': dataset does not exist\n" for name in gone)
+        return int(bool(gone)), "".join(line for name in there for line in tell(name)), errors
+
+    def _hold(self, verb: str, tag: str, names: list[str]) -> tuple[int, str, str]:
+        """Do what zfs-hold(8) and zfs-release(8) do: each for itself."""
+        errors = []
+        for name in names:
+            each = self.snapshots.get(name)
+            if zfs.pool_of(name) in self.read_only | self.suspended:
+                errors.append(f"cannot {verb}: pool is read-only\n")
+            elif each is None:
+                errors.append(f"cannot open '{name}': dataset does not exist\n")
+            elif verb == "hold":
+                each.tags.add(tag)
+            else:
+                # Mounts go with it, as far as nothing is on them.
+                self.mounts = [m for m in self.mounts if m.special != name or self._is_used(m)]
+                if tag not in each.tags:
+                    errors.append(f"cannot release hold from snapshot '{name}': no such tag\n")
+                each.tags.discard(tag)
+        return int(bool(errors)), "", "".join(errors)
 
     def _channel_program(self, pool: str, text: str) -> tuple[int, str, str]:
         strings = [unquoted(each) for each in re.findall(r'"((?:[^"\\]|\\\d\d\d)*)"', text)]
@@ -435,7 +510,7 @@ class Model:
         """Do what a channel program can: it unmounts nothing."""
         if name not in self.snapshots:
             return 2
-        if self.snapshots[name].held or any(m.special == name for m in self.mounts):
+        if self.snapshots[name].is_kept or any(m.special == name for m in self.mounts):
             return 16
         self._gone(name)
         return 0
@@ -449,7 +524,7 @@ class Model:
         if name not in self.snapshots:
             return 1, "", "could not find any snapshots to destroy; check snapshot names."
         used = any(m.special == name and self._is_used(m) for m in self.mounts)
-        if self.snapshots[name].held or used or zfs.pool_of(name) in self.read_only:
+        if self.snapshots[name].is_kept or used or zfs.pool_of(name) in self.read_only:
             return 1, "", f"cannot destroy snapshot {name}: dataset is busy"
         self.mounts = [m for m in self.mounts if m.special != name]
         self._gone(name)
@@ -532,6 +607,11 @@ def unquoted(text: str) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def created(snapshot: Snapshot) -> int:
+    """Return when a snapshot was made, in seconds: each transaction group takes an hour."""
+    return 1_700_000_000 + snapshot.txg * 3600
+
+
 def within(name: str, dataset: str) -> bool:
     """Say whether a dataset or snapshot is ``dataset``, below it, or a snapshot of these."""
     return name == dataset or name.startswith((f"{dataset}/", f"{dataset}@"))
@@ -583,6 +663,7 @@ def prove(_client: Restic, door: Through, _job: Job, _request: object, _figures:
 def run_client(
     door: Through, argv: Sequence[str], environment: Mapping[str, str],
     signals: process.Signals, streams: process.Streams, root: str | None = None,
+    source: str | None = None,
 ) -> process.Ended:  # fmt: skip
     """Stand in for process.run and run_hook: the model's client, or a hook."""
     model = door.model
@@ -639,8 +720,13 @@ def left_over(model: Model, job: str = "default") -> list[str]:
         f"snapshot {name}" for name, each in model.snapshots.items()
         if each.run.startswith(f"restomic:{job}:") and each.source == "local"
     ]  # fmt: skip
+    left += [
+        f"hold on {name}" for name, each in model.snapshots.items()
+        if any(tag.startswith(f"restomic:{job}:") for tag in each.tags)
+    ]  # fmt: skip
     left += [f"mount {m.point}" for m in model.mounts if lies_in(m.point, here.directory)]
-    left += [path for path in (here.directory, here.unfinished) if os.path.lexists(path)]
+    notes = (here.directory, here.unfinished, here.holds)
+    left += [path for path in notes if os.path.lexists(path)]
     if state.is_locked(here):
         left.append("the lock")
     return left
@@ -657,7 +743,10 @@ def complete(model: Model, report: Report) -> list[str]:
         dataset, txg = model.seen.get(each.point, ("nothing frozen", 0))
         if dataset not in (each.dataset, renamed(model, each.dataset)):
             wrong.append(f"{each.point} shows {dataset} instead of {each.dataset}")
-        moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
+        if each.existing is None:
+            moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
+        elif each.existing.txg != txg:
+            wrong.append(f"{each.point} is not of {each.existing.name}")
         if not any(lies_in(each.point, path) for path in drawn.paths):
             wrong.append(f"{each.point} is in none of the paths")
         if each.point not in (model.backup or {}):

@@ -7,6 +7,7 @@ from sandbox.datasets import MountError, World, cannot_unmount
 from sandbox.mounts import AUTOMOUNT
 from sandbox.standin import options, split_commas, warn
 from sandbox.state import State, new_guid
+from sandbox.volumes import show_devices
 from sandbox.zfs_change import properties, wrong
 
 COLUMNS = "name,size,alloc,free,ckpoint,expandsz,frag,cap,dedup,health,altroot"
@@ -24,7 +25,12 @@ def main(_name: str, arguments: list[str]) -> int:
         if not state.flag("zfs"):
             warn("internal error: failed to initialize ZFS library")
             return 1
-        return commands[arguments[0]](World(state), arguments[1:])
+        world = World(state)
+        status = commands[arguments[0]](world, arguments[1:])
+        if arguments[0] in ("destroy", "export", "import"):
+            world.reload()
+            show_devices(world)
+        return status
 
 
 def _create(world: World, arguments: list[str]) -> int:

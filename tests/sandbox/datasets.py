@@ -18,8 +18,9 @@ INHERITED = {
     "readonly": "off", "snapdir": "hidden", "atime": "on", "exec": "on", "setuid": "on",
     "compression": "on", "jailed": "off", "recordsize": "131072", "checksum": "on",
     "devices": "on", "keyformat": "none", "aclmode": "discard", "aclinherit": "restricted",
-    "primarycache": "all", "sync": "standard", "copies": "1",
+    "primarycache": "all", "sync": "standard", "copies": "1", "volmode": "default",
     "sharenfs": "off", "sharesmb": "off", "dedup": "off", "logbias": "latency",
+    "snapdev": "hidden",
 }
 OWN = {"canmount": "on", "quota": "0", "reservation": "0", "refreservation": "0",
        "refquota": "0", "keylocation": "none"}
@@ -29,11 +30,12 @@ CHOICES = {
     "snapdir": ("hidden", "visible"), "canmount": ("on", "off", "noauto"),
     "readonly": ("on", "off"), "atime": ("on", "off"), "exec": ("on", "off"),
     "setuid": ("on", "off"), "jailed": ("on", "off"), "devices": ("on", "off"),
+    "volmode": ("default", "full", "geom", "dev", "none"), "snapdev": ("hidden", "visible"),
 }
 READ_ONLY = (
     "type", "creation", "createtxg", "guid", "used", "available", "referenced", "refer",
     "compressratio", "mounted", "origin", "clones", "defer_destroy", "userrefs", "keystatus",
-    "encryption", "encryptionroot", "written", "logicalused", "name",
+    "encryption", "encryptionroot", "written", "logicalused", "name", "volblocksize",
 )
 NUMERIC = ("used", "available", "referenced", "refer", "quota", "reservation", "refreservation",
            "recordsize", "volsize", "written", "logicalused")
@@ -179,7 +181,7 @@ class World:
         """Whether a snapshot of it finds no room: a test says so, or what it has reserved."""
         if self._roomless is None:
             self._roomless = {row[0] for row in self.state.rows("select dataset from roomless")}
-        return what.id in self._roomless or _bytes(self._own(what, "refreservation")[0]) > AVAILABLE
+        return what.id in self._roomless or size_of(self._own(what, "refreservation")[0]) > AVAILABLE
 
     # -- properties --------------------------------------------------------------------------
 
@@ -267,6 +269,7 @@ class World:
             "keystatus": locked if what.encroot is not None else "-",
             "encryption": "aes-256-gcm" if what.encroot is not None else "off",
             "encryptionroot": root.name if root else "-",
+            "volblocksize": "16384" if what.kind == "volume" else "-",
         }
         return values.get(name, "-")
 
@@ -287,6 +290,9 @@ class World:
         }
         if name == "userrefs":
             return str(self.holds.get(what.id, 0)), "-"
+        if name == "volsize" and what.of.kind == "volume":
+            path = f"{self.state.store.snapshot(what.of.id, what.id)}/volume"
+            return str(os.path.getsize(path)), "-"
         if name == "clones":
             return ",".join(self.clones(what)) or "-", "-"
         return values.get(name, "-"), "-"
@@ -373,8 +379,9 @@ class World:
             self.state.run("update datasets set encroot = id where id = ?", number)
         self.state.many("insert into props values (?, ?, ?, 'local')",
                         ((number, key, value) for key, value in props.items()))
-        if kind == "filesystem":
-            self.state.store.create(number)
+        self.state.store.create(number)
+        if kind == "volume":
+            self.set_size(number, int(props["volsize"]))
         row = self.state.one("select id, name, kind, creation, txg, guid, origin, encroot, locked"
                              " from datasets where id = ?", number)
         made = Dataset(row)
@@ -382,15 +389,20 @@ class World:
         self.props[number] = {key: (value, "local") for key, value in props.items()}
         return made
 
+    def set_size(self, number: int, size: int) -> None:
+        """Give a volume's file, made if need be, so many bytes."""
+        with open(f"{self.state.store.dataset(number)}/volume", "ab") as file:
+            file.truncate(size)
+
     def forget(self, what: Dataset) -> None:
         """Remove a dataset that is not mounted, with its snapshots."""
         snapshots = [(what.id, s.id) for s in self.snapshots.get(what.name, [])]
         self.drop(self.snapshots.get(what.name, []))
         self.state.run("delete from props where dataset = ?", what.id)
         self.state.run("delete from datasets where id = ?", what.id)
-        if what.kind == "filesystem":
-            self.state.store.drop(snapshots)
-            self.state.store.remove(what.id)
+        self.state.run("delete from meta where key = ?", f"no device {what.id}")
+        self.state.store.drop(snapshots)
+        self.state.store.remove(what.id)
         self.datasets.pop(what.name, None)
 
     def take(self, wanted: list[tuple[Dataset, str]], props: dict[str, str], txg: int) -> None:
@@ -400,8 +412,7 @@ class World:
             number = self.note(dataset, short, txg)
             self.state.many("insert into snapprops (snapshot, name, value) values (?, ?, ?)",
                             ((number, key, value) for key, value in props.items()))
-            if dataset.kind == "filesystem":
-                pairs.append((dataset.id, number))
+            pairs.append((dataset.id, number))
         self.state.store.take(pairs)
 
     def note(self, dataset: Dataset, short: str, txg: int) -> int:
@@ -424,11 +435,11 @@ def cannot_unmount(error: MountError) -> str:
     return f"cannot unmount '{error.path}': {reason}"
 
 
-def _bytes(size: str) -> int:
+def size_of(size: str) -> int:
     """A size with or without its unit; `none` is 0."""
     if size[-1:].upper() in "KMGTP":
         return int(float(size[:-1]) * 1024 ** ("KMGTP".index(size[-1].upper()) + 1))
     return int(size) if size.isdigit() else 0
 
 
-__all__ = ["Dataset", "MountError", "Snapshot", "World", "cannot_unmount"]
+__all__ = ["Dataset", "MountError", "Snapshot", "World", "cannot_unmount", "size_of"]

@@ -15,6 +15,7 @@ from sandbox import kernel, rootfs
 from sandbox.datasets import World
 from sandbox.mounts import Mount, Table, fsid, plain
 from sandbox.state import INSIDE, PROC, State, new_guid
+from sandbox.volumes import show_devices
 from sandbox.zpool_get import FEATURES
 
 # What the installer makes of the first disk; the second one is empty.
@@ -171,6 +172,7 @@ def _boot() -> None:
         _record(world.table, plain("/dev/vtbd1", "/compat/linux", "ufs", frozenset({"local"})))
         world.mount_all()
         _mount_fstab(world)
+        show_devices(world)
     _clean_run("/var/run")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sandbox import volumes
 from sandbox.cmd_zfs import Usage
 from sandbox.datasets import (
     ALIASES,
@@ -23,6 +24,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# After these the devices of volumes may be others.
+DEVICES = {"create", "clone", "rename", "set", "inherit", "load-key", "unload-key"}
+LONGEST = 255
+
 SETTABLE = {*INHERITED, *OWN, *ONCE, "mountpoint", "volsize", "encryption", "keyformat",
             "keylocation"}
 
@@ -42,7 +47,12 @@ def run(state: State, command: str, arguments: list[str]) -> int:
     if state.flag("jailed") and command != "mount" and not (what and world.is_ours(what)):
         warn(f"cannot {command} '{arguments[-1] if arguments else ''}': permission denied")
         return 1
-    return commands[command](world, arguments)
+    status = commands[command](world, arguments)
+    if command in DEVICES:
+        world.reload()
+        if any(d.kind == "volume" for d in world.datasets.values()):
+            volumes.show_devices(world)
+    return status
 
 
 def _options(arguments: list[str], flags: str, valued: str = ""
@@ -86,7 +96,9 @@ def _create(world: World, arguments: list[str]) -> int:
     props = properties(given.get("o", []))
     kind = "volume" if "V" in given else "filesystem"
     if kind == "volume":
-        props["volsize"] = given["V"][-1]
+        props["volsize"] = volumes.rounded(given["V"][-1])
+        if "s" not in given:
+            props.setdefault("refreservation", props["volsize"])
     missing = _missing(world, name)
     reason = wrong(props)
     if reason:
@@ -140,22 +152,47 @@ def _clone(world: World, arguments: list[str]) -> int:
     if not source:
         warn(f"cannot open '{words[0]}': dataset does not exist")
         return 1
-    if name in world.datasets:
-        warn(f"cannot create '{name}': dataset already exists")
+    props = properties(given.get("o", []))
+    reason = _no_clone(world, source.of, name, props)
+    if reason:
+        warn(f"cannot create '{name}': {reason}")
         return 1
     state = world.state
     number = state.run(
         "insert into datasets (name, kind, creation, txg, guid, origin, encroot, locked)"
         " values (?, ?, ?, ?, ?, ?, ?, 0)",
         name, source.of.kind, now(), state.next_txg(), new_guid(), source.id, source.of.encroot)
-    for key, value in properties(given.get("o", [])).items():
+    volume = source.of.kind == "volume"
+    if volume:
+        props["volsize"] = world.value(source, "volsize")[0]
+        volumes.raced(state, number, "volmode" in props)
+    for key, value in props.items():
         state.run("insert into props values (?, ?, ?, 'local')", number, key, value)
-    if source.of.kind == "filesystem":
-        state.store.clone(source.of.id, source.id, number)
+    state.store.clone(source.of.id, source.id, number)
     world.reload()
     if world.automatic(world.datasets[name]):
         world.mount_at_property(world.datasets[name])
     return 0
+
+
+def _no_clone(world: World, of: Dataset, name: str, props: dict[str, str]) -> str:
+    """Why there can be no clone of that name: libzfs's zfs_clone(), as far as it is imitated."""
+    parent = world.datasets.get(name.rpartition("/")[0])
+    unfit = wrong(props)
+    if len(name) > LONGEST:
+        return "name is too long"
+    if name in world.datasets:
+        return "dataset already exists"
+    if parent is None:
+        return "parent does not exist"
+    if parent.kind != "filesystem":
+        return "parent is not a filesystem"
+    if parent.pool != of.pool:
+        return "source and target pools differ"
+    if unfit:
+        return unfit
+    _, _, readonly, full = world.pools[of.pool]
+    return "pool is read-only" if readonly else "out of space" if full else ""
 
 
 def _rename(world: World, arguments: list[str]) -> int:
@@ -259,7 +296,7 @@ def _rollback(world: World, arguments: list[str]) -> int:
             status = 1
         else:
             drop(world, [one])
-    if not status and target.of.kind == "filesystem":
+    if not status:
         world.state.next_txg()
         world.state.store.rollback(target.of.id, target.id)
     return status
@@ -285,6 +322,8 @@ def _set(world: World, arguments: list[str]) -> int:
             warn(f"cannot set property for '{target}': {reason}")
             return 255
         if isinstance(what, Dataset):
+            if what.kind == "volume":
+                _set_volume(world, what, props)
             if not _change(world, what, props, "u" not in given):
                 return 255
             continue
@@ -296,6 +335,14 @@ def _set(world: World, arguments: list[str]) -> int:
                          " values (?, ?, ?)",
                          ((what.id, name, value) for name, value in props.items()))
     return 0
+
+
+def _set_volume(world: World, what: Dataset, props: dict[str, str]) -> None:
+    if "volsize" in props:
+        props["volsize"] = volumes.rounded(props["volsize"])
+        world.set_size(what.id, int(props["volsize"]))
+    if "volmode" in props:
+        volumes.raced(world.state, what.id, False)
 
 
 def _change(world: World, what: Dataset, props: Mapping[str, str | None], mount: bool) -> bool:

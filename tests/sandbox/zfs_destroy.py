@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from sandbox import volumes
 from sandbox.cmd_zfs import Usage
 from sandbox.datasets import Dataset, MountError, Snapshot, World, cannot_unmount
 from sandbox.standin import options, warn
@@ -33,9 +34,15 @@ def run(state: State, _command: str, arguments: list[str]) -> int:
         what = f"cannot destroy '{name}'" if not at else "cannot destroy snapshots"
         warn(f"{what}: permission denied")
         return 1
+    kind = world.datasets[name].kind
     if at:
-        return _snapshots(world, given, name, spec)
-    return _dataset(world, given, world.datasets[name])
+        status = _snapshots(world, given, name, spec)
+    else:
+        status = _dataset(world, given, world.datasets[name])
+    if kind == "volume" or "r" in given or "R" in given:
+        world.reload()
+        volumes.show_devices(world)
+    return status
 
 
 def _snapshots(world: World, given: dict[str, list[str]], name: str, spec: str) -> int:
@@ -111,7 +118,7 @@ def drop(world: World, unwanted: list[Snapshot]) -> None:
     world.drop(unwanted)
     state.next_txg()
     state.commit()
-    state.store.drop([(s.of.id, s.id) for s in unwanted if s.of.kind == "filesystem"])
+    state.store.drop([(s.of.id, s.id) for s in unwanted])
 
 
 def _dataset(world: World, given: dict[str, list[str]], what: Dataset) -> int:
@@ -139,8 +146,15 @@ def _dataset(world: World, given: dict[str, list[str]], what: Dataset) -> int:
                 pass
         busy = [s for s in world.snapshots.get(one.name, [])
                 if world.clones(s) or world.holds.get(s.id) or world.busy(s)]
-        if busy:
+        if busy or (one.kind == "volume" and volumes.is_open(world.state, one)):
             warn(f"cannot destroy '{one.name}': dataset is busy")
             return 1
         world.forget(one)
+        _drop_origin(world, one)
     return 0
+
+
+def _drop_origin(world: World, clone: Dataset) -> None:
+    """A snapshot whose destruction was deferred goes with its last clone."""
+    found = [s for of in world.snapshots.values() for s in of if s.id == clone.origin and s.defer]
+    drop(world, [s for s in found if not world.clones(s) and not world.holds.get(s.id)])

@@ -101,10 +101,9 @@ class Program:
                 self.txg = state.next_txg()
             return lua.run(text, {**lua.library(), "zfs": self._library()}, [given])
         finally:
-            state.store.take([(dataset.id, number) for dataset, number in self.fresh.values()
-                              if dataset.kind == "filesystem"])
+            state.store.take([(dataset.id, number) for dataset, number in self.fresh.values()])
             state.commit()
-            state.store.drop([(s.of.id, s.id) for s in self.gone if s.of.kind == "filesystem"])
+            state.store.drop([(s.of.id, s.id) for s in self.gone])
 
     def _library(self) -> lua.Table:
         calls = {"snapshot": self._snapshot, "destroy": self._destroy,

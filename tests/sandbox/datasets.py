@@ -181,7 +181,8 @@ class World:
         """Whether a snapshot of it finds no room: a test says so, or what it has reserved."""
         if self._roomless is None:
             self._roomless = {row[0] for row in self.state.rows("select dataset from roomless")}
-        return what.id in self._roomless or size_of(self._own(what, "refreservation")[0]) > AVAILABLE
+        reserved = size_of(self._own(what, "refreservation")[0])
+        return what.id in self._roomless or reserved > AVAILABLE
 
     # -- properties --------------------------------------------------------------------------
 

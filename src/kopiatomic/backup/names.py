@@ -45,6 +45,15 @@ class Names(Record):
         return f"{self.gaps}/closed"
 
 
+def clone_of(names: Names, volume: str, number: int) -> str:
+    """Return the name of the clone from which a volume is read; of it none of the user's needs be.
+
+    It lies right in the pool, so that its name is never too long; zfs.is_like_our_clone()
+    knows it again.
+    """
+    return f"{volume.split('/')[0]}/{names.snapshot}.{number}"
+
+
 def name_run(place: Place) -> Names:
     """Return the names that one run uses; the snapshot's is unlike any other's."""
     number = os.urandom(6).hex()

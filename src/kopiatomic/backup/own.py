@@ -1,17 +1,18 @@
-"""Our own snapshots, found without a question about each of everybody else's."""
+"""Our own snapshots and clones, found without a question about each of everybody else's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kopiatomic import state
 from kopiatomic.backup.names import beginning_of, marks_of
 from kopiatomic.clients import programs
+from kopiatomic.record import Record
 from kopiatomic.state import Place
-from kopiatomic.system import zfs
+from kopiatomic.system import volumes, zfs
 from kopiatomic.system.command import Door
 
 
 def marked(door: Door, pools: Iterable[str]) -> dict[str, str]:
-    """Return the snapshots of all runs of all programs, with the run that each one names.
+    """Return the snapshots and clones of all runs of all programs, with the run of each.
 
     Those that somebody has given another name are not among them: ``--sweep`` finds
     these too. That there are none in the imported ``pools``, asked for before this, is
@@ -36,3 +37,28 @@ def of_job(door: Door, place: Place) -> list[str]:
     """Return those of the runs of one job, likewise; raises CommandFailed."""
     found = marked(door, zfs.pools(door))
     return sorted(name for name, run in found.items() if run.startswith(marks_of(place)))
+
+
+class Swept(Record):
+    """What came of removing snapshots and clones: those that stay, and what is to be told."""
+
+    left: tuple[zfs.NotDestroyed, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def remove(door: Door, names: Sequence[str]) -> Swept:
+    """Destroy snapshots and clones of ours: a snapshot cannot go before the clone of it."""
+    clones = [name for name in names if "@" not in name]
+    removed = volumes.destroy(door, clones)
+    done = zfs.destroy(door, [name for name in names if "@" in name])
+    return Swept((*removed.done.left, *done.left), tuple(map(about_stranger, removed.strangers)))
+
+
+def about_stranger(snapshot: str) -> str:
+    """Say that a snapshot of a clone of ours went with it, which another program had made."""
+    return f"another program had made the snapshot {snapshot} of a clone of ours; it went with it"
+
+
+def kind_of(name: str) -> str:
+    """Return what a thing of ours is by its name."""
+    return "snapshot" if "@" in name else "clone"

@@ -156,14 +156,14 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
             )
         mark = marks_of(place)
         snapshots = zfs.own_snapshots(door, mark) if thoroughly else own.of_job(door, place)
-        left = zfs.destroy(door, snapshots).left
+        removed = own.remove(door, snapshots)
     except CommandFailed as error:
         raise Refusal(f"cannot clear up after an earlier run: {error}", EX_OSERR) from error
     view.remove_directories(Names("", "", place.directory))
     report.swept += [f"process {each}" for each in outcome.stopped]
     report.swept += [f"mount {each.point}" for each in old]
-    tell_swept(report, snapshots, left)
-    if not left:
+    tell_swept(report, snapshots, removed)
+    if not removed.left:
         state.finish(place)
     return None if old else table
 
@@ -190,22 +190,20 @@ def look_for_left(place: Place, door: Door, report: Report) -> None:
         return
     # Of /var/run only the files go at boot.
     view.remove_directories(Names("", "", place.directory))
-    tell_swept(report, snapshots, zfs.destroy(door, snapshots).left)
+    tell_swept(report, snapshots, own.remove(door, snapshots))
 
 
-def tell_swept(
-    report: Report, snapshots: Sequence[str], left: Sequence[zfs.NotDestroyed]
-) -> None:
-    """Enter snapshots of an earlier run into the report: those destroyed, and those that stay."""
-    stuck = {each.name for each in left}
-    report.swept += [f"snapshot {each}" for each in snapshots if each not in stuck]
-    report.notes += [_stays(each) for each in left]
+def tell_swept(report: Report, names: Sequence[str], removed: own.Swept) -> None:
+    """Enter snapshots and clones of an earlier run: those destroyed, and those that stay."""
+    stuck = {each.name for each in removed.left}
+    report.swept += [f"{own.kind_of(each)} {each}" for each in names if each not in stuck]
+    report.notes += [*map(_stays, removed.left), *removed.notes]
     report.stuck = sorted(stuck)
 
 
 def _stays(left: zfs.NotDestroyed) -> str:
     return (
-        f"the snapshot {left.name} of an earlier run stays: {left.reason}; "
+        f"the {own.kind_of(left.name)} {left.name} of an earlier run stays: {left.reason}; "
         f"the next run tries again, or: {quote(['zfs', 'destroy', left.name])}"
     )
 

@@ -20,7 +20,7 @@ class Leftover:
     """Something that a killed run of a job has left behind."""
 
     place: Place
-    kind: str  # snapshot, mount, hold (on a snapshot of others) or note (of an unfinished run)
+    kind: str  # snapshot, clone, mount, hold (on another's snapshot) or note (of an unfinished run)
     name: str
 
 
@@ -103,7 +103,7 @@ def _left_snapshots(marked: Mapping[str, str]) -> list[Leftover]:
         owner = job_of(run)
         place = place_of(*owner) if owner else None
         if place is not None:
-            found.append(Leftover(place, "snapshot", name))
+            found.append(Leftover(place, own.kind_of(name), name))
     return found
 
 
@@ -114,10 +114,11 @@ def described_by_job(leftovers: Sequence[Leftover]) -> Iterator[tuple[Place, lis
 
 
 def described(leftovers: Sequence[Leftover]) -> list[str]:
-    """Say in a few words what one job has left behind: its snapshots, its mounts."""
+    """Say in a few words what one job has left behind: its snapshots, its clones, its mounts."""
     # The marker says nothing that the rest does not.
     present = {each.kind for each in leftovers}
-    kinds: list[str] = [kind for kind in ("snapshot", "mount", "hold") if kind in present]
+    known = ("snapshot", "clone", "mount", "hold")
+    kinds: list[str] = [kind for kind in known if kind in present]
     lines = []
     for kind in kinds or ["note"]:
         names = [printable(each.name) for each in leftovers if each.kind == kind]

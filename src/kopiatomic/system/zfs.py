@@ -1,5 +1,6 @@
 """zfs(8): what there is, snapshots of one moment, and only our own destroyed."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -22,6 +23,10 @@ RUN_PROPERTY = "org.kopiatomic:run"
 
 # Set by the user on a dataset (and inherited) to leave it out of -a and -r.
 BACKUP_PROPERTY = "org.kopiatomic:backup"
+
+# A clone of ours lies right in its pool and is called as the snapshot that it is of, with a number
+# (backup/names.py). Only one that is called so and marked is ours: who renames it means to keep it.
+_OUR_CLONE = re.compile(r"[^/@]+/[a-z]+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}\.[0-9]+")
 
 # ZFS_MAX_DATASET_NAME_LEN, without its NUL.
 NAME_LIMIT = 255
@@ -96,14 +101,23 @@ def pools(door: Door) -> dict[str, Pool]:
 def list_datasets(door: Door, names: Sequence[str] = (), recursive: bool = False) -> list[Dataset]:
     """Return every file system and volume, as zfs-list(8) orders them; or those with ``names``.
 
-    With ``recursive`` those below them as well. In a jail without datasets the list is
-    empty. Raises CommandFailed if zfs(8) fails, as it does where a name is not that of a
+    With ``recursive`` those below them as well. Clones of ours, which are there while a volume
+    is read, are not among them. In a jail without datasets the list is empty. Raises
+    CommandFailed if zfs(8) fails, as it does where a name is not that of a
     file system or volume, or answers something that is no such list.
     """
     below = ("-r",) if recursive and names else ()
     what = ("-t", "filesystem,volume", "-o", ",".join(_COLUMNS))
     argv = ("zfs", "list", "-Hp", *below, *what, *names)
-    return parse_list(argv, door.run(argv).stdout)
+    found = parse_list(argv, door.run(argv).stdout)
+    likely = [each.name for each in found if each.type == "volume" and is_like_our_clone(each.name)]
+    ours = _marks_of(door, likely) if likely else {}
+    return [each for each in found if each.name not in ours] if ours else found
+
+
+def is_like_our_clone(name: str) -> bool:
+    """Say whether a dataset is called as the clones of ours are, whoever has made it."""
+    return _OUR_CLONE.fullmatch(name) is not None
 
 
 def parse_list(argv: Sequence[str], text: str) -> list[Dataset]:
@@ -255,7 +269,7 @@ def _lua_string(text: str) -> str:
 
 
 def own_snapshots(door: Door, owner: str) -> list[str]:
-    """Return the snapshots on this machine that runs of ``owner`` made, by any name.
+    """Return the snapshots on this machine that runs of ``owner`` made, by any name, and clones.
 
     ``owner`` is the beginning of the run property's value up to the run's own
     number. It asks as marked_snapshots() does. Raises CommandFailed.
@@ -265,18 +279,19 @@ def own_snapshots(door: Door, owner: str) -> list[str]:
 
 
 def marked_snapshots(door: Door) -> dict[str, str]:
-    """Return the snapshots on this machine that bear our mark, with the run that it names.
+    """Return the snapshots and clones here that bear our mark, with the run that it names.
 
     It is as thorough as it is slow: zfs(8) reads all properties of every snapshot.
     Only a property set here counts (source ``local``): a replica that was
     received with the property belongs to whoever replicates. Raises CommandFailed.
     """
-    argv = ("zfs", "get", "-Hp", "-t", "snapshot", "-s", "local", "-o", "name,value", RUN_PROPERTY)
+    what = ("-t", "snapshot,volume", "-s", "local", "-o", "name,value", RUN_PROPERTY)
+    argv = ("zfs", "get", "-Hp", *what)
     return _marks_in(argv, door.run(argv).stdout)
 
 
 def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
-    """Return those with our mark whose names after the @ begin so, likewise.
+    """Return those with our mark whose names after the @ begin so, and the clones, likewise.
 
     A list of nothing but names, in their order, is answered without any property of a
     snapshot: zfs_do_list() in cmd/zfs/zfs_main.c of OpenZFS (2.2: zfs_list_only_by_fast()
@@ -295,13 +310,20 @@ def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _likely(door: Door, beginnings: tuple[str, ...]) -> list[str]:
-    argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot")
+    argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot,volume")
     names = lines_of(door.run(argv).stdout)
-    return [each for each in names if each.partition("@")[2].startswith(beginnings)]
+    return [each for each in names if _is_called(each, beginnings)]
+
+
+def _is_called(name: str, beginnings: tuple[str, ...]) -> bool:
+    """Say whether a snapshot's name after the @, or a clone's after its pool's, begins so."""
+    if "@" not in name:
+        return is_like_our_clone(name) and name.partition("/")[2].startswith(beginnings)
+    return name.partition("@")[2].startswith(beginnings)
 
 
 def _marks_of(door: Door, snapshots: Sequence[str]) -> dict[str, str]:
-    """Return those of these snapshots that bear our mark; one that has gone bears none."""
+    """Return those of these that bear our mark, by name; one that has gone bears none."""
     argv = ["zfs", "get", "-Hp", "-s", "local", "-o", "name,value", RUN_PROPERTY, *snapshots]
     result = door.run(argv, check=False)
     reasons = lines_of(result.stderr)
@@ -313,10 +335,12 @@ def _marks_of(door: Door, snapshots: Sequence[str]) -> dict[str, str]:
 
 def _marks_in(argv: Sequence[str], text: str) -> dict[str, str]:
     lines = [line.partition("\t") for line in lines_of(text)]
-    known = {name: value for name, tab, value in lines if tab and "@" in name}
-    if lines and not known:
+    if lines and not any(tab and ("@" in name or "/" in name) for name, tab, _ in lines):
         raise CommandFailed(argv, "printed something that is not a list of properties")
-    return known
+    return {
+        name: value for name, tab, value in lines
+        if tab and ("@" in name or is_like_our_clone(name))
+    }  # fmt: skip
 
 
 def snapshots_on(door: Door, datasets: Sequence[str]) -> list[Listed]:
@@ -367,7 +391,7 @@ def copies_among(door: Door, beginnings: tuple[str, ...]) -> list[str]:
     as marked_among() does. Raises CommandFailed.
     """
     argv = ["zfs", "get", "-H", "-s", "received", "-o", "name", RUN_PROPERTY]
-    likely = _likely(door, beginnings)
+    likely = [name for name in _likely(door, beginnings) if "@" in name]
     found = {row[0] for part in chunks(likely) for row in _rows(door, [*argv, *part], 1)}
     return sorted(found & set(likely))
 

@@ -7,7 +7,7 @@ from kopiatomic.backup import own
 from kopiatomic.system.command import CommandFailed, Door
 
 DOOR = Door()
-LIST = "zfs list -H -o name -s name -t snapshot"
+LIST = "zfs list -H -o name -s name -t snapshot,volume"
 POOLS = "zpool list -Hp -o name,readonly,health"
 GET = ["zfs", "get", "-Hp", "-s", "local", "-o", "name,value", "org.kopiatomic:run"]
 
@@ -24,6 +24,31 @@ def test_those_of_a_job_by_their_mark(place, fp):
     fp.register([*GET, *names], stdout=text)
     assert own.of_job(DOOR, place) == ["t@restomic-1", "t@restomic-3"]
     assert not state.was_searched()
+
+
+CLONE = "t/restomic-20261127T030000Z-0123456789ab.0"
+
+
+def test_a_clone_goes_before_its_snapshot(fp):
+    fp.register(f"zfs destroy {CLONE}")
+    fp.register("zfs destroy t/v@restomic-1")
+    assert own.remove(DOOR, ["t/v@restomic-1", CLONE]) == own.Swept()
+    assert [call[2] for call in fp.calls] == [CLONE, "t/v@restomic-1"]
+
+
+def test_what_stays_is_told_and_what_went_along(fp):
+    fp.register(f"zfs destroy {CLONE}", returncode=1, stderr="volume has children")
+    fp.register(f"zfs list -H -o origin {CLONE}", stdout="t/v@restomic-1\n")
+    listed = f"zfs list -H -d 1 -t snapshot -o name {CLONE}"
+    fp.register(listed, stdout=f"{CLONE}@auto\n")
+    fp.register(f"zfs destroy {CLONE}@auto")
+    fp.register(f"zfs destroy {CLONE}", returncode=1, stderr="no")
+    fp.register("zfs destroy t/v@restomic-1", returncode=1, stderr="has dependent clones")
+    removed = own.remove(DOOR, [CLONE, "t/v@restomic-1"])
+    assert [each.name for each in removed.left] == [CLONE, "t/v@restomic-1"]
+    assert removed.notes == (
+        f"another program had made the snapshot {CLONE}@auto of a clone of ours; it went with it",
+    )
 
 
 def test_that_there_are_none_is_noted(place, fp):

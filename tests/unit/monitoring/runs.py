@@ -9,8 +9,8 @@ from kopiatomic.state import Place
 
 PLACE = Place("restomic", "default")
 MOUNT = ["mount", "-v", "--libxo", "json"]
-MARKED = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
-LISTED = "zfs list -H -o name -s name -t snapshot"
+MARKED = "zfs get -Hp -t snapshot,volume -s local -o name,value org.kopiatomic:run"
+LISTED = "zfs list -H -o name -s name -t snapshot,volume"
 NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
 HOUR, DAY = 3600.0, 86400.0
 

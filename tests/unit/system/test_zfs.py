@@ -15,6 +15,7 @@ from kopiatomic.system.command import (
 from kopiatomic.system.machine import Dataset
 
 DOOR = Door()
+CLONE = "restomic-20261127T030000Z-0123456789ab.0"
 LIST = (
     "zfs list -Hp -t filesystem,volume "
     "-o name,type,mounted,canmount,jailed,org.kopiatomic:backup,mountpoint,keystatus"
@@ -176,7 +177,7 @@ class TestPools:
 
 
 class TestOwnSnapshots:
-    COMMAND = "zfs get -Hp -t snapshot -s local -o name,value org.kopiatomic:run"
+    COMMAND = "zfs get -Hp -t snapshot,volume -s local -o name,value org.kopiatomic:run"
 
     def test_only_the_jobs_own(self, fp):
         fp.register(
@@ -188,7 +189,7 @@ class TestOwnSnapshots:
 
 
 class TestMarkedAmong:
-    LIST = "zfs list -H -o name -s name -t snapshot"
+    LIST = "zfs list -H -o name -s name -t snapshot,volume"
     GET = "zfs get -Hp -s local -o name,value org.kopiatomic:run"
 
     def test_the_property_is_asked_of_what_is_named_so_alone(self, fp):
@@ -216,6 +217,12 @@ class TestMarkedAmong:
         fp.register(f"{self.GET} t@r-1 t@r-2", returncode=1, stderr=gone, stdout="t@r-2\tm\n")
         assert zfs.marked_among(DOOR, ("r-",)) == {"t@r-2": "m"}
 
+    def test_clones_of_volumes_are_among_them(self, fp):
+        ours, theirs = f"t/{CLONE}", f"t/vm/{CLONE}"
+        fp.register(self.LIST, stdout=f"t/swap\n{ours}\n{ours}@auto\n{theirs}\nt/vol@r-1\n")
+        fp.register(f"{self.GET} {ours} t/vol@r-1", stdout=f"{ours}\tm\nt/vol@r-1\tm\n")
+        assert zfs.marked_among(DOOR, ("restomic-", "r-")) == {ours: "m", "t/vol@r-1": "m"}
+
     @pytest.mark.parametrize(
         "reason", ["", "cannot open 't@r-1': dataset does not exist\ninternal error\n"]
     )
@@ -224,6 +231,31 @@ class TestMarkedAmong:
         fp.register(f"{self.GET} t@r-1", returncode=1, stderr=reason)
         with pytest.raises(CommandFailed):
             zfs.marked_among(DOOR, ("r-",))
+
+
+class TestClones:
+    ROW = "\tvolume\t-\t-\t-\t-\t-\t-\n"
+    GET = "zfs get -Hp -s local -o name,value org.kopiatomic:run"
+
+    def test_ours_are_nobody_s_datasets(self, fp):
+        """While one run reads a volume, another must not back the clone up."""
+        ours, theirs = f"t/{CLONE}", f"t/{CLONE[:-1]}9"
+        fp.register(LIST, stdout="".join(f"{each}{self.ROW}" for each in ("t/a", ours, theirs)))
+        fp.register(f"{self.GET} {ours} {theirs}", stdout=f"{ours}\trestomic:default:1\n")
+        assert [each.name for each in zfs.list_datasets(DOOR)] == ["t/a", theirs]
+
+    def test_nothing_is_asked_where_none_is_called_so(self, fp):
+        fp.register(LIST, stdout=f"t/a{self.ROW}t/restomic-1{self.ROW}")
+        assert len(zfs.list_datasets(DOOR)) == 2
+        assert len(fp.calls) == 1
+
+    def test_one_that_was_renamed_is_no_clone_of_ours(self, fp):
+        """Whoever does that means to keep it."""
+        fp.register(
+            "zfs get -Hp -t snapshot,volume -s local -o name,value org.kopiatomic:run",
+            stdout=f"t/kept\trestomic:default:1\nt/{CLONE}\trestomic:default:2\n",
+        )
+        assert zfs.own_snapshots(DOOR, "restomic:default:") == [f"t/{CLONE}"]
 
 
 class TestDestroy:

@@ -1,0 +1,162 @@
+"""Volumes: their devices, and read-only clones of their snapshots, from which they are read.
+
+A snapshot of a volume has no device unless the volume's snapdev is visible, which is the
+user's to say. A clone of it has one and takes no space; see zfs-clone(8), zfsprops(7).
+"""
+
+import os
+import time
+from collections.abc import Sequence
+
+from kopiatomic.record import Record
+from kopiatomic.system import zfs
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, failure
+from kopiatomic.system.zfs import RUN_PROPERTY, Destroyed, NotDestroyed
+
+# Where zvol(4) has the devices, each under the name of its volume.
+DEVICES = "/dev/zvol"
+
+# For how long a device is waited for, in seconds: it is made after zfs(8) has ended.
+FIRST_WAIT, SECOND_WAIT, PAUSE = 10.0, 30.0, 0.1
+
+# How long it may be busy yet after its last reader has ended, in seconds.
+SETTLE = 1.0
+
+
+class Facts(Record):
+    """What there is to know of a volume: its size in bytes, volmode, and whether it is for swap."""
+
+    size: int
+    mode: str
+    swap: bool = False
+
+
+def device_of(volume: str) -> str:
+    """Return the path of a volume's device."""
+    return f"{DEVICES}/{volume}"
+
+
+def volume_at(path: str) -> str | None:
+    """Return the volume whose device a path names, None if it is none below /dev/zvol."""
+    inside = path.startswith(f"{DEVICES}/")
+    return path[len(DEVICES) + 1 :].rstrip("/") or None if inside else None
+
+
+def facts_of(door: Door, volumes: Sequence[str]) -> dict[str, Facts]:
+    """Return what there is to know of these volumes; raises CommandFailed."""
+    columns = "name,volsize,volmode,org.freebsd:swap"
+    argv = ["zfs", "list", "-Hp", "-t", "volume", "-o", columns, *volumes]
+    rows = [line.split("\t") for line in zfs.lines_of(door.run(argv).stdout)]
+    if any(len(row) != 4 or not row[1].isdigit() for row in rows):
+        raise CommandFailed(argv, "printed something that is not understood")
+    return {name: Facts(int(size), mode, swap == "on") for name, size, mode, swap in rows}
+
+
+def clone_command(snapshot: str, clone: str, run: str) -> list[str]:
+    """Return the command that makes a clone, marked as ours, which nobody can write to.
+
+    It says nothing of volmode: that is set after the device has been made, or while it is,
+    and as often as not there is none in the end.
+    """
+    return ["zfs", "clone", "-o", "readonly=on", "-o", f"{RUN_PROPERTY}={run}", snapshot, clone]
+
+
+def clone(door: Door, snapshot: str, name: str, run: str) -> Facts:
+    """Make a clone, wait for its device, and return what there is to know of it.
+
+    Where volmode=none is inherited, from above or from sysctl vfs.zfs.vol.mode, the clone gets
+    a volmode of its own. Raises CommandFailed; the clone may be there all the same.
+    """
+    door.run(clone_command(snapshot, name, run))
+    facts = facts_of(door, [name])[name]
+    device = device_of(name)
+    if facts.mode != "none" and _appears(device, FIRST_WAIT):
+        return facts
+    argv = ["zfs", "set", "volmode=dev", name]
+    door.run(argv)
+    if not _appears(device, SECOND_WAIT):
+        raise CommandFailed(argv, f"there is no {device} after {SECOND_WAIT:g} s")
+    return facts
+
+
+def _appears(path: str, seconds: float) -> bool:
+    """Wait so long at most for a path to exist, and say whether it does."""
+    end = time.monotonic() + seconds
+    while not os.path.exists(path):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(PAUSE)
+    return True
+
+
+class Removed(Record):
+    """What came of destroying clones; ``strangers`` are snapshots of them that went as well."""
+
+    done: Destroyed = Destroyed()
+    strangers: tuple[str, ...] = ()
+
+
+def destroy(door: Door, clones: Sequence[str]) -> Removed:
+    """Destroy exactly these clones of ours, never recursively.
+
+    Whoever snapshots a whole pool snapshots a clone of ours as well, which then could not be
+    destroyed: such a snapshot holds nothing but what we have cloned, and goes, by its name. But
+    nothing goes of a clone that was promoted (zfs-promote(8)), which has taken over what was
+    the volume's. Raises ValueError, before anything is done, for a name that is none of ours.
+    """
+    if not all(map(zfs.is_like_our_clone, clones)):
+        raise ValueError("only clones of ours are ever destroyed")
+    left: list[NotDestroyed] = []
+    missing: list[str] = []
+    strangers: list[str] = []
+    for name in clones:
+        try:
+            done, gone = _destroy_one(door, name)
+        except GivenUp as error:
+            done, gone = Destroyed(left=(NotDestroyed(name, error.reason),)), []
+        left += done.left
+        missing += done.missing
+        strangers += gone
+    return Removed(Destroyed(tuple(left), tuple(missing)), tuple(strangers))
+
+
+def _destroy_one(door: Door, name: str) -> tuple[Destroyed, list[str]]:
+    """Destroy one clone and return what came of it, and the snapshots that stood in the way."""
+    done = _attempt(door, name)
+    if done.left and "busy" in done.left[0].reason:
+        time.sleep(SETTLE)
+        done = _attempt(door, name)
+    if not done.left or "has children" not in done.left[0].reason:
+        return done, []
+    gone = [each for each in _snapshots_since(door, name) if not _attempt(door, each).left]
+    return (_attempt(door, name), gone) if gone else (done, [])
+
+
+def _attempt(door: Door, name: str) -> Destroyed:
+    """Destroy a clone or a snapshot of one; raises GivenUp."""
+    try:
+        result = door.run(["zfs", "destroy", name], check=False)
+    except GivenUp:
+        raise
+    except CommandFailed as error:
+        return Destroyed(left=(NotDestroyed(name, error.reason),))
+    if result.status == 0:
+        return Destroyed()
+    if zfs.is_gone(result):
+        return Destroyed(missing=(name,))
+    return Destroyed(left=(NotDestroyed(name, failure(result)),))
+
+
+def _snapshots_since(door: Door, name: str) -> list[str]:
+    """Return the snapshots that others have made of a clone; none if it is no clone any more."""
+    try:
+        origin = door.run(["zfs", "list", "-H", "-o", "origin", name]).stdout.strip()
+        if "@" not in origin:
+            return []
+        argv = ["zfs", "list", "-H", "-d", "1", "-t", "snapshot", "-o", "name", name]
+        found = zfs.lines_of(door.run(argv).stdout)
+    except GivenUp:
+        raise
+    except CommandFailed:
+        return []
+    return [each for each in found if each.startswith(f"{name}@")]

@@ -29,7 +29,7 @@ _kopiatomic_offer()
 
 _kopiatomic_datasets()
 {
-	_kopiatomic_offer "$1" < <(zfs list -H -o name -t filesystem 2>/dev/null)
+	_kopiatomic_offer "$1" < <(zfs list -H -o name -t filesystem,volume 2>/dev/null)
 }
 
 # Offer files, of which bash then knows how to quote the names: $1 is f, or d for directories.
@@ -53,6 +53,7 @@ _kopiatomic()
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
 	    --retry-pause --full --layout --at --jailed --snapshot --no-layout
+	    --volumes
 	)
 	case $program in
 	kopiatomic)

@@ -45,6 +45,7 @@ LONG = {
     "periodic": "--periodic",
     "datasets=": "--datasets",
     "excludes=": "--excludes",
+    "volumes": "--volumes",
     "lives=": "--lives",
     "upkeep": "--upkeep",
     "verify=": "--verify",
@@ -224,6 +225,8 @@ def _need_a_selection(job: "Job") -> None:
 
     if job.everything and job.targets:
         raise Refusal(f"-a means every dataset: leave out -a, or '{job.targets[0]}'")
+    if job.volumes and not (job.everything or job.recursive):
+        raise Refusal("--volumes goes with -a or -r; a single volume is backed up by its name")
     if not (job.everything or job.targets):
         raise Refusal(
             f"nothing to back up: name a dataset or a path, or say -a; see {job.program} -h"
@@ -273,6 +276,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         recursive="-r" in last,
         exclude=(*every("-x"), *words("--excludes")),
         snapshot=None if snapshot is None else pattern_of(snapshot),
+        volumes="--volumes" in last,
         command=split_words(last.get("-c") or "", "-c"),
         options=tuple(words("-o")),
         plain="--plain" in last,
@@ -325,6 +329,8 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
         raise Refusal("--periodic does not go with --layout")
     if "--sweep" in asked and {"-a", "-j"} <= switches:
         raise Refusal("--sweep -a is about all jobs: leave out -a, or -j")
+    if job.volumes and asked:
+        raise Refusal(f"--volumes does not go with {asked[0]}, which is not about single datasets")
     named = job.targets and asked != ["--layout"]
     if asked and (named or (job.everything and asked != ["--sweep"])):
         raise Refusal(f"{asked[0]} is not about single datasets: name no dataset or path")

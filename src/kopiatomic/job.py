@@ -25,6 +25,7 @@ class Job(Record):
     jailed: bool = False  # --jailed: what belongs to jails, too
     at: str | None = None  # --at: the directory where what is mounted nowhere is shown
     snapshot: str | None = None  # --snapshot: take existing ones that match, make none
+    volumes: bool = False  # --volumes: take along the volumes among what is chosen
     command: tuple[str, ...] = ()  # -c
     options: tuple[str, ...] = ()  # -o
     plain: bool = False  # --plain: hand the client nothing but paths

@@ -17,6 +17,8 @@ What to back up:
   dataset | path          a dataset, or a path in it; several may be named
   -a, --all               all mounted datasets
   -r, --recursive         also all datasets below those that are named
+      --volumes           with -a or -r: also the volumes among them; a single
+                          one is backed up by its name or its device
   -x, --exclude PATTERN   leave out datasets that PATTERN matches (*, ?, [])
                           and those below them; may be given more than once
       --jailed            with -a and -r also datasets that belong to jails

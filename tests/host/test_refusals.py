@@ -38,7 +38,7 @@ CASES = [
     (["-c", "true", "kta/src@x"], NOINPUT, "name its dataset"),
     (["-c", "true", "/nonexistent"], NOINPUT, "the path '/nonexistent' does not exist"),
     (["-c", "true", "/dev"], NOINPUT, "'/dev' is not on ZFS but on a devfs file system"),
-    (["-c", "true", "kta/vol"], NOINPUT, "a volume, which holds no files"),
+    (["-c", "true", "kta/vol"], USAGE, "leave out --plain, or kta/vol"),
     (["-c", "true", "kta/off", "kta"], NOINPUT, "not mounted: its property canmount is off"),
     (["-c", "true", "kta/noauto", "kta"], NOINPUT, "kta/noauto cannot be backed up: not mounted"),
     (["-c", "true", "kta/none"], NOINPUT, "kta/none cannot be backed up: not mounted"),

@@ -47,7 +47,7 @@ def stubs(tmp_path: Path) -> dict[str, str]:
     directory.mkdir()
     (directory / "zfs").write_text(
         "#!/bin/sh\n"
-        '[ "$*" = "list -H -o name -t filesystem" ] || exit 2\n'
+        '[ "$*" = "list -H -o name -t filesystem,volume" ] || exit 2\n'
         "printf '%s\\n' zroot zroot/home 'zroot/with space' tank/a:b tank/a:c\n"
     )
     (directory / "zfs").chmod(0o755)
@@ -272,6 +272,6 @@ def test_no_other_program_is_needed_but_plain_ones(fish):
     """FreeBSD's sed and awk know no GNU options, and the port depends on nothing else."""
     for text in (BASH.read_text(), ZSH.read_text(), *fish.values()):
         text = re.sub(r"^\s*#.*$", "", text, flags=re.M)
-        assert "zfs list -H -o name -t filesystem" in text
+        assert "zfs list -H -o name -t filesystem,volume" in text
         assert not re.search(r"\b(awk|grep|find|readlink|python3?|_init_completion)\b", text)
         assert not re.search(r"\bsed (?!\"s\|)", text)

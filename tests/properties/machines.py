@@ -40,7 +40,7 @@ def _machine(chance: random.Random) -> Model:
     mounts = [Mount("/dev/vtbd0", "/", "ufs"), Mount("devfs", "/dev", "devfs")]
     waiting: list[Mount] = []
     for name in _names(chance):
-        kind = "volume" if chance.random() < 0.1 else "filesystem"
+        kind = "volume" if chance.random() < 0.15 else "filesystem"
         point = None
         if kind == "filesystem" and chance.random() < 0.8:
             point = chance.choice(ODD) if chance.random() < 0.2 else _point(chance)
@@ -114,6 +114,11 @@ def _job(chance: random.Random, model: Model) -> Job:
         snapshot=chance.choice([None, None, None, "auto-*", "*", "*[68]"]),
     )
     if chance.random() < 0.5:
-        return job._replace(everything=True, recursive=False)
-    targets = chance.choices(sorted(model.datasets), k=chance.randint(1, 3))
-    return job._replace(targets=tuple(targets))
+        job = job._replace(everything=True, recursive=False)
+    else:
+        targets = chance.choices(sorted(model.datasets), k=chance.randint(1, 3))
+        job = job._replace(targets=tuple(targets))
+    asked = chance.random() < 0.4 and (job.everything or job.recursive)
+    named = any(model.datasets[name].type == "volume" for name in job.targets)
+    # A volume is more than a path.
+    return job._replace(volumes=asked, plain=not (asked or named))

@@ -25,11 +25,12 @@ from kopiatomic.backup import plan, preflight, proof, routine, unmounted, view
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
 from kopiatomic.clients import make_ready
-from kopiatomic.clients.base import Missing, Needs, Proof
+from kopiatomic.clients.base import Missing, Needs, Proof, Request
 from kopiatomic.clients.restic import Restic
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.commands import common
 from kopiatomic.job import Job
-from kopiatomic.system import process, zfs
+from kopiatomic.system import process, volumes, zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, failure
 from kopiatomic.system.machine import (
     Dataset,
@@ -77,12 +78,22 @@ class Snapshot:
 
 
 @dataclass
+class Clone:
+    """A clone of a volume's snapshot, whose it is, and the snapshots that others made of it."""
+
+    origin: str
+    run: str
+    snapshots: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Model:
     """The machine."""
 
     datasets: dict[str, Dataset]
     mounts: list[Mount]
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    clones: dict[str, Clone] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)  # points that only -f unmounts
     calls: bool = True  # whether there is a ctypes to call the kernel with
@@ -112,6 +123,8 @@ class Model:
     planned: dict[str, plan.ViewMount] = field(default_factory=dict)
     pinned: set[str] = field(default_factory=set)
     backup: dict[str, str] | None = None  # what is in the repository, by mount point
+    streams: dict[str, tuple[str, int]] = field(default_factory=dict)  # volumes in it, by name
+    hourly: bool = False  # somebody makes a snapshot of all while the client runs
 
     _target: str = ""
     _fsid: int = 1000
@@ -384,8 +397,19 @@ class Model:
                 f"{name}\t{tag}\tMon Nov 23 05:04 2026\n"
                 for tag in sorted(self.snapshots[name].tags)
             ])  # fmt: skip
+        if verb == "list" and words[-1] == "snapshot,volume":
+            volumes = [d.name for d in self.datasets.values() if d.type == "volume"]
+            names = sorted([*self.snapshots, *volumes, *self.clones])
+            return 0, "".join(f"{name}\n" for name in names), ""
+        if verb in ("clone", "set") or (words[1] == "-H" and zfs.is_like_our_clone(words[-1])):
+            return self._clones(verb, words[1:])
         if verb == "list" and "snapshot" in words:
             return self._list_snapshots(words)
+        if verb == "list" and "volume" in words:
+            names = words[words.index("-o") + 2 :]
+            if not {*names} <= {*self.datasets, *self.clones}:
+                return 1, "", f"cannot open '{names[0]}': dataset does not exist"
+            return 0, "".join(f"{name}\t65536\tdefault\t-\n" for name in names), ""
         if verb == "list":
             names = words[words.index("-o") + 2 :]
             if not {*names} <= {*self.datasets}:
@@ -397,17 +421,25 @@ class Model:
                 for d in self.datasets.values()
                 if not names or d.name in names or d.name.startswith(above)
             ]  # fmt: skip
+            rows += [
+                (name, "volume", "-", "-", "-", "-", "-", "-")
+                for name in self.clones if not names or name.startswith(above)
+            ]  # fmt: skip
             return 0, "".join("\t".join(row) + "\n" for row in rows), ""
         if verb == "get":
             named = words[words.index(zfs.RUN_PROPERTY) + 1 :]
             sources = words[words.index("-s") + 1].split(",")
             both = words[words.index("-o") + 1] == "name,value"
+            marked = [
+                f"{name}\t{each.run}\n" for name, each in self.clones.items()
+                if "local" in sources and name in (named or [name])
+            ]  # fmt: skip
             lines = [
                 f"{name}\t{each.run}\n" if both else f"{name}\n"
                 for name, each in self.snapshots.items()
                 if each.run != "-" and each.source in sources and name in (named or [name])
             ]  # fmt: skip
-            return 0, "".join(lines), ""
+            return 0, "".join([*lines, *marked]), ""
         if verb == "destroy":
             assert len(words) == 2, words
             return self._destroy(words[1])
@@ -469,6 +501,38 @@ class Model:
                 each.tags.discard(tag)
         return int(bool(errors)), "", "".join(errors)
 
+    def _clones(self, verb: str, words: list[str]) -> tuple[int, str, str]:
+        """Do what zfs clone and set do, and list what is asked about a clone."""
+        name = words[-1]
+        if verb == "clone":
+            snapshot, marks = words[-2], [each for each in words if each[:4] == "org."]
+            if snapshot not in self.snapshots:
+                return 1, "", f"cannot open '{snapshot}': dataset does not exist"
+            if zfs.pool_of(name) in self.suspended or self.full:
+                return 1, "", f"cannot create '{name}': out of space"
+            self.clones[name] = Clone(snapshot, marks[0].partition("=")[2])
+            os.makedirs(os.path.dirname(volumes.device_of(name)), exist_ok=True)
+            with open(volumes.device_of(name), "w"):
+                pass
+            return 0, "", ""
+        if name not in self.clones:
+            return 1, "", f"cannot open '{name}': dataset does not exist"
+        clone = self.clones[name]
+        answers = {"origin": [clone.origin], "name": clone.snapshots}
+        asked = answers[words[words.index("-o") + 1]] if verb == "list" else []
+        return 0, "".join(f"{each}\n" for each in asked), ""
+
+    def _destroy_clone(self, name: str) -> tuple[int, str, str]:
+        of = name.partition("@")[0]
+        if name != of and name in self.clones[of].snapshots:
+            self.clones[of].snapshots.remove(name)
+            return 0, "", ""
+        if self.clones[of].snapshots:
+            return 1, "", f"cannot destroy '{name}': volume has children"
+        del self.clones[name]
+        os.unlink(volumes.device_of(name))
+        return 0, "", ""
+
     def _channel_program(self, pool: str, text: str) -> tuple[int, str, str]:
         strings = [unquoted(each) for each in re.findall(r'"((?:[^"\\]|\\\d\d\d)*)"', text)]
         names = [each for each in strings if "@" in each]
@@ -512,17 +576,25 @@ class Model:
             return 2
         if self.snapshots[name].is_kept or any(m.special == name for m in self.mounts):
             return 16
+        if any(clone.origin == name for clone in self.clones.values()):
+            return 17
         self._gone(name)
         return 0
 
     def _destroy(self, name: str) -> tuple[int, str, str]:
         """Do what zfs-destroy(8) does: it unmounts what nothing is on."""
+        if name.partition("@")[0] in self.clones:
+            return self._destroy_clone(name)
+        if zfs.is_like_our_clone(name):
+            return 1, "", f"cannot open '{name}': dataset does not exist"
         if "@" not in name:
             self.trespasses.append(f"zfs destroy {name}")
         if name.partition("@")[0] not in self.datasets:
             return 1, "", f"cannot open '{name.partition('@')[0]}': dataset does not exist"
         if name not in self.snapshots:
             return 1, "", "could not find any snapshots to destroy; check snapshot names."
+        if any(clone.origin == name for clone in self.clones.values()):
+            return 1, "", f"cannot destroy '{name}': snapshot has dependent clones"
         used = any(m.special == name and self._is_used(m) for m in self.mounts)
         if self.snapshots[name].is_kept or used or zfs.pool_of(name) in self.read_only:
             return 1, "", f"cannot destroy snapshot {name}: dataset is busy"
@@ -544,6 +616,8 @@ class Model:
             after(name): each._replace(name=after(name)) for name, each in self.datasets.items()
         }
         self.snapshots = {after(name): each for name, each in self.snapshots.items()}
+        for clone in self.clones.values():
+            clone.origin = after(clone.origin)
         self.mounts = [
             m._replace(special=after(m.special)) if m.type == "zfs" else m for m in self.mounts
         ]
@@ -573,6 +647,21 @@ class Model:
                 point: dataset for point, (dataset, _) in self.seen.items()
                 if point not in self.blind and any(lies_in(point, path) for path in paths)
             }  # fmt: skip
+
+    def read(self, source: str, stream: str) -> None:
+        """Do what the client does with a volume that it reads on its standard input."""
+        name = volumes.volume_at(source) or ""
+        if name in self.clones:
+            origin = self.clones[name].origin
+            if self.hourly:
+                self.clones[name].snapshots.append(f"{name}@hourly")
+            found = origin.partition("@")[0], self.snapshots[origin].txg
+        else:
+            # Itself, since its pool stands still.
+            assert zfs.pool_of(name) in self.read_only, source
+            found = name, 0
+        if not self.idle and stream not in self.blind:
+            self.streams[stream] = found
 
     def prove(self, points: Mapping[str, bool]) -> Proof:
         """Answer as a repository does."""
@@ -650,6 +739,10 @@ def place() -> Any:
         patch.setattr(Restic, "base_command", lambda self, job: ["/bin/echo"])
         patch.setattr(Restic, "proves_itself", lambda self, *_: False)
         patch.setattr(Restic, "prove", prove)
+        patch.setattr(Restic, "prove_stream", prove_stream)
+        patch.setattr(Restic, "said_of_stream", lambda self, *_: None)
+        patch.setattr(Restic, "parent", lambda self, *_: None)
+        patch.setattr(volumes, "DEVICES", f"{directory}/zvol")
         patch.setattr(Restic, "likely_reason", lambda self, *_: "who knows")
         yield directory
 
@@ -658,6 +751,15 @@ def prove(_client: Restic, door: Through, _job: Job, _request: object, _figures:
           points: Mapping[str, bool], *_: object) -> Proof:  # fmt: skip
     """Stand for Restic.prove, which asks the repository."""
     return door.model.prove(points)
+
+
+def prove_stream(_client: Restic, door: Through, _job: Job, request: Request, *_: object
+                 ) -> Streamed:  # fmt: skip
+    """Stand for Restic.prove_stream."""
+    model = door.model
+    if model.idle:
+        return Streamed()
+    return Streamed(("0123",), 65536 if request.stream in model.streams else None)
 
 
 def run_client(
@@ -670,10 +772,12 @@ def run_client(
     fault = model._next(argv[0])
     if fault == "no-start":
         raise CommandFailed(argv, "cannot be started: No such file or directory")
-    if root is not None:
+    if source is not None:
+        model.read(source, argv[-1])
+    elif root is not None:
         model.look(Names("", "", os.path.dirname(root)), argv[1:])
-        if model.moves and not model.moves_at:
-            model.rename(*model.moves)
+    if root is not None and model.moves and not model.moves_at:
+        model.rename(*model.moves)
     status = {"fails": 1, "fails-after": 3, "killed": -9, "killed-after": -11}.get(fault, 0)
     return process.Ended(status, 0.0, GARBAGE.encode("utf-8", "surrogateescape"), b"odd\n", b"")
 
@@ -687,7 +791,7 @@ QUIET = process.Streams(output=None, messages=None)
 def attempt(model: Model, job: Job) -> Report:
     """Do one run on the model; raises Refusal as routine.run does."""
     model.call, model.seen, model.visible, model.planned = 0, None, [], {}
-    model.pinned, model.backup = set(), None
+    model.pinned, model.backup, model.streams = set(), None, {}
 
     def build(door: Any, drawn: plan.Plan, *rest: Any) -> None:
         model.planned = {mount.point: mount for mount in drawn.view}
@@ -724,6 +828,8 @@ def left_over(model: Model, job: str = "default") -> list[str]:
         f"hold on {name}" for name, each in model.snapshots.items()
         if any(tag.startswith(f"restomic:{job}:") for tag in each.tags)
     ]  # fmt: skip
+    left += [f"clone {name}" for name, each in model.clones.items()
+             if each.run.startswith(f"restomic:{job}:")]  # fmt: skip
     left += [f"mount {m.point}" for m in model.mounts if lies_in(m.point, here.directory)]
     notes = (here.directory, here.unfinished, here.holds)
     left += [path for path in notes if os.path.lexists(path)]
@@ -735,12 +841,12 @@ def left_over(model: Model, job: str = "default") -> list[str]:
 def complete(model: Model, report: Report) -> list[str]:
     """Name what the client did not see or save as the plan has it."""
     drawn = report.plan
-    if drawn is None or model.seen is None:
+    if drawn is None or (drawn.captured and model.seen is None):
         return ["the client did not run"]
     wrong = []
     moments: dict[str, set[int]] = {}
     for each in drawn.captured:
-        dataset, txg = model.seen.get(each.point, ("nothing frozen", 0))
+        dataset, txg = (model.seen or {}).get(each.point, ("nothing frozen", 0))
         if dataset not in (each.dataset, renamed(model, each.dataset)):
             wrong.append(f"{each.point} shows {dataset} instead of {each.dataset}")
         if each.existing is None:
@@ -751,6 +857,11 @@ def complete(model: Model, report: Report) -> list[str]:
             wrong.append(f"{each.point} is in none of the paths")
         if each.point not in (model.backup or {}):
             wrong.append(f"{each.dataset} is not in the backup")
+    for each in drawn.volumes:
+        dataset, txg = model.streams.get(each.point, ("nothing", 0))
+        if dataset not in (each.dataset, renamed(model, each.dataset)):
+            wrong.append(f"{each.dataset} is not in the backup, but {dataset}")
+        moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
     wrong += [f"{pool} is of several moments" for pool, txgs in moments.items() if len(txgs) != 1]
     planned = model.planned
     for point, special in model.visible:

@@ -152,6 +152,26 @@ class TestSnapshot:
         assert says in capsys.readouterr().err
 
 
+class TestVolumes:
+    @pytest.mark.parametrize("words", [["-a"], ["-r", "tank"]])
+    def test_in_a_job(self, words):
+        assert job("--volumes", *words).volumes
+        assert not job(*words).volumes
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            ("--volumes tank", "--volumes goes with -a or -r; a single volume is backed up by"),
+            ("--volumes", "--volumes goes with -a or -r"),
+            ("--volumes --drill 1", "--volumes does not go with --drill, which is not about"),
+            ("--volumes --check", "--volumes does not go with --check"),
+        ],
+    )
+    def test_what_does_not_go(self, words, says, capsys):
+        assert cli.main("restomic", words.split()) == EX_USAGE
+        assert says in capsys.readouterr().err
+
+
 class TestRetries:
     def test_in_a_job(self):
         options = [("--retries", "3"), ("--retry-pause", "30s")]

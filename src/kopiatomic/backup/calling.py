@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping
 
 from kopiatomic import state
-from kopiatomic.backup import retries
-from kopiatomic.backup.client_runs import FILES, Called, ClientRun
+from kopiatomic.backup import cloning, retries
+from kopiatomic.backup.client_runs import FILES, VOLUME, Called, ClientRun
 from kopiatomic.backup.plan import Plan, mentions
 from kopiatomic.backup.work import Failed, Work
 from kopiatomic.clients.base import Request, Task
@@ -41,10 +41,14 @@ def back_up(work: Work) -> None:
 
 def run_client(work: Work, task: Task, called: Called) -> None:
     """Run the client in the view, again as far as that is wanted, and judge how it ended."""
-    ended = call_client(work, task, called)
-    while retries.once_more(task, called, work.signals, work.streams, ended):
+    try:
+        cloning.open_source(work, called)
         ended = call_client(work, task, called)
-    judge(work, task, called, ended)
+        while retries.once_more(task, called, work.signals, work.streams, ended):
+            ended = call_client(work, task, called)
+        judge(work, task, called, ended)
+    finally:
+        cloning.close_source(work, called)
 
 
 def call_client(work: Work, task: Task, called: Called) -> Ended:
@@ -73,6 +77,10 @@ def call_client(work: Work, task: Task, called: Called) -> Ended:
     called.figures = client.figures(ended.output, ended.messages)
     if work.evidence is not None and called.run.kind == FILES:
         work.evidence.hear(task, called, ended.output)
+    if called.run.kind == VOLUME:
+        called.streamed = client.said_of_stream(
+            task.job, called.request, called.figures, ended.output, task.script
+        )
     work.signals.check()
     return ended
 

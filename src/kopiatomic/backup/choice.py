@@ -20,6 +20,7 @@ def as_dict(job: Job) -> dict[str, object]:
         **({"jailed": True} if job.jailed else {}),
         **({"at": job.at} if job.at is not None else {}),
         **({"snapshot": job.snapshot} if job.snapshot is not None else {}),
+        **({"volumes": True} if job.volumes else {}),
     }
 
 
@@ -42,4 +43,5 @@ def job_of(entry: Mapping[str, object]) -> Job | None:
         jailed=choice.get("jailed") is True,
         at=at if isinstance(at, str) else None,
         snapshot=snapshot if isinstance(snapshot, str) else None,
+        volumes=choice.get("volumes") is True,
     )

@@ -6,7 +6,9 @@ All of them are of the same moment, one after the other in the same view.
 from collections.abc import Callable
 
 from kopiatomic.clients.base import Figures, Request
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.record import Record
+from kopiatomic.system.fingerprint import Fingerprint
 
 # What a client run backs up: these words are in the history.
 FILES, VOLUME, LAYOUT = "files", "volume", "layout"
@@ -41,7 +43,9 @@ class Called:
     """The account of one client run; ``repository`` names its repository where it has a name.
 
     ``began`` is when the client was started, as time(3) has it. ``proved`` says that its own
-    words are enough to know that all is in the backup.
+    words are enough to know that all is in the backup. Of a volume, ``size`` is what there is
+    to read of it, in bytes, ``streamed`` what the client said that it has stored, and
+    ``fingerprint`` what a restore drill can compare.
     """
 
     def __init__(self, run: ClientRun, repository: str = "") -> None:
@@ -57,6 +61,9 @@ class Called:
         self.saved = False  # whether there is a backup, which may lack something
         self.lacking = False  # whether it does
         self.proved = False
+        self.size: int | None = None
+        self.streamed: Streamed | None = None
+        self.fingerprint: Fingerprint | None = None
         self.proof: tuple[int, int] | None = None  # so many datasets found in it, of so many
 
     @property

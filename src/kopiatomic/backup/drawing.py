@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from kopiatomic.backup import preflight
+from kopiatomic.backup import preflight, volumes
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import (
@@ -61,6 +61,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
     selection = select(job, datasets, seen, names, Sight(preflight.look, door.jailed))
+    selection = volumes.fit_for(job, door, selection)
     if job.snapshot is not None:
         selection = _with_existing(task, selection)
     needs = client.needs(job, task.program, task.environment, task.script)

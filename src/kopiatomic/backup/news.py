@@ -107,7 +107,7 @@ def news(plan: Plan | None, before: Before | None) -> News:
 
 def _newly_captured(plan: Plan, before: Before) -> list[tuple[str, str]]:
     rows = []
-    for each in plan.captured:
+    for each in plan.members:
         old = before.captured.get(each.dataset)
         if old is None:
             rows.append((each.dataset, each.point))
@@ -135,7 +135,7 @@ def _was_live(place: str, before: Before) -> bool:
 
 
 def _gone(plan: Plan, before: Before) -> list[str]:
-    here = {each.dataset for each in plan.captured} | {each.name for each in plan.left_out}
+    here = {each.dataset for each in plan.members} | {each.name for each in plan.left_out}
     # What is mounted there still, and not chosen any more, is left out by its mount point.
     return [
         name for name, point in before.captured.items() if name not in here and point not in here

@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup.client_runs import ClientRun
-from kopiatomic.backup.names import Names
+from kopiatomic.backup.client_runs import VOLUME, ClientRun
+from kopiatomic.backup.names import Names, clone_of
 from kopiatomic.backup.selection import (
     NOT_SELECTED,
     NOT_ZFS,
@@ -22,9 +22,10 @@ from kopiatomic.backup.selection import (
 )
 from kopiatomic.clients import programs
 from kopiatomic.clients.base import Needs
-from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.record import Record
 from kopiatomic.system.machine import Mount, ancestors, lies_in, nearest
+from kopiatomic.system.volumes import device_of
 
 # What a view never needs: these show processes, file descriptors or nothing.
 UNWANTED = frozenset({"fdescfs", "procfs", "linprocfs", "linsysfs", "autofs"})
@@ -88,6 +89,7 @@ class Plan(Record):
     the client can be told so, for it writes there meanwhile. ``temporary`` is the
     TMPDIR to give it, or None where the usual one serves. ``unseen`` are the mount
     points of live file systems that are not in the view. ``runs`` are the client runs.
+    ``volumes`` are captured as well, and not in the view.
     """
 
     names: Names
@@ -102,11 +104,20 @@ class Plan(Record):
     unseen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     runs: tuple[ClientRun, ...] = ()
+    volumes: tuple[Captured, ...] = ()
 
     @property
     def snapshots(self) -> tuple[str, ...]:
         """The snapshots to make, by full name."""
-        return tuple(hold.snapshot for hold in self.holds if hold.existing is None)
+        cloned = [each.dataset for each in self.volumes if not each.still]
+        volumes = (f"{dataset}@{self.names.snapshot}" for dataset in cloned)
+        made = (hold.snapshot for hold in self.holds if hold.existing is None)
+        return (*made, *volumes)
+
+    @property
+    def members(self) -> tuple[Captured, ...]:
+        """All that is captured, file systems and volumes."""
+        return (*self.captured, *self.volumes)
 
 
 class Scene(Record):
@@ -124,9 +135,11 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
 
     Call it again with a smaller selection where a dataset has been lost on the way.
     """
-    captured, left_out, notes = selection
-    if not captured:
+    captured, left_out, notes, volumes = selection
+    if not (captured or volumes):
         raise Refusal(nothing_left(left_out), EX_NOINPUT)
+    if not any(mount.point == "/" for mount in scene.mounts):
+        raise Refusal("the mount table has nothing at /, where a client could run", EX_OSERR)
     view, unchosen, unseen = _lay_out(scene, captured)
     live, skipped, temporary = _keep_live(scene, view)
     _check_away(scene, view, captured)
@@ -149,15 +162,28 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
         temporary=temporary,
         unseen=tuple(sorted(unseen)),
         notes=notes,
-        runs=_client_runs(scene, paths),
+        runs=_client_runs(scene, paths, volumes),
+        volumes=volumes,
     )
 
 
-def _client_runs(scene: Scene, paths: tuple[str, ...]) -> tuple[ClientRun, ...]:
+def _client_runs(
+    scene: Scene, paths: tuple[str, ...], volumes: Sequence[Captured]
+) -> tuple[ClientRun, ...]:
     """Return what the client is called for, all of it for one repository and then the next."""
+    runs = [ClientRun(paths=paths)] if paths else []
+    runs += [_run_of(scene.names, each) for each in volumes]
     return tuple(
-        ClientRun(repository=repository, paths=paths) for repository in range(scene.repositories)
+        run._replace(repository=repository)
+        for repository in range(scene.repositories)
+        for run in runs
     )
+
+
+def _run_of(names: Names, volume: Captured) -> ClientRun:
+    clone = clone_of(names, volume.dataset, volume.number)
+    source = device_of(volume.dataset if volume.still else clone)
+    return ClientRun(VOLUME, volume.dataset, stream=volume.point, source=source)
 
 
 def topmost(points: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from kopiatomic.job import Job
 from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp, fits
 from kopiatomic.system.machine import Dataset
+from kopiatomic.system.volumes import volume_at
 
 # A hook whose first word holds none of these names a program, and no shell syntax.
 _SHELL_SYNTAX = r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]"
@@ -103,10 +104,16 @@ def is_path(target: str) -> bool:
 
 
 def targets(job: Job) -> tuple[str, ...]:
-    """Return the targets, paths among them real and absolute; raises Refusal."""
+    """Return the targets, paths among them real and absolute; raises Refusal.
+
+    The device of a volume stands for the volume.
+    """
     resolved = []
     for target in job.targets:
-        if is_path(target):
+        volume = volume_at(target)
+        if volume is not None:
+            target = volume
+        elif is_path(target):
             if not os.path.exists(target):
                 raise Refusal(f"the path '{target}' does not exist", EX_NOINPUT)
             target = os.path.realpath(target)

@@ -88,13 +88,8 @@ def prove(
         called.proof = Result(wanted - len(evidence.told & evidence.points.keys()), wanted)
         return
     try:
-        unasked = task.client.wrapper_keeps_words(task.job, task.script)
-        if unasked:
-            raise Refusal(unasked)
-        base = task.client.base_command(task.job)
-        reader = Reader(task.door, base, task.environment, signals, TIME_LIMIT)
         found = task.client.prove(
-            reader, task.job, called.request, called.figures, evidence.points,
+            _reader(task, signals), task.job, called.request, called.figures, evidence.points,
             called.began, task.script,
         )  # fmt: skip
     except Interrupted as error:
@@ -114,13 +109,7 @@ def _conclude(
     there = [point for point in found.found if point not in evidence.told]
     called.proof = Result(len(there), len(evidence.points))
     if not found.backups:
-        called.saved = False
-        report.fail(
-            f"{task.client.name} ended well, but there is no new backup in the repository; "
-            "look at the options of the job, and at its wrapper if it has one",
-            EX_DATAERR,
-            run=called,
-        )
+        _no_backup(task, called, report)
         return
     if found.stands_in:
         report.notes.append(
@@ -134,6 +123,58 @@ def _conclude(
         more = len(untold) - NAMED
         message = f"{more} more datasets are not in the backup"
         report.fail(message, EX_DATAERR, "incomplete", called)
+
+
+def prove_volume(task: Task, called: Called, report: Report, signals: Signals) -> None:
+    """Compare the size of a volume in the backup with what there was to read of it."""
+    found = called.streamed
+    if found is None and called.request is not None:
+        try:
+            found = task.client.prove_stream(
+                _reader(task, signals), task.job, called.request, called.figures, called.began,
+                task.script,
+            )  # fmt: skip
+        except Interrupted as error:
+            report.fail(f"{UNCHECKED}: {error}", 128 + error.signum, "incomplete", called)
+            return
+        except (ClientFailed, CommandFailed, Refusal, OSError) as error:
+            message = f"{UNCHECKED}: {error}; --no-proof does without"
+            report.fail(message, EX_UNAVAILABLE, "incomplete", called)
+            return
+    if found is None or not found.backups:
+        _no_backup(task, called, report)
+        return
+    called.proof = Result(int(found.size == called.size), 1)
+    if found.size != called.size:
+        message = _wrong_size(task, called, found.size)
+        report.fail(message, EX_DATAERR, "incomplete", called)
+
+
+def _wrong_size(task: Task, called: Called, size: int | None) -> str:
+    reason = task.client.wrapper_keeps_words(task.job, task.script)
+    if size is None:
+        return f"{called.run.stream} is not in the backup: {reason or 'look at the options'}"
+    what = f"{called.run.stream} is in the backup with {size} of its {called.size} bytes"
+    return f"{what}: {reason or 'the client did not read all of it'}"
+
+
+def _reader(task: Task, signals: Signals) -> Reader:
+    """Return what asks the repository; raises Refusal where a wrapper would make a backup."""
+    unasked = task.client.wrapper_keeps_words(task.job, task.script)
+    if unasked:
+        raise Refusal(unasked)
+    base = task.client.base_command(task.job)
+    return Reader(task.door, base, task.environment, signals, TIME_LIMIT)
+
+
+def _no_backup(task: Task, called: Called, report: Report) -> None:
+    called.saved = False
+    report.fail(
+        f"{task.client.name} ended well, but there is no new backup in the repository; "
+        "look at the options of the job, and at its wrapper if it has one",
+        EX_DATAERR,
+        run=called,
+    )
 
 
 def _told(task: Task, evidence: Evidence, missing: Missing) -> str:

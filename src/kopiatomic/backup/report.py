@@ -4,7 +4,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from kopiatomic.backup.client_runs import Called, ClientRun
+from kopiatomic.backup.client_runs import VOLUME, Called, ClientRun
+from kopiatomic.backup.names import clone_of
 from kopiatomic.backup.news import ASKED, QUIET, UNMOUNTABLE, News, news
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.selection import LOST, Captured, LeftOut
@@ -22,7 +23,9 @@ from kopiatomic.formatting import (
 )
 from kopiatomic.record import Record
 from kopiatomic.state import Place
+from kopiatomic.system import fingerprint
 from kopiatomic.system.command import describe_status, fits, printable, quote
+from kopiatomic.system.volumes import clone_command
 from kopiatomic.system.zfs import by_pool, snapshot_command
 
 # How many backups a report names.
@@ -244,14 +247,26 @@ def _run_as_dict(called: Called) -> dict[str, object]:
             for each in called.tries
         ],
         "found_in_backup": None if called.proof is None else list(called.proof),
+        **_volume_as_dict(called),
     }
+
+
+def _volume_as_dict(called: Called) -> dict[str, object]:
+    if called.run.kind != VOLUME:
+        return {}
+    taken = called.fingerprint
+    return {"size": called.size, "blocks": [] if taken is None else fingerprint.as_list(taken)}
 
 
 def _chosen(plan: Plan | None) -> dict[str, object]:
     captured = plan.captured if plan else ()
+    volumes = plan.volumes if plan else ()
     left_out = plan.left_out if plan else ()
     return {
-        "captured": list(map(_captured_as_dict, captured)),
+        "captured": [
+            *map(_captured_as_dict, captured),
+            *({**_captured_as_dict(each), "kind": VOLUME} for each in volumes),
+        ],
         "left_out": [{"name": e.name, "kind": e.kind, "reason": e.reason} for e in left_out],
         "not_frozen": list(plan.live) if plan else [],
     }
@@ -363,8 +378,8 @@ def _nothing_new(report: Report) -> list[str]:
 
 
 def _captured(report: Report, plan: Plan) -> list[str]:
-    count, when = len(plan.captured), _when(report)
-    shown = plan.captured if count <= MOST_CAPTURED else plan.captured[:FEW]
+    count, when = len(plan.members), _when(report)
+    shown = plan.members if count <= MOST_CAPTURED else plan.members[:FEW]
     rows = table([(each.dataset, each.point) for each in shown])
     if _takes(plan):
         from kopiatomic.backup import existing
@@ -450,6 +465,11 @@ def _when(report: Report) -> str:
 def _client(report: Report, run: Called) -> list[str]:
     figures = run.figures
     facts = []
+    if run.run.kind == VOLUME:
+        # The client tells of a new file each time, and may round its size.
+        figures = figures._replace(files=None, new_or_changed=None)
+        if run.proof is not None and run.proof[0]:
+            figures = figures._replace(size=run.size)
     if figures.files is not None:
         facts.append("1 file" if figures.files == 1 else f"{figures.files} files")
     if figures.size is not None:
@@ -466,7 +486,9 @@ def _client(report: Report, run: Called) -> list[str]:
         lines.append(f"  saved as {', '.join(each[:16] for each in figures.snapshots)}")
     elif figures.snapshots:
         lines.append(f"  saved as {len(figures.snapshots)} backups, one for each path")
-    if run.proof is not None:
+    if run.proof is not None and run.run.kind == VOLUME:
+        lines += ["  found in the backup in full size"] if run.proof[0] else []
+    elif run.proof is not None:
         found, wanted = run.proof
         datasets = "dataset" if wanted == 1 else "datasets"
         lines.append(f"  {found} of {wanted} {datasets} found in the backup")
@@ -521,12 +543,24 @@ def _would_take(plan: Plan) -> list[str]:
     return ["", "Would take these existing snapshots, and make none:", *table(rows)]
 
 
+def _clone_commands(plan: Plan) -> list[list[str]]:
+    return [
+        clone_command(
+            f"{each.dataset}@{plan.names.snapshot}",
+            clone_of(plan.names, each.dataset, each.number),
+            plan.names.run,
+        )
+        for each in plan.volumes
+        if not each.still
+    ]
+
+
 def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
     """Return a plan for a person: what is captured and left out, and the exact commands.
 
     ``clients`` are the words of its client runs.
     """
-    lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.captured])]
+    lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.members])]
     lines += _unmounted(plan)
     lines += _would_take(plan)
     if plan.left_out:
@@ -545,6 +579,7 @@ def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
         lines.append(f"  {quote(['zfs', 'hold', plan.names.run, *names], limit=MOST_CAPTURED)}")
     lines += [f"  {quote(hold_command(hold))}" for hold in plan.holds]
     lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
+    lines += [f"  {quote(words)}" for words in _clone_commands(plan)]
     for run, words in zip(plan.runs, clients, strict=True):
         source = f" < {quote([run.source])}" if run.source else ""
         lines.append(f"  {quote(['chroot', plan.names.view, *words])}{source}")

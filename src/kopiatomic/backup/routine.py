@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup import choice, news, own, preflight, proof, taking, view
+from kopiatomic.backup import choice, cloning, news, own, preflight, proof, taking, view
 from kopiatomic.backup.calling import back_up, last_entry
-from kopiatomic.backup.client_runs import FILES
+from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.keeping import keep_layout
 from kopiatomic.backup.names import Names, marks_of, name_run
@@ -235,7 +235,7 @@ def look_again(work: Work) -> None:
 
 def look_into_pools(work: Work) -> None:
     """Look for what a killed run has left in a pool that was not imported when others looked."""
-    pools = {zfs.pool_of(each.dataset) for each in work.plan.captured}
+    pools = {zfs.pool_of(each.dataset) for each in work.plan.members}
     if state.was_searched() and not state.was_searched(pools):
         look_for_left(work.place, work.task.door, work.report)
     if work.task.job.before is not None:
@@ -316,7 +316,7 @@ def stand_still_or_lose(work: Work, failed: Mapping[str, str]) -> dict[str, view
     except CommandFailed:
         known = {}
     still = {name for name in failed if name in known and known[name].read_only}
-    members = {each.dataset: zfs.pool_of(each.dataset) for each in work.plan.captured}
+    members = {each.dataset: zfs.pool_of(each.dataset) for each in work.plan.members}
     bare = {each.dataset for each in work.plan.captured if each.unmounted}
     if work.drawing is not None and still:
         frozen = [name for name, pool in members.items() if pool in still and name not in bare]
@@ -350,7 +350,7 @@ def lose(work: Work, lost: Mapping[str, view.Lost], what: str) -> None:
     """
     if not lost or work.drawing is None:
         return
-    for each in work.plan.captured:
+    for each in work.plan.members:
         why = lost.get(each.dataset)
         if why is not None and not why.told and (each.named or not why.gone):
             message = f"{what} {each.dataset}: {why.reason}"
@@ -421,9 +421,13 @@ def prove(work: Work) -> None:
     Only where there is one, as far as the client's exit status tells.
     """
     for called in work.report.runs:
-        if work.evidence is not None and called.saved and called.run.kind == FILES:
-            task = work.task_of(called.run)
+        if work.evidence is None or not called.saved:
+            continue
+        task = work.task_of(called.run)
+        if called.run.kind == FILES:
             proof.prove(task, work.evidence, called, work.report, work.signals)
+        elif called.run.kind == VOLUME:
+            proof.prove_volume(task, called, work.report, work.signals)
 
 
 def compare(work: Work) -> None:
@@ -503,7 +507,7 @@ def guarded(work: Work, step: Callable[[Work], None]) -> None:
 
 
 def take_down(work: Work) -> None:
-    """Remove everything the run made: mounts, snapshots, directories.
+    """Remove everything the run made: mounts, clones, snapshots, directories.
 
     What cannot be removed is told with the command that would do it, and stays
     noted for the next run to sweep.
@@ -527,6 +531,7 @@ def take_down(work: Work) -> None:
             f"the next run tries again, or: {sweep_by_hand(report)}",
             EX_OSERR,
         )
+    clones = cloning.remove_clones(work)
     left = destroy_snapshots(work)
     taking.tell_held(work)
     for each in left:
@@ -539,7 +544,7 @@ def take_down(work: Work) -> None:
         return
     for path in view.remove_directories(names):
         report.notes.append(f"{path} is not empty and stays")
-    if not (left or report.stuck or work.unsure):
+    if not (clones or left or report.stuck or work.unsure):
         state.finish(work.place)
 
 
@@ -578,7 +583,7 @@ def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
         known = {each.name for each in left}
         ours = zfs.marked_among(work.task.door, (work.names.snapshot,))
         moved = sorted(each for each, run in ours.items() if run == report.run)
-        moved = [each for each in moved if each not in known]
+        moved = [each for each in moved if "@" in each and each not in known]
     except CommandFailed as error:
         work.unsure = True
         report.fail(

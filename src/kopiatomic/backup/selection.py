@@ -9,6 +9,7 @@ from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record
 from kopiatomic.system.machine import Dataset, Mount, join, nearest
+from kopiatomic.system.volumes import device_of
 from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 
 # Where bectl(8) mounts a boot environment to look into it.
@@ -24,6 +25,7 @@ TOO_LONG, NOT_SELECTED, NOT_ZFS, INACTIVE = "too long", "not selected", "not zfs
 NO_MOUNT_POINT = "mountpoint"  # its property mountpoint is none
 SHOWN_TWICE = "shown twice"  # a nullfs of what is captured where it lies
 NO_SNAPSHOT = "no snapshot"  # none of its snapshots is one that --snapshot means
+SWAP = "swap"  # a volume that is swap space
 LOST = "lost"  # it vanished, or could not be snapshotted or mounted
 FOREIGN = "host's"  # seen from a jail
 
@@ -85,11 +87,15 @@ class LeftOut(Record):
 
 
 class Selection(Record):
-    """Which datasets are captured and which are left out, and what there is to say about it."""
+    """Which datasets are captured and which are left out, and what there is to say about it.
+
+    ``captured`` are file systems; of ``volumes``, the ``point`` is the device.
+    """
 
     captured: tuple[Captured, ...]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...] = ()
+    volumes: tuple[Captured, ...] = ()
 
 
 def select(
@@ -108,6 +114,7 @@ def select(
     excluded = _excluded(job, datasets)
     root = next((dataset for dataset, point in points.items() if point == "/"), "")
     captured: list[Captured] = []
+    volumes: list[Captured] = []
     left_out: list[LeftOut] = []
     unseen: list[_Unseen] = []
     wishes = _Wishes(job, targets, datasets, sight)
@@ -115,13 +122,18 @@ def select(
         named = dataset.name in targets
         if not wishes.has(dataset):
             continue
-        obstacle = wishes.obstacle(dataset) or _obstacle(dataset, points, root, names)
+        if wishes.has_volume(dataset):
+            obstacle = _obstacle_to_clone(dataset, names)
+        else:
+            obstacle = wishes.obstacle(dataset) or _obstacle(dataset, points, root, names)
         if dataset.name in excluded:
             obstacle = LeftOut(dataset.name, f"excluded by {excluded[dataset.name]}", EXCLUDED)
         elif dataset.backup == "off" and not named:
             reason = f"its property {BACKUP_PROPERTY} is off"
             obstacle = LeftOut(dataset.name, reason, PROPERTY)
-        if obstacle is None:
+        if obstacle is None and dataset.type != "filesystem":
+            volumes.append(Captured(dataset.name, device_of(dataset.name), len(volumes), named))
+        elif obstacle is None:
             captured.append(Captured(dataset.name, points[dataset.name], named=named))
         elif wishes.has_unseen(dataset, obstacle):
             unseen.append(_Unseen(dataset, obstacle, named))
@@ -132,7 +144,8 @@ def select(
     _refuse_named(job, targets, left_out)
     captured = sorted((*captured, *shown), key=lambda each: each.dataset)
     numbered = tuple(each._replace(number=number) for number, each in enumerate(captured))
-    return Selection(numbered, tuple(left_out), (*notes, *_idle_patterns(job, datasets)))
+    told = (*notes, *_idle_patterns(job, datasets))
+    return Selection(numbered, tuple(left_out), told, tuple(volumes))
 
 
 class _Wishes:
@@ -158,6 +171,11 @@ class _Wishes:
         """Say whether it is wanted although it belongs to a jail."""
         named = dataset.name in self._targets or self._is_below(dataset, self._jailed)
         return self._in_jail or self._job.jailed or named
+
+    def has_volume(self, dataset: Dataset) -> bool:
+        """Say whether it is a volume that is to be read, for which a clone is made in its pool."""
+        wanted = self._job.volumes or dataset.name in self._targets
+        return dataset.type != "filesystem" and wanted and not self._in_jail
 
     def obstacle(self, dataset: Dataset) -> LeftOut | None:
         """Say why a dataset is another's affair, or None if it is not."""
@@ -350,6 +368,16 @@ def _too_long(name: str, point: str, names: Names) -> LeftOut | None:
     return None
 
 
+def _obstacle_to_clone(dataset: Dataset, names: Names) -> LeftOut | None:
+    """Say why a volume cannot be read, or None if it can."""
+    if dataset.keystatus == "unavailable":
+        return LeftOut(dataset.name, "its encryption key is not loaded", LOCKED)
+    if len(f"{dataset.name}@{names.snapshot}") > NAME_LIMIT:
+        reason = f"its name is too long for a snapshot's name of {NAME_LIMIT} characters"
+        return LeftOut(dataset.name, reason, TOO_LONG)
+    return None
+
+
 def _length(path: str) -> int:
     """Return the length of a path in bytes, of which some may be no text."""
     return len(path.encode("utf-8", "surrogateescape"))
@@ -392,13 +420,15 @@ def without(selection: Selection, lost: Mapping[str, str]) -> Selection:
         tuple(each for each in selection.captured if each.dataset not in lost),
         (*selection.left_out, *(LeftOut(name, reason) for name, reason in sorted(lost.items()))),
         selection.notes,
+        tuple(each for each in selection.volumes if each.dataset not in lost),
     )
 
 
 def stand_still(selection: Selection, datasets: Iterable[str]) -> Selection:
     """Return a selection in which ``datasets`` need no snapshot: their pools are read-only."""
     still = set(datasets)
-    captured = (
-        each._replace(still=True) if each.dataset in still else each for each in selection.captured
+    captured, volumes = (
+        tuple(each._replace(still=True) if each.dataset in still else each for each in chosen)
+        for chosen in (selection.captured, selection.volumes)
     )
-    return selection._replace(captured=tuple(captured))
+    return selection._replace(captured=captured, volumes=volumes)

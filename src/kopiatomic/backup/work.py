@@ -43,6 +43,7 @@ class Work:
         self.unsure = False  # whether there is a snapshot of ours that we do not know
         self.holds = False  # whether snapshots of others are held, or may be
         self.evidence: proof.Evidence | None = None  # what has to be proved in the end
+        self.clones: dict[str, int] = {}  # those that are ours, or may be, with their sizes
 
     @property
     def plan(self) -> Plan:

@@ -209,7 +209,7 @@ class Made(Record):
 
     ``command`` are the words that the client was called with; ``meant`` are paths of earlier
     runs whose datasets this one could not capture though nobody left them out. ``ended`` is
-    when it was over, as time(3) has it.
+    when it was over, as time(3) has it. ``streams`` are the names of what was streamed.
     """
 
     job: str
@@ -219,6 +219,7 @@ class Made(Record):
     backups: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     meant: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
 
 
 class Past(Record):
@@ -287,6 +288,8 @@ class Tally:
         self.chosen = self.restored = self.identical = 0
         self.changed: list[str] = []
         self.too_large = self.unnamed = 0
+        self.read = self.size = 0  # of a volume, in bytes
+        self.blocks: tuple[int, int] | None = None  # of a volume: so many are the same, of so many
         self.problems: list[str] = []
 
 

@@ -39,12 +39,16 @@ def _given_up(runs: Sequence[Made]) -> dict[str, float]:
     last: dict[str, Made] = {}
     ended: dict[str, float] = {}
     for run in runs:
-        if run.paths:
+        if run.paths or run.streams:
             last[run.job] = run
-        for path in map(as_marked, run.paths):
+        for path in map(as_marked, (*run.paths, *run.streams)):
             ended[path] = max(ended.get(path, run.ended), run.ended)
-    kept = {as_marked(path) for run in last.values() for path in (*run.paths, *run.meant)}
+    kept = {as_marked(path) for run in last.values() for path in _kept(run)}
     return {path: moment for path, moment in ended.items() if path not in kept}
+
+
+def _kept(run: Made) -> tuple[str, ...]:
+    return (*run.paths, *run.streams, *run.meant)
 
 
 def _told(source: str, backups: Sequence[float], by_hand: ByHand) -> str:

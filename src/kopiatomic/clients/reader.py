@@ -83,6 +83,24 @@ class Reader:
         """Return all that the client prints; raises ClientFailed, Interrupted."""
         return b"".join(self._blocks(words))
 
+    def beginning(self, limit: int, *words: str) -> Iterator[bytes]:
+        """Yield the first ``limit`` bytes of what the client prints, or all if that is less.
+
+        If there is more, the client is asked to end there. What a wrapper prints before an
+        answer is left out. Raises ClientFailed, Interrupted.
+        """
+        left, preface = limit, self.preface.count(b"\n")
+        for block in self._blocks(words):
+            while preface and block:
+                # A wrapper's lines are short, and there at once.
+                _, newline, block = block.partition(b"\n")
+                preface -= len(newline)
+            if block:
+                yield block[:left]
+                left -= len(block)
+            if left <= 0:
+                return
+
     def into(self, descriptor: int, *words: str) -> None:
         """Have the client write to a file; raises ClientFailed, Interrupted."""
         with _scratch() as messages:
@@ -145,6 +163,12 @@ class Reader:
                     yield block
                 while not has_ended(child, 0.5):
                     self._wait(child, words, deadline)
+            except GeneratorExit:
+                # A client that is killed leaves its lock in the repository.
+                child.stdout.close()
+                child.terminate()
+                has_ended(child, GRACE)
+                raise
             finally:
                 self._finish(child)
                 child.stdout.close()

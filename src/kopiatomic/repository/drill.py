@@ -1,7 +1,7 @@
 """The restore drill: a few files at random come back from the backup, and are compared.
 
 There are some of every mount point that the job's last good backup has captured; one
-that is not in the backup at all is a problem.
+that is not in the backup at all is a problem. Of a volume blocks are compared: see volumes.py.
 
 Each file's content is written to a scratch file of ours, under a name of ours,
 so no name out of a backup ever reaches a file system. There are so many such files
@@ -25,7 +25,7 @@ from kopiatomic.errors import EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
 from kopiatomic.record import Record
 from kopiatomic.repository import account as accounts
-from kopiatomic.repository import scratch
+from kopiatomic.repository import scratch, volumes
 from kopiatomic.repository.account import Account, Done
 from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer
 from kopiatomic.repository.scratch import Scratch
@@ -101,7 +101,7 @@ def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
                 state.private_directory(state.STATE_DIRECTORY)
                 account.notes += scratch.sweep(place)
                 with Scratch(place, account) as room:
-                    _drill(task, reader, room, account, captured(place))
+                    _drill(task, reader, room, account, place)
             except ClientFailed as error:
                 account.fail(_with_hint(task, error), exit_status(error.status))
             except (OSError, Refusal) as error:
@@ -115,7 +115,10 @@ def _with_hint(task: Task, error: ClientFailed) -> str:
 
 
 def captured(place: Place) -> list[str]:
-    """Return the mount points that the job's last good backup must hold, as the history says."""
+    """Return what the job's last good backup must hold, as the history says.
+
+    These are mount points, and the devices of volumes.
+    """
     for entry in state.successes(place):
         rows = entry.get("captured")
         if isinstance(rows, list):
@@ -151,15 +154,13 @@ def _is_layout(source: Source) -> bool:
     return all(path.startswith(f"{LAYOUTS}/") for path in source.paths)
 
 
-def _drill(
-    task: Task, reader: Reader, room: Scratch, account: Drill, points: Sequence[str]
-) -> None:
+def _drill(task: Task, reader: Reader, room: Scratch, account: Drill, place: Place) -> None:
     listed = task.client.sources(reader, task.job, task.environment, task.script)
     sources = [each for each in listed if not _is_layout(each)]
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
         return
-    shares, nowhere = shared_out(points, sources)
+    shares, nowhere = shared_out(captured(place), sources)
     for point in nowhere:
         account.fail(f"{point} was captured, but no backup in the repository has it", EX_DIFFERENT)
     comparer = Comparer(reader.door)
@@ -170,8 +171,11 @@ def _drill(
         done = Done(f"restore from {source.backup[:8]} ({source.title})")
         account.steps.append(done)
         try:
-            _drill_source(task, reader, room, comparer, account, tally)
-            tally.problems += _not_held(task, tally)
+            if volumes.is_of_volume(source):
+                volumes.drill(task, reader, place, tally, account.size_limit)
+            else:
+                _drill_source(task, reader, room, comparer, account, tally)
+                tally.problems += _not_held(task, tally)
         except ClientFailed as error:
             tally.problems.append(f"{source.title}: {_with_hint(task, error)}")
         finally:
@@ -287,6 +291,8 @@ def as_dict(drill: Drill) -> dict[str, object]:
                 "changed_since": tally.changed,
                 "too_large": tally.too_large,
                 "unnamed": tally.unnamed,
+                "read": tally.read,
+                "blocks": None if tally.blocks is None else list(tally.blocks),
                 "problems": tally.problems,
             }
             for tally in drill.tallies
@@ -306,7 +312,7 @@ def as_text(drill: Drill) -> str:
         lines += [f"  {line}" for line in _told(tally, drill)]
     if drill.notes:
         lines += ["", "Note:", *(f"  {printable(note)}" for note in drill.notes)]
-    if not any(tally.chosen for tally in drill.tallies):
+    if not any(tally.chosen and not tally.size for tally in drill.tallies):
         return "\n".join(lines) + "\n"
     again = f"--seed {drill.seed} chooses the same again, until the next backup"
     lines += ["", f"The files were chosen at random; {again}."]
@@ -314,6 +320,8 @@ def as_text(drill: Drill) -> str:
 
 
 def _told(tally: Tally, drill: Drill) -> list[str]:
+    if volumes.is_of_volume(tally.source):
+        return [printable(line) for line in volumes.told(tally)]
     lines = [f"{tally.identical} of {tally.chosen} files restored identical"]
     if len(tally.points) > 1:
         held = len(tally.points) - len(tally.absent)

@@ -32,6 +32,7 @@ def runs_of(place: Place) -> list[Made]:
     runs = []
     for entry in entries:
         paths = _texts(entry.get("paths"))
+        streams = _streams(entry)
         datasets |= {
             str(row["mountpoint"]): str(row["dataset"])
             for row in _rows(entry.get("captured"))
@@ -46,10 +47,16 @@ def runs_of(place: Place) -> list[Made]:
         runs.append(Made(
             place.job, began, began if ended is None else ended, paths,
             _texts(client.get("snapshots")), _texts(client.get("command")),
-            _meant(entry, datasets, earlier),
+            _meant(entry, datasets, earlier), streams,
         ))  # fmt: skip
-        earlier |= dict.fromkeys(paths)
+        earlier |= dict.fromkeys((*paths, *streams))
     return runs
+
+
+def _streams(entry: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names under which a run has stored what is no path of its view."""
+    names = (row.get("stream") for row in _rows(entry.get("client_runs")))
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
 def _meant(

@@ -16,7 +16,7 @@ def test_it_comes_out_as_it_went_in_with_absolute_paths(tmp_path, monkeypatch):
     entry = {"program": "restomic", "job": "home", "selection": choice.as_dict(JOB)}
     targets = ("zroot/home", "/data", f"{tmp_path}/here")
     assert choice.job_of(entry) == JOB._replace(targets=targets, command=())
-    everything = Job("restomic", everything=True)
+    everything = Job("restomic", everything=True, volumes=True)
     assert not {"jailed", "at"} & set(choice.as_dict(everything))
     entry = {"program": "restomic", "job": "default", "selection": choice.as_dict(everything)}
     assert choice.job_of(entry) == everything

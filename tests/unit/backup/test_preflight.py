@@ -122,6 +122,11 @@ class TestPaths:
             "home", "tank/link", f"{real}/home", f"{real}/home", real, os.path.dirname(real)
         )  # fmt: skip
 
+    def test_the_device_of_a_volume_is_the_volume(self):
+        """Where its volmode is none there is no such path."""
+        job = Job("restomic", targets=("/dev/zvol/tank/vm/disk 0", "/dev/zvol/tank/x/"))
+        assert preflight.targets(job) == ("tank/vm/disk 0", "tank/x")
+
     @pytest.mark.parametrize("target", ["/no/such", "./no-such", "../no-such"])
     def test_a_path_that_is_not_there(self, target):
         with pytest.raises(Refusal, match=f"the path '{target}' does not exist") as caught:

@@ -9,12 +9,13 @@ import pytest
 from support.datasets import NAMES, plan_for, simple
 
 from kopiatomic.backup import proof
-from kopiatomic.backup.client_runs import Called, ClientRun
+from kopiatomic.backup.client_runs import VOLUME, Called, ClientRun
 from kopiatomic.backup.plan import Hold, Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.selection import Captured
 from kopiatomic.clients.base import Client, Figures, Missing, Proof, Request, Task
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed, Door
@@ -190,4 +191,67 @@ class TestProof:
 
     def test_a_signal_meanwhile(self, monkeypatch):
         report = proved(Sample(Interrupted(15)), monkeypatch)
+        assert (report.outcome, report.status) == ("incomplete", 143)
+
+
+class Streams(Sample):
+    """A client whose repository has a volume, or says so."""
+
+    def prove_stream(self, reader, job, request, figures, since, script):
+        self.asked.append((request, figures, since, script))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def of_volume(monkeypatch, answer=None, said=None) -> Report:
+    """Return the report of a good run of a volume of 4096 bytes, after its proof."""
+    monkeypatch.setattr(proof, "Reader", lambda *_: None)
+    task = Task(JOB, Streams(answer), Door(), {}, "/bin/sample", str, "script")
+    report = Report("restomic", "default", "r", 100.0)
+    called = Called(ClientRun(VOLUME, "t/v", stream="/dev/zvol/t/v", source="/dev/zvol/t/c"))
+    report.runs, called.saved, called.size, called.streamed = [called], True, 4096, said
+    called.request = Request((), stream="/dev/zvol/t/v")
+    proof.prove_volume(task, called, report, Signals())
+    return report
+
+
+class TestVolume:
+    def test_of_its_size_it_is_good(self, monkeypatch):
+        report = of_volume(monkeypatch, Streamed(("1",), 4096))
+        assert (report.outcome, report.runs[0].proof) == ("success", (1, 1))
+
+    def test_the_words_of_the_client_are_enough(self, monkeypatch):
+        report = of_volume(monkeypatch, ClientFailed(1, "no"), Streamed(("1",), 4096))
+        assert (report.outcome, report.runs[0].proof) == ("success", (1, 1))
+
+    @pytest.mark.parametrize("size", [0, 4095, 4097])
+    def test_of_another_size_it_is_not(self, monkeypatch, size):
+        report = of_volume(monkeypatch, said=Streamed(("1",), size))
+        assert (report.outcome, report.status) == ("incomplete", EX_DATAERR)
+        assert report.problems == [
+            f"/dev/zvol/t/v is in the backup with {size} of its 4096 bytes: "
+            "the client did not read all of it"
+        ]
+
+    def test_nor_where_it_is_not_there(self, monkeypatch):
+        report = of_volume(monkeypatch, Streamed(("1",), None))
+        assert (report.outcome, report.runs[0].proof) == ("incomplete", (0, 1))
+        assert report.problems[0].startswith("/dev/zvol/t/v is not in the backup: ")
+
+    def test_without_a_new_backup_it_has_failed(self, monkeypatch):
+        report = of_volume(monkeypatch, Streamed())
+        assert report.outcome == "failed"
+        assert "there is no new backup in the repository" in report.problems[0]
+
+    @pytest.mark.parametrize("error", [
+        ClientFailed(1, "no"), CommandFailed(["x"], "no"), Refusal("no"), OSError("no"),
+    ])  # fmt: skip
+    def test_what_nobody_has_looked_at_is_not_good(self, monkeypatch, error):
+        report = of_volume(monkeypatch, error)
+        assert (report.outcome, report.status) == ("incomplete", EX_UNAVAILABLE)
+        assert "--no-proof does without" in report.problems[0]
+
+    def test_a_signal(self, monkeypatch):
+        report = of_volume(monkeypatch, Interrupted(15))
         assert (report.outcome, report.status) == ("incomplete", 143)

@@ -3,6 +3,7 @@
 
 import pytest
 from support.datasets import (
+    NAMES,
     ROOT,
     captured,
     dataset,
@@ -21,6 +22,8 @@ from kopiatomic.backup.selection import asked_for
 from kopiatomic.errors import EX_NOINPUT
 from kopiatomic.job import Job
 from kopiatomic.system.machine import Dataset, Mount
+
+VOLUME = unmounted("t/v", type="volume")
 
 
 class TestSelection:
@@ -101,7 +104,6 @@ class TestSelection:
              "not mounted: its encryption key is not loaded"),
             (dataset("t/x", jailed=True), "jailed",
              "belongs to a jail (its property jailed is on)"),
-            (unmounted("t/x", type="volume"), "volume", "a volume, which holds no files"),
             (dataset("t/x"), "hidden", "another file system is mounted over it"),
         ],
     )  # fmt: skip
@@ -119,6 +121,34 @@ class TestSelection:
         else:
             assert "say by --at DIRECTORY where to show it" in str(refusal)
         assert refusal.status == EX_NOINPUT
+
+    def test_a_volume_is_left_out_where_it_is_not_asked_for(self):
+        plan = plan_for(([dataset("t"), VOLUME], [*ROOT, zfs("t", "/t")]), "t", recursive=True)
+        assert left_out(plan) == {"t/v": "a volume, which holds no files"}
+        assert plan.volumes == ()
+
+    @pytest.mark.parametrize("how", [{"everything": True}, {"recursive": True}])
+    def test_volumes_that_are_asked_for(self, how: dict[str, bool]):
+        others = [unmounted("t/w", type="volume"), unmounted("t/x", type="volume", backup="off"),
+                  unmounted("t/y", type="volume", keystatus="unavailable"),
+                  unmounted(f"t/{'z' * 244}", type="volume")]  # fmt: skip
+        machine = [dataset("t"), VOLUME, *others], [*ROOT, zfs("t", "/t")]
+        targets = () if "everything" in how else ("t",)
+        plan = plan_for(machine, *targets, volumes=True, exclude=("t/w",), **how)
+        assert [(each.dataset, each.point) for each in plan.volumes] == [("t/v", "/dev/zvol/t/v")]
+        assert left_out_kinds(plan) == {
+            "t/w": "excluded", "t/x": "property", "t/y": "locked", f"t/{'z' * 244}": "too long",
+        }  # fmt: skip
+
+    def test_a_volume_that_is_named(self):
+        machine = [dataset("t"), VOLUME], [*ROOT, zfs("t", "/t")]
+        plan = plan_for(machine, "t/v")
+        (volume,) = plan.volumes
+        assert (volume.dataset, volume.named, plan.captured) == ("t/v", True, ())
+        assert plan.snapshots == (f"t/v@{NAMES.snapshot}",)
+        locked = unmounted("t/v", type="volume", keystatus="unavailable")
+        refusal = refused(([locked], ROOT), "t/v")
+        assert str(refusal).startswith("t/v cannot be backed up: its encryption key is not loaded;")
 
     def test_a_name_too_long_for_a_snapshot(self):
         name = "t/" + "x" * 243

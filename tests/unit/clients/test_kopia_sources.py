@@ -46,6 +46,14 @@ class TestGivenUp:
     def test_what_is_not_told(self, own, others):
         assert self.find([backup("/a", 1)], own, others) == []
 
+    def test_volumes_are_told_like_paths(self):
+        device = "/dev/zvol/t/v"
+        was = Made("default", 1, 2, ("/a",), streams=(device,))
+        assert self.find([backup(device, 1)], [was]) == []
+        only = Made("default", 3, 4, (), streams=(device,))
+        assert len(self.find([backup(device, 1), backup("/a", 1)], [was, only])) == 1
+        assert len(self.find([backup(device, 1)], [was, run("/a", 4)])) == 1
+
     def test_no_more_than_some(self):
         names = [f"/{number}" for number in range(NAMED + 2)]
         listed = [backup(name, 1) for name in names]

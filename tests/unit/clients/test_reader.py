@@ -54,6 +54,36 @@ def test_into_a_file(reader, tmp_path):
     assert (tmp_path / "file").read_bytes() == b"\xff" * 300_000
 
 
+class TestBeginning:
+    def test_all_where_there_is_no_more(self, reader):
+        assert b"".join(reader.beginning(10, "print('abc')")) == b"abc\n"
+
+    def test_and_no_more_than_was_asked_for(self, reader, tmp_path):
+        """The client is asked to end, so that it can remove its lock."""
+        code = (
+            "import os, signal, time\n"
+            f"signal.signal(signal.SIGTERM, lambda *_: (open({str(tmp_path / 'ended')!r}, 'w'),"
+            " os._exit(0)))\n"
+            "signal.signal(signal.SIGPIPE, signal.SIG_IGN)\n"
+            "while True:\n"
+            "    try: os.write(1, b'x' * 65536)\n"
+            "    except OSError: time.sleep(0.01)\n"
+        )
+        read = b"".join(reader.beginning(1_000_001, code))
+        assert read == b"x" * 1_000_001
+        assert (tmp_path / "ended").exists()
+
+    def test_without_what_a_wrapper_prints_before(self, reader):
+        reader.preface = b"Hello!\n\nAsking:\n"
+        code = "import os, sys; os.write(1, b'Bye!\\n\\nAsking:\\n' + b'\\n' * int(sys.argv[1]))"
+        assert b"".join(reader.beginning(3, code, "2")) == b"\n\n"
+        assert b"".join(reader.beginning(3, code, "9")) == b"\n\n\n"
+
+    def test_a_failure(self, reader):
+        with pytest.raises(ClientFailed):
+            list(reader.beginning(10_000, FAILS))
+
+
 FAILS = r"""
 import sys
 print('out')

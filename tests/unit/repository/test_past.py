@@ -36,6 +36,18 @@ def test_what_was_meant_to_be_in_a_run(place, kind, meant):
     assert past.runs_of(place)[1].meant == meant
 
 
+def test_volumes_are_told_beside_the_paths(place):
+    device = "/dev/zvol/tank/v"
+    captured = [{"dataset": "tank/v", "mountpoint": device, "kind": "volume"}]
+    runs = [{"kind": "files", "stream": None}, {"kind": "volume", "stream": device}, "odd"]
+    state.remember(place, {**ENTRY, "captured": captured, "client_runs": runs})
+    left_out = [{"name": "tank/v", "kind": "locked", "reason": "r"}]
+    state.remember(place, {**ENTRY, "left_out": left_out})
+    first, second = past.runs_of(place)
+    assert (first.paths, first.streams) == (("/home", "/src/x"), (device,))
+    assert (second.streams, second.meant) == ((), (device,))
+
+
 def test_other_jobs_are_told_apart(place):
     state.remember(place, ENTRY)
     state.remember(Place("restomic", "other"), ENTRY)

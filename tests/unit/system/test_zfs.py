@@ -410,13 +410,14 @@ class TestOthers:
         assert zfs.bear_our_mark(DOOR, ["t/a@x", "t/b@x"]) == {"t/b@x"}
 
     def test_copies_of_ours(self, fp):
-        fp.register("zfs list -H -o name -s name -t snapshot", stdout="t@daily\nt@restomic-1\n")
+        listed = "zfs list -H -o name -s name -t snapshot,volume"
+        fp.register(listed, stdout="t@daily\nt@restomic-1\n")
         ask = "zfs get -H -s received -o name org.kopiatomic:run"
         fp.register(f"{ask} t@restomic-1", stdout="t@restomic-1\n")
         assert zfs.copies_among(DOOR, ("restomic-", "kopiatomic-")) == ["t@restomic-1"]
 
     def test_no_copies_are_asked_about_where_no_name_is_like_ours(self, fp):
-        fp.register("zfs list -H -o name -s name -t snapshot", stdout="t@daily\n")
+        fp.register("zfs list -H -o name -s name -t snapshot,volume", stdout="t@daily\n")
         assert zfs.copies_among(DOOR, ("restomic-",)) == []
 
     def test_what_they_are_called_by_now(self, fp):

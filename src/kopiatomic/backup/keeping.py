@@ -18,7 +18,6 @@ from kopiatomic.record import Record
 from kopiatomic.state import Place
 from kopiatomic.system import process
 from kopiatomic.system.command import CommandFailed, describe_status, printable
-from kopiatomic.system.zfs import pool_of
 
 # How often the machine is asked for it, in seconds: a job that runs every hour does so once a
 # day, one that runs every night each time.
@@ -76,7 +75,7 @@ def keep_layout(work: Work) -> None:
     tasks = [task for task in (work.task, *work.task.more) if _is_backed_up(work, task)]
     missing = known is None or any(task.repository not in known.saved for task in tasks)
     is_due = missing or known is None or not 0 <= now - known.looked < INTERVAL
-    if not tasks or not is_due:
+    if not (tasks and is_due and report.captured_at):
         report.layout = as_dict(known) if known else None
         return
     try:
@@ -109,8 +108,7 @@ def _is_backed_up(work: Work, task: Task) -> bool:
 def _write(work: Work) -> tuple[str, tuple[str, ...]]:
     """Write the layout to the job's file; return its digest, and what of it is lacking."""
     task, place = work.task, work.place
-    pools = {pool_of(each.dataset) for each in work.plan.captured}
-    taken = taking.take(task.door, pools, _version(task))
+    taken = taking.take(task.door, work.report.captured_at, _version(task))
     text = form.as_text(taken.layout, commands.script(taken.layout))
     state.write_layout(place, text)
     return hashlib.sha256(text.encode()).hexdigest(), taken.lacking

@@ -12,7 +12,6 @@ from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.keeping import Kept, Saved
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
-from kopiatomic.backup.selection import Captured
 from kopiatomic.backup.work import Work
 from kopiatomic.clients.base import Client, Task
 from kopiatomic.clients.restic import Restic
@@ -58,6 +57,7 @@ class World:
         self.job = Job("restomic", layout=True)
         self.more: tuple[str, ...] = ()
         self.kernel: Kernel | None = None
+        self.captured_at = {"t": 1000.4, "u": 1000.2}
         self.layout, self.lacking = LAYOUT, ()
         self.calls: list[tuple[list[str], object]] = []
         self.looks: list[list[str]] = []
@@ -91,8 +91,8 @@ class World:
         task = task_of(self.job, self.more[0] if self.more else "", self.kernel)
         task = task._replace(more=tuple(task_of(self.job, name) for name in self.more[1:]))
         report = Report("restomic", "default", "run", 0.0)
-        report.plan = Plan(None, (Captured("t/a", "/a"), Captured("u", "/u")), (), (), (), ())
-        report.captured_at = {"t": 1000.4}
+        report.plan = Plan(None, (), (), (), (), ())
+        report.captured_at = dict(self.captured_at)
         for number in range(1 + len(task.more)):
             called = Called(ClientRun(repository=number))
             called.saved = self.saved[number]
@@ -191,6 +191,11 @@ class TestWhereItIsWanted:
         assert world.calls == []
         world.saved = [True, True]
         assert world.night().layouts == ["is saved as a1b2c3d4"]
+
+    def test_not_of_no_pool(self, world):
+        world.captured_at = {}
+        assert world.night().layout is None
+        assert world.looks == []
 
     def test_not_where_there_was_nothing_to_back_up(self, world):
         world.night()

@@ -29,7 +29,7 @@ DEVICES = {"create", "clone", "rename", "set", "inherit", "load-key", "unload-ke
 LONGEST = 255
 
 SETTABLE = {*INHERITED, *OWN, *ONCE, "mountpoint", "volsize", "encryption", "keyformat",
-            "keylocation"}
+            "keylocation", "volblocksize"}
 
 
 def run(state: State, command: str, arguments: list[str]) -> int:
@@ -77,7 +77,7 @@ def properties(words: list[str]) -> dict[str, str]:
 def wrong(props: dict[str, str]) -> str:
     """Why these cannot be set; nothing if they can."""
     for name, value in props.items():
-        if ":" not in name and name in READ_ONLY and name != "encryption":
+        if ":" not in name and name in READ_ONLY and name not in ("encryption", "volblocksize"):
             return f"'{name}' is readonly"
         if ":" not in name and name not in SETTABLE:
             return f"invalid property '{name}'"
@@ -312,7 +312,8 @@ def _set(world: World, arguments: list[str]) -> int:
     if not props or not targets:
         raise Usage("missing property=value argument(s)" if not props else
                     "missing dataset name(s)")
-    reason = wrong(props) or next((f"'{name}' is readonly" for name in props if name in ONCE), "")
+    once = {*ONCE, "volblocksize"}
+    reason = wrong(props) or next((f"'{name}' is readonly" for name in props if name in once), "")
     for target in targets:
         what = world.snapshot(target) if "@" in target else world.datasets.get(target)
         if not what:

@@ -40,6 +40,11 @@ class Job(Record):
     layout: bool = False  # not --no-layout: save the layout of the pools as well
     env_file: str | None = None  # -e
     environment: Mapping[str, str] = MappingProxyType({})
+    origins: Mapping[str, str] = MappingProxyType({})  # of targets in a list: file and line
+
+    def place_of(self, target: str) -> str:
+        """Return the file and line of a target that is in a list, to begin a message with."""
+        return f"{self.origins[target]}: " if target in self.origins else ""
 
 
 def split_words(text: str, option: str) -> tuple[str, ...]:

@@ -14,9 +14,11 @@ snapshot the datasets, show {client} the live system with the snapshots in place
 of these datasets, and clean up.
 
 What to back up:
-  dataset | path          a dataset, or a path in it; several may be named
+  dataset | path          a dataset, by its name or mount point, or a directory
+                          or file of one alone; several may be named
   -a, --all               all mounted datasets
-  -r, --recursive         also all datasets below those that are named
+  -r, --recursive         also all datasets below those that are named, and what
+                          is mounted below the named directories
       --volumes           with -a or -r: also the volumes among them; a single
                           one is backed up by its name or its device
   -x, --exclude PATTERN   leave out datasets that PATTERN matches (*, ?, [])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from kopiatomic.job import Job
-from kopiatomic.system.machine import Dataset, Mount
+from kopiatomic.system.machine import Dataset, Mount, ancestors
 from properties.model import JOB, Model, Snapshot
 
 # Few parts, so that names and points meet: prefixes of each other, blanks, dots, wildcards.
@@ -116,9 +116,35 @@ def _job(chance: random.Random, model: Model) -> Job:
     if chance.random() < 0.5:
         job = job._replace(everything=True, recursive=False)
     else:
-        targets = chance.choices(sorted(model.datasets), k=chance.randint(1, 3))
-        job = job._replace(targets=tuple(targets))
+        job = job._replace(targets=_targets(chance, model))
     asked = chance.random() < 0.4 and (job.everything or job.recursive)
-    named = any(model.datasets[name].type == "volume" for name in job.targets)
+    named = any(name in model.datasets and model.datasets[name].type == "volume"
+                for name in job.targets)
     # A volume is more than a path.
     return job._replace(volumes=asked, plain=not (asked or named))
+
+
+def _targets(chance: random.Random, model: Model) -> tuple[str, ...]:
+    """Datasets, mount points, and directories."""
+    targets = chance.choices(sorted(model.datasets), k=chance.randint(1, 3))
+    while chance.random() < 0.4:
+        targets.append(_path(chance, model))
+    if chance.random() < 0.3:
+        # One within another, with a mount between them where there is one.
+        mount = chance.choice([mount for mount in model.mounts if mount.type != "devfs"])
+        above = chance.choice(ancestors(mount.point)[1:] or ["/"])
+        inner = f"{mount.point.rstrip('/')}/{chance.choice(PARTS)}"
+        model.directories |= set(ancestors(inner))
+        targets = [above, inner]
+    if len(targets) > 1 and chance.random() < 0.3:
+        targets = [target for target in targets if target[:1] == "/"] or targets
+    return tuple(targets)
+
+
+def _path(chance: random.Random, model: Model) -> str:
+    """A mount point, or a directory of what is mounted there, that is there by now."""
+    point = chance.choice([mount.point for mount in model.mounts if mount.type != "devfs"])
+    inside = chance.choices(PARTS, k=chance.choice([0, 1, 1, 2]))
+    path = "/".join([point.rstrip("/"), *inside]) or "/"
+    model.directories |= set(ancestors(path))
+    return path

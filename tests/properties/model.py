@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from kopiatomic import state
-from kopiatomic.backup import plan, preflight, proof, routine, unmounted, view
+from kopiatomic.backup import parts, plan, preflight, proof, routine, unmounted, view
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
 from kopiatomic.clients import make_ready
@@ -116,6 +116,7 @@ class Model:
     blind: set[str] = field(default_factory=set)  # points that the client does not back up
     idle: bool = False  # it makes no backup at all
     full: bool = False  # the client's places cannot be made
+    vanished: set[str] = field(default_factory=set)  # directories that are in no snapshot
 
     # What came of a run.
     seen: dict[str, tuple[str, int]] | None = None
@@ -319,9 +320,10 @@ class Model:
         if visible[point].type != "nullfs":
             return path in self.directories or os.path.isdir(path)
         rest = path[len(point.rstrip("/")) :]
-        if snapshot is not None:
-            live = snapshot.point
-            return self._on(live.rstrip("/") + rest, live)
+        hold = nearest(source, visible)
+        if hold is not None and visible[hold].special in self.snapshots:
+            live = self.snapshots[visible[hold].special].point
+            return self._on((live.rstrip("/") + source[len(hold) :] + rest) or "/", live)
         if source.startswith(RUNS):
             return os.path.isdir(source + rest)
         under = nearest(source, self._live_points())
@@ -339,7 +341,7 @@ class Model:
         """Stand for view.make_places: here the client's places are no real directories."""
         if self.full:
             return ["no space left"]
-        self.directories |= {up for place in drawn.skipped for up in ancestors(place)}
+        self.directories |= {up for place in drawn.written for up in ancestors(place)}
         return []
 
     @contextlib.contextmanager
@@ -374,7 +376,18 @@ class Model:
 
     def is_held(self, _door: Door, directory: str) -> bool:
         """Stand for view._is_held."""
-        return any(m.point == directory and m.special in self.snapshots for m in self.mounts)
+        held = {m.point for m in self.mounts if m.special in self.snapshots}
+        return nearest(directory, held) is not None
+
+    def real(self, path: str) -> str:
+        """Stand for preflight._real: there are no symbolic links here."""
+        assert path in self.directories
+        return path
+
+    def absent(self, drawn: plan.Plan) -> dict[str, view.Lost]:
+        """Stand for parts.absent: which directories are not in the snapshots."""
+        gone = drawn.parts & self.vanished
+        return {path: view.Lost(parts.ABSENT, gone=False) for path in gone}
 
     def numbers(self, path: str) -> tuple[int, int]:
         """Stand for view._numbers."""
@@ -634,18 +647,20 @@ class Model:
                 continue
             point = mount.point[len(names.view) :] or "/"
             self.visible.append((point, mount.special))
-            if mount.special in held:
-                snapshot = held[mount.special]
+            hold = nearest(mount.special, held) if mount.special[:1] == "/" else None
+            if hold is not None:
+                snapshot = held[hold]
                 self.seen[point] = (snapshot.partition("@")[0], self.snapshots[snapshot].txg)
-            elif mount.special in live:
-                dataset = live[mount.special].special
+            elif mount.special[:1] == "/":
+                dataset = live[nearest(mount.special, live) or "/"].special
                 if zfs.pool_of(dataset) in self.read_only:
                     self.seen[point] = (dataset, 0)
         self.pinned = self._pinned() - set(held)
         if not self.idle:
             self.backup = {
-                point: dataset for point, (dataset, _) in self.seen.items()
+                point: self.seen[shown][0] for point in (*self.seen, *paths)
                 if point not in self.blind and any(lies_in(point, path) for path in paths)
+                and (shown := nearest(point, self.seen)) is not None and point not in self.vanished
             }  # fmt: skip
 
     def read(self, source: str, stream: str) -> None:
@@ -807,6 +822,9 @@ def attempt(model: Model, job: Job) -> Report:
         patch.setattr(view, "_is_held", model.is_held)
         patch.setattr(view, "_numbers", model.numbers)
         patch.setattr(view, "_is_astray", lambda *_: False)  # no mount point goes here
+        patch.setattr(preflight, "_real", model.real)
+        patch.setattr(parts, "absent", model.absent)
+        patch.setattr(parts, "check_shown", lambda drawn: None)
         ready = make_ready(job, model.door(), ENVIRONMENT)
         return routine.run(ready._replace(job=preflight.resolve(job)), QUIET)
 
@@ -846,17 +864,26 @@ def complete(model: Model, report: Report) -> list[str]:
     wrong = []
     moments: dict[str, set[int]] = {}
     for each in drawn.captured:
-        dataset, txg = (model.seen or {}).get(each.point, ("nothing frozen", 0))
-        if dataset not in (each.dataset, renamed(model, each.dataset)):
-            wrong.append(f"{each.point} shows {dataset} instead of {each.dataset}")
-        if each.existing is None:
-            moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
-        elif each.existing.txg != txg:
-            wrong.append(f"{each.point} is not of {each.existing.name}")
-        if not any(lies_in(each.point, path) for path in drawn.paths):
-            wrong.append(f"{each.point} is in none of the paths")
-        if each.point not in (model.backup or {}):
-            wrong.append(f"{each.dataset} is not in the backup")
+        for path in each.paths:
+            shown = nearest(path, model.seen or {})
+            dataset, txg = (model.seen or {}).get(shown or "", ("nothing frozen", 0))
+            if dataset not in (each.dataset, renamed(model, each.dataset)):
+                wrong.append(f"{path} shows {dataset} instead of {each.dataset}")
+            if each.existing is None:
+                moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
+            elif each.existing.txg != txg:
+                wrong.append(f"{path} is not of {each.existing.name}")
+            if not any(lies_in(path, each) for each in drawn.paths):
+                wrong.append(f"{path} is in none of the paths")
+            if path not in (model.backup or {}):
+                wrong.append(f"{path} of {each.dataset} is not in the backup")
+        if each.directories and any(
+            (here := nearest(path, model.planned)) is not None
+            and model.planned[here].dataset == each.dataset
+            and nearest(path, each.directories) is None
+            for path in (*drawn.paths, each.point) if nearest(path, drawn.paths)
+        ):  # fmt: skip
+            wrong.append(f"more of {each.dataset} is backed up than {each.directories}")
     for each in drawn.volumes:
         dataset, txg = model.streams.get(each.point, ("nothing", 0))
         if dataset not in (each.dataset, renamed(model, each.dataset)):
@@ -892,7 +919,8 @@ def disturbs(model: Model, report: Report, job: Job) -> list[str]:
     frozen = {each.point for each in report.plan.captured} if report.plan is not None else set()
     wrong = [f"{point} is pinned" for point in model.pinned - leads - still]
     # Of what is frozen nothing live is needed but what the client writes to.
-    written = {nearest(path, mounts) for path in (*report.plan.live, "/")} if report.plan else set()
+    live = (*report.plan.live, *report.plan.written, "/") if report.plan else ()
+    written = {nearest(path, mounts) for path in live}
     wrong += [f"{point} is pinned, and frozen" for point in model.pinned & frozen - written - still]
     return wrong
 

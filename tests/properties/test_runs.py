@@ -16,12 +16,13 @@ from support.datasets import NAMES, make_plan
 
 from kopiatomic import state
 from kopiatomic.backup.report import Report, as_dict, as_mail
+from kopiatomic.backup.selection import Captured
 from kopiatomic.backup.unmounted import Sight
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import as_json
 from kopiatomic.job import Job
 from kopiatomic.system.command import printable
-from kopiatomic.system.machine import lies_in
+from kopiatomic.system.machine import lies_in, nearest
 from kopiatomic.system.zfs import pool_of
 from properties.conftest import SEED, count, several
 from properties.machines import jobs, machines
@@ -96,15 +97,15 @@ def reported(report: Report) -> None:
     as_json(as_dict(report)).encode()
 
 
-def selected(model: Model, job: Job) -> dict[str, bool]:
-    """Return what a job selects of a machine that can be captured, and which of it is named."""
+def selected(model: Model, job: Job) -> dict[str, Captured]:
+    """Return what a job selects of a machine that can be captured, by dataset."""
     try:
         datasets, sight = list(model.datasets.values()), Sight(model.look_at)
         drawn = make_plan(job, datasets, model.mounts, NAMES, needs_of(job), sight=sight)
     except Refusal:
         return {}
     return {
-        each.dataset: each.named for each in drawn.members
+        each.dataset: each for each in drawn.members
         if each.named or job.snapshot is None or matches(model, each.dataset, job.snapshot)
     }  # fmt: skip
 
@@ -123,7 +124,7 @@ def misses(report: Report) -> bool:
     return report.plan is not None and any(each.missed for each in report.plan.left_out)
 
 
-def good(model: Model, report: Report, chosen: dict[str, bool]) -> list[str]:
+def good(model: Model, report: Report, chosen: dict[str, Captured]) -> list[str]:
     """Name why a run that is called good is none: no good run lacks what was chosen.
 
     What has gone meanwhile may be missing, where nobody named it; and it is told.
@@ -131,12 +132,15 @@ def good(model: Model, report: Report, chosen: dict[str, bool]) -> list[str]:
     wrong = complete(model, report)
     drawn = report.plan
     assert drawn is not None
-    there = {each.dataset for each in drawn.members}
+    there = {each.dataset: each for each in drawn.members}
     told = {each.name for each in drawn.left_out}
-    for name, named in chosen.items():
-        if name in there or renamed(model, name) in there:
+    for name, each in chosen.items():
+        found = there.get(name) or there.get(renamed(model, name))
+        if found is not None:
+            lacking = [path for path in each.paths if not nearest(path, found.paths)]
+            wrong += [f"{path} of {name} is not in the backup" for path in lacking]
             continue
-        if name in model.datasets or named:
+        if name in model.datasets or each.named:
             wrong.append(f"{name} is there, or was named, and is not in the backup")
         # Renamed between the two looks at the machine, it is told by its new name.
         if name not in told and renamed(model, name) not in told:
@@ -222,7 +226,7 @@ def undo(model: Model) -> None:
     model.moves = None
 
 
-KINDS = ("refused", "read-only", "suspended", "misled", "moves", "blind", "pruned")
+KINDS = ("refused", "read-only", "suspended", "misled", "moves", "blind", "pruned", "vanish")
 ERRORS = (13, 17, 28, 69)
 
 
@@ -243,6 +247,8 @@ def trouble(model: Model, chance: random.Random) -> None:
             model.suspended.add(chance.choice(pools))
         elif kind == "misled" and points:
             model.misled.add(chance.choice(points))
+        elif kind == "vanish":
+            model.vanished |= set(chance.sample(sorted(model.directories), k=1))
         elif kind == "pruned":
             # Without the calls it is not seen.
             model.pruned = chance.choice(names) if model.calls else ""

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 
-from kopiatomic.backup import preflight, volumes
+from kopiatomic.backup import parts, preflight, volumes
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import (
     Existing,
     Selection,
-    asked_for,
     select,
     stand_still,
     without,
 )
+from kopiatomic.backup.targets import asked_for
 from kopiatomic.backup.unmounted import Sight
 from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
@@ -30,7 +30,7 @@ class Drawing(Record):
     plan: Plan
 
     def without(self, lost: Mapping[str, str]) -> "Drawing":
-        """Draw the plan without some datasets, each with the reason; raises Refusal."""
+        """Draw the plan without some datasets or directories, with the reasons; raises Refusal."""
         return _drawn(self.scene, without(self.selection, lost))
 
     def standing_still(self, datasets: Iterable[str]) -> "Drawing":
@@ -69,10 +69,12 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     scene = Scene(seen, needs, names, each_point, 1 + len(task.more))
     drawing = _drawn(scene, selection)
     plan = drawing.plan
+    parts.check_shown(plan)
     if not fits(client.backup_command(job, Request(plan.paths, plan.skipped))):
         raise Refusal(
             f"the client cannot be given {len(plan.paths)} paths, its command line would be too "
-            "long; choose a dataset that is mounted above them as well, or make several jobs",
+            "long; choose what lies above them as well, a dataset or a directory, or make "
+            "several jobs",
             EX_CONFIG,
         )
     notes = (*plan.notes, *client.about_live(plan.skipped, plan.paths))

@@ -168,6 +168,8 @@ def _is_in(captured: Captured, row: Mapping[str, object]) -> bool:
     existing = captured.existing
     if existing is None or row.get("mountpoint") != captured.point:
         return False
+    if row.get("directories", []) != list(captured.directories):
+        return False
     if row.get("guid") == existing.guid:
         return True
     try:
@@ -221,9 +223,9 @@ def rows(captured: Sequence[Captured]) -> list[tuple[str, str]]:
     """Return what is captured as rows, with the snapshot of each where they differ."""
     snapshots = taken(captured)
     if len({(each.short, int(each.created)) for each in snapshots}) <= 1:
-        return [(each.dataset, each.point) for each in captured]
+        return [(each.dataset, each.shown) for each in captured]
     return [
-        (each.dataset, f"{each.point}  ({told(each.existing)})" if each.existing else each.point)
+        (each.dataset, f"{each.shown}  ({told(each.existing)})" if each.existing else each.shown)
         for each in captured
     ]
 

@@ -5,6 +5,7 @@ is no news. What was in the last good backup and is not in this one always is.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.selection import (
@@ -15,9 +16,10 @@ from kopiatomic.backup.selection import (
     PROPERTY,
     SHOWN_TWICE,
     LeftOut,
+    shown,
 )
 from kopiatomic.record import Record
-from kopiatomic.system.machine import lies_in
+from kopiatomic.system.machine import lies_in, nearest
 
 # What is mounted nowhere by its own properties, and what the user has said is to be left out.
 UNMOUNTABLE = frozenset({CANNOT_MOUNT, NO_MOUNT_POINT})
@@ -29,7 +31,8 @@ class Before(Record):
     """What the history says of the job's last good backup.
 
     ``captured`` are datasets with their mount points, ``left_out`` names with the kind of
-    the reason, which older entries do not tell.
+    the reason, which older entries do not tell. ``parts`` are the directories of datasets
+    that are only in part in it.
     """
 
     when: str
@@ -37,6 +40,7 @@ class Before(Record):
     left_out: Mapping[str, str]
     live: frozenset[str] = frozenset()
     notes: frozenset[str] = frozenset()
+    parts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 class News(Record):
@@ -44,7 +48,7 @@ class News(Record):
 
     What is ``missing`` was in the last good backup and is left out of this one; what is
     ``gone`` the job does not even find any more. ``captured`` are rows of a dataset and its
-    mount point; ``notes`` are those of the plan.
+    mount point, or directories of it; ``notes`` are those of the plan.
     """
 
     since: str | None = None
@@ -72,7 +76,19 @@ def before_of(entry: Mapping[str, object] | None) -> Before | None:
         left_out=_pairs(entry.get("left_out"), "name", "kind"),
         live=_texts(entry.get("not_frozen")),
         notes=_texts(entry.get("notes")),
+        parts=_parts(entry.get("captured")),
     )
+
+
+def _parts(value: object) -> dict[str, tuple[str, ...]]:
+    rows = value if isinstance(value, list) else []
+    known = [row for row in rows if isinstance(row, dict) and "dataset" in row]
+    found = {}
+    for row in known:
+        paths = row.get("directories")
+        texts = (path for path in paths if isinstance(path, str)) if isinstance(paths, list) else ()
+        found[str(row["dataset"])] = tuple(sorted(texts))
+    return {dataset: paths for dataset, paths in found.items() if paths}
 
 
 def _pairs(value: object, key: str, other: str) -> dict[str, str]:
@@ -93,6 +109,7 @@ def news(plan: Plan | None, before: Before | None) -> News:
         may_hold = tuple(each for each in plan.left_out if each.kind not in QUIET)
         return News(left_out=may_hold, live=plan.live, notes=plan.notes)
     known = {*before.captured, *before.captured.values()}
+    known |= {path for paths in before.parts.values() for path in paths}
     missing = tuple(each for each in plan.left_out if each.name in known)
     return News(
         since=before.when,
@@ -108,11 +125,14 @@ def news(plan: Plan | None, before: Before | None) -> News:
 def _newly_captured(plan: Plan, before: Before) -> list[tuple[str, str]]:
     rows = []
     for each in plan.members:
-        old = before.captured.get(each.dataset)
+        old, parts = before.captured.get(each.dataset), before.parts.get(each.dataset, ())
         if old is None:
-            rows.append((each.dataset, each.point))
-        elif old != each.point:
-            rows.append((each.dataset, f"{each.point} (before: {old})"))
+            rows.append((each.dataset, each.shown))
+        elif old != each.point or bool(parts) != bool(each.directories):
+            rows.append((each.dataset, f"{each.shown} (before: {shown(old, parts)})"))
+        else:
+            new = (path for path in each.directories if path not in parts)
+            rows += [(each.dataset, path) for path in new]
     return rows
 
 
@@ -137,6 +157,12 @@ def _was_live(place: str, before: Before) -> bool:
 def _gone(plan: Plan, before: Before) -> list[str]:
     here = {each.dataset for each in plan.members} | {each.name for each in plan.left_out}
     # What is mounted there still, and not chosen any more, is left out by its mount point.
-    return [
+    gone = [
         name for name, point in before.captured.items() if name not in here and point not in here
     ]
+    for each in plan.captured:
+        # Of what is captured as a whole now nothing is.
+        for path in before.parts.get(each.dataset, ()) if each.directories else ():
+            if path not in here and nearest(path, each.directories) is None:
+                gone.append(path)
+    return gone

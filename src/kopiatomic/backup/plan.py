@@ -20,6 +20,7 @@ from kopiatomic.backup.selection import (
     Selection,
     nothing_left,
 )
+from kopiatomic.backup.targets import topmost
 from kopiatomic.clients import programs
 from kopiatomic.clients.base import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_OSERR, Refusal
@@ -84,12 +85,13 @@ class ViewMount(Record):
 class Plan(Record):
     """What one run does, in full.
 
-    ``live`` are the places within the captured datasets that stay live, because the
+    ``live`` are the places within what is backed up that stay live, because the
     client has to find them so; of these ``skipped`` is left out of the backup, where
-    the client can be told so, for it writes there meanwhile. ``temporary`` is the
-    TMPDIR to give it, or None where the usual one serves. ``unseen`` are the mount
-    points of live file systems that are not in the view. ``runs`` are the client runs.
-    ``volumes`` are captured as well, and not in the view.
+    the client can be told so, for it writes there meanwhile. ``written`` is all that it
+    writes so, within or not. ``temporary`` is the TMPDIR to give it, or None where the
+    usual one serves. ``unseen`` are the mount points of live file systems that are not
+    in the view. ``runs`` are the client runs. ``volumes`` are captured as
+    well, and not in the view.
     """
 
     names: Names
@@ -105,6 +107,7 @@ class Plan(Record):
     notes: tuple[str, ...] = ()
     runs: tuple[ClientRun, ...] = ()
     volumes: tuple[Captured, ...] = ()
+    written: tuple[str, ...] = ()
 
     @property
     def snapshots(self) -> tuple[str, ...]:
@@ -118,6 +121,11 @@ class Plan(Record):
     def members(self) -> tuple[Captured, ...]:
         """All that is captured, file systems and volumes."""
         return (*self.captured, *self.volumes)
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The directories and files that are backed up alone, not all of their datasets."""
+        return frozenset(path for each in self.captured for path in each.directories)
 
 
 class Scene(Record):
@@ -140,29 +148,32 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
         raise Refusal(nothing_left(left_out), EX_NOINPUT)
     if not any(mount.point == "/" for mount in scene.mounts):
         raise Refusal("the mount table has nothing at /, where a client could run", EX_OSERR)
-    view, unchosen, unseen = _lay_out(scene, captured)
-    live, skipped, temporary = _keep_live(scene, view)
+    paths = {path for each in captured for path in each.paths}
+    view, unchosen, unseen = _lay_out(scene, captured, paths)
+    live, written, temporary = _keep_live(scene, view, paths)
     _check_away(scene, view, captured)
     _bridge_gaps(scene, view)
     _check_client(scene, view)
     unseen += [each.point for each in unchosen if not _is_shown(view, each.point)]
     _close(scene, view, unseen)
-    points = [each.point for each in captured]
+    skipped = {place for place in written if nearest(place, paths) is not None}
+    within = {place for place in live if place in skipped or _matters(place, paths)}
     holds = [_held(scene.names, each) for each in captured if not each.still]
-    paths = tuple(sorted(set(points))) if scene.each_point else topmost(points)
+    client_paths = tuple(sorted(paths)) if scene.each_point else topmost(paths)
     return Plan(
         names=scene.names,
         captured=captured,
-        left_out=_named_once(scene, frozenset(points), left_out, unchosen),
+        left_out=_named_once(scene, captured, left_out, unchosen),
         holds=tuple(holds),
-        view=_in_order(scene, view),
-        paths=paths,
-        live=live,
-        skipped=skipped,
+        view=_in_order(scene, view, live - written - within),
+        paths=client_paths,
+        live=tuple(sorted(within)),
+        skipped=tuple(sorted(skipped)),
         temporary=temporary,
         unseen=tuple(sorted(unseen)),
         notes=notes,
-        runs=_client_runs(scene, paths, volumes),
+        written=tuple(sorted(written)),
+        runs=_client_runs(scene, client_paths, volumes),
         volumes=volumes,
     )
 
@@ -186,12 +197,13 @@ def _run_of(names: Names, volume: Captured) -> ClientRun:
     return ClientRun(VOLUME, volume.dataset, stream=volume.point, source=source)
 
 
-def topmost(points: Iterable[str]) -> tuple[str, ...]:
-    """Return the points that lie below no other one, sorted."""
-    known = set(points)
-    return tuple(
-        point for point in sorted(known) if not any(up in known for up in ancestors(point)[1:])
-    )
+def _matters(place: str, paths: Collection[str]) -> bool:
+    """Say whether a place holds something of what is backed up, or lies in that."""
+    return nearest(place, paths) is not None or _is_chosen_within(place, paths)
+
+
+def _is_chosen_within(place: str, paths: Iterable[str]) -> bool:
+    return any(lies_in(path, place) for path in paths)
 
 
 def _held(names: Names, captured: Captured) -> Hold:
@@ -205,20 +217,27 @@ def _hold_of(names: Names, captured: Captured) -> str:
 
 
 def _named_once(
-    scene: Scene, frozen: Collection[str], left_out: Sequence[LeftOut], unchosen: Sequence[Mount]
+    scene: Scene,
+    captured: Sequence[Captured],
+    left_out: Sequence[LeftOut],
+    unchosen: Sequence[Mount],
 ) -> tuple[LeftOut, ...]:
-    """Add the mounts within captured ones that nobody selected to what is left out."""
+    """Add the mounts within what is captured that nobody selected to what is left out."""
+    frozen = {each.point: each.paths for each in captured}
     points = {m.special: m.point for m in scene.mounts if m.type == "zfs"}
     told = {points.get(each.name) for each in left_out}
     rest = [mount for mount in unchosen if mount.point not in told]
     return (*left_out, *(_unchosen(scene, frozen, mount) for mount in rest))
 
 
-def _unchosen(scene: Scene, frozen: Collection[str], mount: Mount) -> LeftOut:
-    """Say why what is mounted within a captured dataset is left out."""
+def _unchosen(scene: Scene, frozen: Mapping[str, Sequence[str]], mount: Mount) -> LeftOut:
+    """Say why what is mounted within a captured dataset is left out.
+
+    ``frozen`` are the paths of each captured dataset by its mount point.
+    """
     if mount.type == "nullfs" and mount.special.startswith("/"):
         # Its files lie elsewhere: of a thin jail, for one, in the dataset of its template.
-        if _mount_at(scene, mount.special).point in frozen:
+        if nearest(mount.special, frozen.get(_mount_at(scene, mount.special).point, ())):
             reason = f"a nullfs of {mount.special}, which is in the backup"
             return LeftOut(mount.point, reason, SHOWN_TWICE)
         return LeftOut(mount.point, f"a nullfs of {mount.special}", NOT_ZFS)
@@ -231,12 +250,13 @@ def _unchosen(scene: Scene, frozen: Collection[str], mount: Mount) -> LeftOut:
 
 
 def _lay_out(
-    scene: Scene, captured: Sequence[Captured]
+    scene: Scene, captured: Sequence[Captured], paths: Collection[str]
 ) -> tuple[dict[str, ViewMount], list[Mount], list[str]]:
     """Return the view by mount point, the mounts kept out of the backup, and those not in view.
 
     Of the live system there is only what the client needs: FreeBSD refuses to unmount
     a file system that has a nullfs on it, so each live mount here takes it from others.
+    ``paths`` are all that is to be backed up.
     """
     frozen = {each.point: each for each in captured}
     wanted = _wanted(scene, [each.point for each in captured if not each.away])
@@ -245,18 +265,18 @@ def _lay_out(
     unchosen, unseen = [], []
     for mount in scene.mounts:
         if mount.point in frozen:
-            each = frozen[mount.point]
-            view[mount.point] = _frozen(scene, each, mount)
+            shown = _frozen(scene.names, frozen[mount.point], mount, paths)
+            view |= {each.point: each for each in shown}
         elif mount.type in UNWANTED or _is_inner(mount, ours):
             continue
         elif lies_in(mount.point, "/dev"):
             # What is mounted inside devfs has no place in ours, and no files of anybody.
             if mount.type == "devfs" and mount.point == "/dev":
-                ruleset = JAIL_RULESET if "/" in frozen else None
+                ruleset = JAIL_RULESET if "/" in paths else None
                 view["/dev"] = ViewMount("device", "devfs", "/dev", ruleset=ruleset)
         elif mount.type == "devfs":
             continue
-        elif nearest(mount.point, frozen) is not None:
+        elif nearest(mount.point, paths) is not None:
             unchosen.append(mount)
         elif mount.point in wanted:
             view[mount.point] = _live(mount)
@@ -266,10 +286,23 @@ def _lay_out(
     return view, unchosen, unseen
 
 
-def _frozen(scene: Scene, captured: Captured, mount: Mount) -> ViewMount:
-    hold = _hold_of(scene.names, captured)
-    frozen = ViewMount("frozen", hold, captured.point, captured.dataset, read_only=True)
-    return frozen._replace(source=mount.point, fsid=mount.fsid) if captured.still else frozen
+def _frozen(
+    names: Names, captured: Captured, mount: Mount, paths: Collection[str]
+) -> list[ViewMount]:
+    """Return the mounts that show a captured dataset: one of it as a whole, as a rule.
+
+    Where it lies within a path, and only directories of it are chosen, the client would
+    go into all of it: there each of these is shown by itself.
+    """
+    inside = captured.directories and nearest(mount.point, paths) is not None
+    made = []
+    for point in captured.directories if inside else (mount.point,):
+        source = point
+        if not captured.still:
+            source = _hold_of(names, captured) + point[len(mount.point.rstrip("/")) :].rstrip("/")
+        fsid = mount.fsid if captured.still else None
+        made.append(ViewMount("frozen", source, point, captured.dataset, True, fsid=fsid))
+    return made
 
 
 def _unmounted(scene: Scene, captured: Iterable[Captured]) -> dict[str, ViewMount]:
@@ -356,20 +389,21 @@ def _live(mount: Mount) -> ViewMount:
 
 
 def _keep_live(
-    scene: Scene, view: dict[str, ViewMount]
-) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
+    scene: Scene, view: dict[str, ViewMount], paths: Collection[str]
+) -> tuple[set[str], set[str], str | None]:
     """Put back live what the client must find so.
 
     Returns these places, those of them that it writes to, and the TMPDIR to give it.
     """
     needs, names = scene.needs, scene.names
+    chosen = {*paths, *(point for point, mount in view.items() if mount.kind == "frozen")}
     live = {"/dev"} if "/dev" in view and view["/dev"].ruleset else set()
     skipped = set(live)
     for place in needs.live:
-        chosen = _chosen_within(place, view)
-        if chosen:
+        undone = min((path for path in chosen if lies_in(path, place)), default=None)
+        if undone is not None:
             raise Refusal(
-                f"--live {place} would undo the freezing of {chosen[0]}; name a directory below it"
+                f"--live {place} would undo the freezing of {undone}; name a directory below it"
             )
     skipped |= _show_all_live(scene, view, needs.live, live)
     hints = _mount_at(scene, HINTS_PLACE)
@@ -380,13 +414,18 @@ def _keep_live(
         view[hints.point] = _live(hints)
     temporary = None if _is_live(scene, view, needs.temporary) else names.temporary
     written = [*needs.scratch, *([temporary] if temporary else [])]
-    written = [place for place in written if not _chosen_within(place, view)]
-    writable = [place for place in needs.writable if not _chosen_within(place, view)]
-    skipped |= _show_all_live(scene, view, [*writable, *written], live)
+    repositories = [needs.repository] if needs.repository else []
+    # One within what is backed up is in the way, and refused.
+    beside = [place for place in repositories if nearest(place, paths) is None]
+    writable, written, beside = (
+        [place for place in places if not _is_chosen_within(place, chosen)]
+        for places in (needs.writable, written, beside)
+    )
+    skipped |= _show_all_live(scene, view, [*writable, *written, *beside], live)
     frozen = {mount.point for mount in view.values() if mount.kind == "frozen"}
-    written += [*needs.repositories, *([needs.repository] if needs.repository else [])]
+    written += [*needs.repositories, *repositories]
     skipped |= {place for place in written if nearest(place, frozen) is not None}
-    return tuple(sorted(live)), tuple(sorted(skipped)), temporary
+    return live, skipped.difference(beside), temporary
 
 
 def _show_all_live(
@@ -410,8 +449,8 @@ def _show_live(scene: Scene, view: dict[str, ViewMount], place: str) -> set[str]
     Returns what of it is on file systems that nobody chose, and so is not to be backed up.
     """
     mount = _mount_at(scene, place)
-    chosen = mount.point in view and view[mount.point].kind == "frozen"
-    strange = set() if chosen else {place}
+    below = {point: view[point] for point in (mount.point, nearest(place, view)) if point in view}
+    strange = set() if any(each.kind == "frozen" for each in below.values()) else {place}
     ours = _our_places(scene.names)
     view[place] = _live(mount)._replace(source=place, point=place)
     for inner in scene.mounts:
@@ -432,10 +471,6 @@ def _mount_at(scene: Scene, path: str) -> Mount:
 def _is_shown(view: Mapping[str, ViewMount], point: str) -> bool:
     """Say whether the view has at a mount point what is mounted there, live or frozen."""
     return point in view and view[point].kind != "gap"
-
-
-def _chosen_within(place: str, view: Mapping[str, ViewMount]) -> list[str]:
-    return [p for p, mount in view.items() if mount.kind == "frozen" and lies_in(p, place)]
 
 
 def _is_live(scene: Scene, view: Mapping[str, ViewMount], path: str) -> bool:
@@ -508,11 +543,17 @@ def _check_client(scene: Scene, view: Mapping[str, ViewMount]) -> None:
         )
 
 
-def _in_order(scene: Scene, view: Mapping[str, ViewMount]) -> tuple[ViewMount, ...]:
-    """Return the mounts of the view, parents first; marked are those needed or far away."""
+def _in_order(
+    scene: Scene, view: Mapping[str, ViewMount], live: Iterable[str]
+) -> tuple[ViewMount, ...]:
+    """Return the mounts of the view, parents first; marked are those needed or far away.
+
+    Needed are those at the places that stay ``live``, among others.
+    """
     needs = scene.needs
     distant = _distant(scene)
-    places = [needs.program, *needs.live, *([needs.repository] if needs.repository else [])]
+    places = [needs.program, *needs.live, *live]
+    places += [needs.repository] if needs.repository else []
     needed = {_found_at(scene, view, place) for place in places}
     marked = dict(view)
     for point, mount in view.items():

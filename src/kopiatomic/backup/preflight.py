@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Sequence
 
 from kopiatomic.backup.unmounted import ELSEWHERE, EMPTY, MISSING, OCCUPIED
@@ -108,17 +109,25 @@ def targets(job: Job) -> tuple[str, ...]:
 
     The device of a volume stands for the volume.
     """
-    resolved = []
-    for target in job.targets:
-        volume = volume_at(target)
-        if volume is not None:
-            target = volume
-        elif is_path(target):
-            if not os.path.exists(target):
-                raise Refusal(f"the path '{target}' does not exist", EX_NOINPUT)
-            target = os.path.realpath(target)
-        resolved.append(target)
-    return tuple(resolved)
+    return tuple(map(_resolved, job.targets))
+
+
+def _resolved(target: str) -> str:
+    volume = volume_at(target)
+    if volume is not None:
+        return volume
+    return _real(target) if is_path(target) else target
+
+
+def _real(path: str) -> str:
+    """Return the real path of what a backup can be made of; raises Refusal."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise Refusal(f"the path '{path}' does not exist", EX_NOINPUT) from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise Refusal(f"'{path}' is neither a directory nor a plain file", EX_NOINPUT)
+    return os.path.realpath(path)
 
 
 def list_datasets(door: Door, names: Sequence[str] = (), recursive: bool = False) -> list[Dataset]:

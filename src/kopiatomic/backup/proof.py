@@ -4,8 +4,11 @@ A client can end well without having made a backup, or with one in which a whole
 dataset is missing: --one-file-system, an exclude, a wrapper with paths of its own.
 """
 
+import os
+import stat
 from collections.abc import Collection
 
+from kopiatomic.backup import parts
 from kopiatomic.backup.client_runs import Called
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
@@ -30,9 +33,9 @@ NAMED = 20
 class Evidence:
     """What has to be in the backup.
 
-    ``points`` are the captured mount points, each with whether its snapshot has entries
-    that the client keeps; ``datasets`` are theirs by mount point; of what is ``told``,
-    the report says already that it is missing.
+    ``points`` are the captured mount points, or the directories of a dataset that are
+    captured alone, each with whether its snapshot has entries that the client keeps;
+    ``datasets`` are theirs; of what is ``told``, the report says already that it is missing.
     """
 
     def __init__(self, points: dict[str, bool], datasets: dict[str, str]) -> None:
@@ -48,7 +51,7 @@ class Evidence:
 
 
 class Result(Record):
-    """What came of the proof: so many of so many mount points were found."""
+    """What came of the proof: so many of so many mount points and directories were found."""
 
     found: int
     wanted: int
@@ -61,19 +64,23 @@ def is_wanted(job: Job) -> bool:
 
 def expect(plan: Plan, client: Client) -> Evidence:
     """Look into the snapshots for what the backup must have; call it while they are mounted."""
-    holds = {hold.dataset: hold.directory for hold in plan.holds}
-    datasets = {each.point: each.dataset for each in plan.captured}
-    nested = leading_on(datasets)
+    places = parts.places(plan)
+    nested = leading_on(places)
     points = {
-        point: _has_entries(client, holds.get(dataset, point), nested.get(point, set()))
-        for point, dataset in datasets.items()
+        path: _has_entries(client, place, nested.get(path, set()))
+        for path, place in places.items()
     }
-    return Evidence(points, datasets)
+    return Evidence(points, {path: each.dataset for each in plan.captured for path in each.paths})
 
 
 def _has_entries(client: Client, directory: str, nested: Collection[str]) -> bool:
-    """Say whether a directory has an entry that the client keeps; also if that is not known."""
+    """Say whether a directory has an entry that the client keeps; also if that is not known.
+
+    What is no directory counts as one that has.
+    """
     try:
+        if not stat.S_ISDIR(os.lstat(directory).st_mode):
+            return True
         return client.has_entries(directory, nested)
     except OSError:
         return True

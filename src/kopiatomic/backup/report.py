@@ -273,7 +273,9 @@ def _chosen(plan: Plan | None) -> dict[str, object]:
 
 
 def _captured_as_dict(each: Captured) -> dict[str, object]:
-    why = {"unmounted": each.unmounted} if each.unmounted else {}
+    why: dict[str, object] = {"unmounted": each.unmounted} if each.unmounted else {}
+    if each.directories:
+        why["directories"] = list(each.directories)
     row: dict[str, object] = {"dataset": each.dataset, "mountpoint": each.point, **why}
     if each.existing is None:
         return row
@@ -380,7 +382,7 @@ def _nothing_new(report: Report) -> list[str]:
 def _captured(report: Report, plan: Plan) -> list[str]:
     count, when = len(plan.members), _when(report)
     shown = plan.members if count <= MOST_CAPTURED else plan.members[:FEW]
-    rows = table([(each.dataset, each.point) for each in shown])
+    rows = table([(each.dataset, each.shown) for each in shown])
     if _takes(plan):
         from kopiatomic.backup import existing
 
@@ -490,8 +492,9 @@ def _client(report: Report, run: Called) -> list[str]:
         lines += ["  found in the backup in full size"] if run.proof[0] else []
     elif run.proof is not None:
         found, wanted = run.proof
-        datasets = "dataset" if wanted == 1 else "datasets"
-        lines.append(f"  {found} of {wanted} {datasets} found in the backup")
+        what = "path" if report.plan and report.plan.parts else "dataset"
+        plural = "" if wanted == 1 else "s"
+        lines.append(f"  {found} of {wanted} {what}{plural} found in the backup")
     return lines
 
 
@@ -560,7 +563,7 @@ def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
 
     ``clients`` are the words of its client runs.
     """
-    lines = ["Would capture:", *table([(e.dataset, e.point) for e in plan.members])]
+    lines = ["Would capture:", *table([(e.dataset, e.shown) for e in plan.members])]
     lines += _unmounted(plan)
     lines += _would_take(plan)
     if plan.left_out:

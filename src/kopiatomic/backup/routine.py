@@ -5,7 +5,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import state
-from kopiatomic.backup import choice, cloning, news, own, preflight, proof, taking, view
+from kopiatomic.backup import (
+    choice,
+    cloning,
+    news,
+    own,
+    parts,
+    preflight,
+    proof,
+    taking,
+    view,
+)
 from kopiatomic.backup.calling import back_up, last_entry
 from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
@@ -244,8 +254,7 @@ def look_into_pools(work: Work) -> None:
 
 def miss_named(work: Work) -> None:
     """Tell of datasets that the user named and that were captured last time, but cannot be now."""
-    targets = work.task.job.targets
-    missed = [each for each in work.plan.left_out if each.is_obstacle and each.name in targets]
+    missed = [each for each in work.plan.left_out if each.is_obstacle and each.named]
     # The history is read only where there is something to look up.
     last = last_entry(work.place) if missed else None
     captured = last.get("captured") if last else None
@@ -343,7 +352,7 @@ def stand_still_or_lose(work: Work, failed: Mapping[str, str]) -> dict[str, view
 
 
 def lose(work: Work, lost: Mapping[str, view.Lost], what: str) -> None:
-    """Go on without the datasets that are ``lost``; raises Failed if none is left.
+    """Go on without the datasets or directories that are ``lost``; raises Failed if none is left.
 
     One that has gone meanwhile is left out and named, as datasets come and go; but
     where the user named it, or where it is there still, the backup is incomplete.
@@ -351,10 +360,11 @@ def lose(work: Work, lost: Mapping[str, view.Lost], what: str) -> None:
     if not lost or work.drawing is None:
         return
     for each in work.plan.members:
-        why = lost.get(each.dataset)
-        if why is not None and not why.told and (each.named or not why.gone):
-            message = f"{what} {each.dataset}: {why.reason}"
-            work.report.fail(message, EX_CANTCREAT, "incomplete")
+        for name in (each.dataset, *each.directories):
+            why = lost.get(name)
+            if why is not None and not why.told and (each.named or not why.gone):
+                message = f"{what} {name}: {why.reason}"
+                work.report.fail(message, EX_CANTCREAT, "incomplete")
     reasons = {
         name: "it has gone since the run began" if why.gone else why.reason
         for name, why in lost.items()
@@ -375,6 +385,7 @@ def build_view(work: Work) -> None:
     try:
         lost = tell_gone(work, view.hold_all(door, work.plan))
         lose(work, lost, "cannot mount the snapshot of")
+        lose(work, parts.absent(work.plan), "cannot back up")
         while True:
             work.signals.check()
             try:
@@ -555,15 +566,16 @@ def tell_astray(work: Work, astray: list[Mount]) -> None:
         return
     gone = {mount.point.removeprefix(work.names.view) for mount in astray}
     for each in work.plan.captured:
-        if each.point in gone:
-            report.fail(
-                f"{each.dataset} ({each.point}) is not, or not whole, in the backup: its mount "
-                "point was removed while the client ran, as zfs rename does",
-                EX_DATAERR,
-                "incomplete",
-            )
-    if work.evidence is not None:
-        work.evidence.told |= gone
+        if gone.isdisjoint((each.point, *each.directories)):
+            continue
+        report.fail(
+            f"{each.dataset} ({each.shown}) is not, or not whole, in the backup: its mount "
+            "point was removed while the client ran, as zfs rename does",
+            EX_DATAERR,
+            "incomplete",
+        )
+        if work.evidence is not None:
+            work.evidence.told |= {*each.paths}
 
 
 def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from kopiatomic.backup.names import Names
-from kopiatomic.backup.unmounted import BLIND, Places, Sight
+from kopiatomic.backup.targets import Named, named_by
+from kopiatomic.backup.unmounted import BLIND, EMPTY, Places, Sight
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record
-from kopiatomic.system.machine import Dataset, Mount, join, nearest
+from kopiatomic.system.machine import Dataset, Mount, join
 from kopiatomic.system.volumes import device_of
 from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 
@@ -46,6 +47,9 @@ class Existing(Record):
         """What stands after the @."""
         return self.name.partition("@")[2]
 
+# So many directories of a dataset are told one by one.
+NAMED = 5
+
 
 class Captured(Record):
     """A dataset that is in the backup, and where it is mounted.
@@ -56,6 +60,8 @@ class Captured(Record):
     then ``point`` may lie ``below`` a directory where such are shown, or be ``away``, on a
     file system that has no directory for it.
     With ``existing`` no snapshot is made, but that one taken.
+    Of one with ``directories`` these alone are in the backup, as absolute paths: directories,
+    or files, of which none lies in another.
     """
 
     dataset: str
@@ -67,18 +73,40 @@ class Captured(Record):
     below: str = ""
     away: bool = False
     existing: Existing | None = None
+    directories: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What of it is in the backup: its directories, or else its mount point."""
+        return self.directories or (self.point,)
+
+    @property
+    def shown(self) -> str:
+        """What of it is in the backup, for people."""
+        return shown(self.point, self.directories)
+
+
+def shown(point: str, directories: Sequence[str]) -> str:
+    """Return what is in the backup of a dataset mounted at ``point``, for people."""
+    if not directories:
+        return point
+    more = len(directories) - NAMED
+    told = ", ".join(directories[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{point}, only {told}"
 
 
 class LeftOut(Record):
-    """A dataset or mount that is not in the backup, and why.
+    """A dataset, mount or directory that is not in the backup, and why.
 
-    ``missed`` says that the user named it, so that a backup without it is incomplete.
+    ``missed`` says that the user named it, so that a backup without it is incomplete, and
+    ``named`` that the user did.
     """
 
     name: str
     reason: str
     kind: str = LOST
     missed: bool = False
+    named: bool = False
 
     @property
     def is_obstacle(self) -> bool:
@@ -110,16 +138,16 @@ def select(
     ``mounts`` are those that can be seen. Raises Refusal if a target cannot be backed up.
     """
     points = {m.special: m.point for m in mounts if m.type == "zfs" and "@" not in m.special}
-    targets, notes = _resolve_targets(job, datasets, mounts)
-    excluded = _excluded(job, datasets)
     root = next((dataset for dataset, point in points.items() if point == "/"), "")
+    targets = named_by(job, datasets, mounts, _belonging(job, datasets, points, root, sight))
+    excluded = _excluded(job, datasets)
     captured: list[Captured] = []
     volumes: list[Captured] = []
     left_out: list[LeftOut] = []
     unseen: list[_Unseen] = []
-    wishes = _Wishes(job, targets, datasets, sight)
+    wishes = _Wishes(job, targets, datasets, points, sight)
     for dataset in sorted(datasets, key=lambda each: each.name):
-        named = dataset.name in targets
+        named = targets.has(dataset.name)
         if not wishes.has(dataset):
             continue
         if wishes.has_volume(dataset):
@@ -134,17 +162,20 @@ def select(
         if obstacle is None and dataset.type != "filesystem":
             volumes.append(Captured(dataset.name, device_of(dataset.name), len(volumes), named))
         elif obstacle is None:
-            captured.append(Captured(dataset.name, points[dataset.name], named=named))
+            parts = wishes.parts_of(dataset)
+            point = points[dataset.name]
+            captured.append(Captured(dataset.name, point, named=named, directories=parts))
         elif wishes.has_unseen(dataset, obstacle):
             unseen.append(_Unseen(dataset, obstacle, named))
         else:
             left_out.append(obstacle)
     shown, hindered = _show(job, unseen, mounts, captured, names, sight)
     left_out = sorted((*left_out, *hindered), key=lambda each: each.name)
+    left_out = [each._replace(named=targets.has(each.name)) for each in left_out]
     _refuse_named(job, targets, left_out)
     captured = sorted((*captured, *shown), key=lambda each: each.dataset)
     numbered = tuple(each._replace(number=number) for number, each in enumerate(captured))
-    told = (*notes, *_idle_patterns(job, datasets))
+    told = tuple(_idle_patterns(job, datasets))
     return Selection(numbered, tuple(left_out), told, tuple(volumes))
 
 
@@ -152,29 +183,47 @@ class _Wishes:
     """What a job wants of datasets that are named, lie below such, or are just there."""
 
     def __init__(
-        self, job: Job, targets: frozenset[str], datasets: Sequence[Dataset], sight: Sight
+        self,
+        job: Job,
+        targets: Named,
+        datasets: Sequence[Dataset],
+        points: Mapping[str, str],
+        sight: Sight,
     ) -> None:
         self._job, self._targets, self._in_jail = job, targets, sight.in_jail
-        self._jailed = {each.name for each in datasets if each.jailed and each.name in targets}
+        self._points = points
+        self._jailed = {each.name for each in datasets if each.jailed and targets.has(each.name)}
 
     def has(self, dataset: Dataset) -> bool:
         """Say whether a dataset is wanted at all."""
         if self._job.everything:
             # In a jail those above the jail's own are seen, too.
             return dataset.jailed or not self._in_jail
-        return dataset.name in self._targets or self._is_below(dataset, self._targets)
+        return self._targets.has(dataset.name) or self._comes_along(dataset)
+
+    def _comes_along(self, dataset: Dataset) -> bool:
+        """Say whether -r takes a dataset along as a whole."""
+        point = self._points.get(dataset.name)
+        return self._is_below(dataset, self._targets.whole) or (
+            self._job.recursive and self._targets.take_along(dataset, point)
+        )
+
+    def parts_of(self, dataset: Dataset) -> tuple[str, ...]:
+        """Return the directories of a dataset that are wanted alone; none if all of it is."""
+        parts = self._targets.parts.get(dataset.name, ())
+        return () if parts and self._comes_along(dataset) else parts
 
     def _is_below(self, dataset: Dataset, names: Iterable[str]) -> bool:
         return self._job.recursive and not set(names).isdisjoint(_parents(dataset.name))
 
     def _has_jailed(self, dataset: Dataset) -> bool:
         """Say whether it is wanted although it belongs to a jail."""
-        named = dataset.name in self._targets or self._is_below(dataset, self._jailed)
+        named = self._targets.has(dataset.name) or self._is_below(dataset, self._jailed)
         return self._in_jail or self._job.jailed or named
 
     def has_volume(self, dataset: Dataset) -> bool:
         """Say whether it is a volume that is to be read, for which a clone is made in its pool."""
-        wanted = self._job.volumes or dataset.name in self._targets
+        wanted = self._job.volumes or self._targets.has(dataset.name)
         return dataset.type != "filesystem" and wanted and not self._in_jail
 
     def obstacle(self, dataset: Dataset) -> LeftOut | None:
@@ -197,7 +246,7 @@ class _Wishes:
             return True
         # What has no files of its own as a rule is named for the sake of those below it.
         parent = obstacle.kind == CANNOT_MOUNT and self._job.recursive and not self._job.at
-        return dataset.name in self._targets and not parent
+        return self._targets.has(dataset.name) and not parent
 
 
 class _Unseen(Record):
@@ -246,12 +295,12 @@ def _show(
     return shown, hindered
 
 
-def _refuse_named(job: Job, targets: frozenset[str], left_out: Sequence[LeftOut]) -> None:
+def _refuse_named(job: Job, targets: Named, left_out: Sequence[LeftOut]) -> None:
     """Refuse a job that names what cannot be captured, unless it names more by -r or -a."""
     if job.recursive or job.everything:
         return
     for each in left_out:
-        if each.name in targets:
+        if targets.has(each.name):
             advice = {
                 INACTIVE: "; name /, which is always the one in use",
                 LOCKED: f"; load it: zfs load-key {each.name}",
@@ -260,62 +309,19 @@ def _refuse_named(job: Job, targets: frozenset[str], left_out: Sequence[LeftOut]
             raise Refusal(message, EX_NOINPUT)
 
 
-def asked_for(job: Job, mounts: Sequence[Mount]) -> tuple[str, ...]:
-    """Return the datasets that a job has to know of, with those below them if it is recursive.
-
-    None are returned where it has to know of all: to find what patterns match, or to tell
-    what is wrong with a target.
-    """
-    if job.everything or job.exclude:
-        return ()
-    mounted = {mount.point: mount for mount in mounts}
-    names = []
-    for target in job.targets:
-        if target.startswith("/"):
-            mount = mounted[nearest(target, mounted) or "/"]
-            if mount.type != "zfs":
-                return ()
-            target = mount.special
-        names.append(target)
-    return tuple(sorted(set(names)))
-
-
-def _resolve_targets(
-    job: Job, datasets: Sequence[Dataset], mounts: Sequence[Mount]
-) -> tuple[frozenset[str], list[str]]:
-    """Return the datasets that the targets name, and what to say about paths among them."""
-    known = {dataset.name for dataset in datasets}
-    mounted = {mount.point: mount for mount in mounts}
-    found, notes = set(), []
-    for target in job.targets:
-        if not target.startswith("/"):
-            found.add(_dataset_named(target, known))
-            continue
-        mount = mounted[nearest(target, mounted) or "/"]
-        if mount.type != "zfs":
-            raise Refusal(
-                f"'{target}' is not on ZFS but on a {mount.type} file system; "
-                "name a dataset or a path within one",
-                EX_NOINPUT,
-            )
-        if mount.special not in known:
-            raise Refusal(f"'{target}' is in the snapshot {mount.special} already", EX_NOINPUT)
-        if mount.point != target:
-            notes.append(f"{target} lies in {mount.special}, which is backed up as a whole")
-        found.add(mount.special)
-    return frozenset(found), notes
-
-
-def _dataset_named(name: str, known: set[str]) -> str:
-    if name in known:
-        return name
-    if "@" in name or "#" in name:
-        hint = "a snapshot or bookmark cannot be backed up; name its dataset"
-    elif name.rstrip("/") in known:
-        hint = f"write '{name.rstrip('/')}' without the slash at its end"
-    else:
-        hint = "'zfs list' shows the names there are"
-    raise Refusal(f"no dataset is called '{name}'; {hint}", EX_NOINPUT)
+def _belonging(
+    job: Job, datasets: Sequence[Dataset], points: Mapping[str, str], root: str, sight: Sight
+) -> dict[str, str]:
+    """Return the datasets that are waiting to be mounted, by the empty directory for each."""
+    return {
+        each.mountpoint: each.name
+        for each in datasets
+        if each.mountpoint in job.targets
+        and each.name not in points
+        and not each.jailed
+        and _why_not_seen(each, root).kind in (LOCKED, NOT_MOUNTED)
+        and sight.look(each.mountpoint) == EMPTY
+    }
 
 
 def _parents(name: str) -> list[str]:
@@ -415,13 +421,20 @@ def nothing_left(left_out: Sequence[LeftOut]) -> str:
 
 
 def without(selection: Selection, lost: Mapping[str, str]) -> Selection:
-    """Return a selection without some datasets; ``lost`` says why each of them is not in it."""
-    return Selection(
-        tuple(each for each in selection.captured if each.dataset not in lost),
-        (*selection.left_out, *(LeftOut(name, reason) for name, reason in sorted(lost.items()))),
-        selection.notes,
-        tuple(each for each in selection.volumes if each.dataset not in lost),
-    )
+    """Return a selection without some datasets, or directories of them.
+
+    ``lost`` says why each of them is not in it.
+    """
+    kept = []
+    for each in selection.captured:
+        rest = tuple(path for path in each.paths if path not in lost)
+        if each.dataset not in lost and not each.directories:
+            kept.append(each)
+        elif each.dataset not in lost and rest:
+            kept.append(each._replace(directories=rest))
+    told = (LeftOut(name, reason) for name, reason in sorted(lost.items()))
+    volumes = tuple(each for each in selection.volumes if each.dataset not in lost)
+    return Selection(tuple(kept), (*selection.left_out, *told), selection.notes, volumes)
 
 
 def stand_still(selection: Selection, datasets: Iterable[str]) -> Selection:

@@ -146,7 +146,7 @@ def make_places(plan: Plan) -> list[str]:
     cannot be made.
     """
     notes = []
-    for place in plan.skipped:
+    for place in plan.written:
         if not os.path.lexists(place):
             try:
                 os.makedirs(place, 0o700)
@@ -279,7 +279,7 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
     dataset that cannot be shown, CommandFailed for any other.
     """
     wanted = {"/", plan.temporary, *plan.live}.difference(
-        place for place in plan.skipped if place != plan.temporary
+        place for place in plan.written if place != plan.temporary
     )
     for mount in plan.view:
         try:

@@ -125,7 +125,7 @@ class Request(Record):
 
 
 class Missing(Record):
-    """A mount point that is not in a backup, or is ``empty`` there though its snapshot is not."""
+    """A path that is not in a backup, or is ``empty`` there though its snapshot is not."""
 
     point: str
     empty: bool = False
@@ -647,9 +647,10 @@ class Client:
     ) -> bool:
         """Say whether what the client printed shows already that all is in the backup.
 
-        ``points`` are the captured mount points: of each, whether its snapshot has
-        entries that the client keeps, not counting those that lead to other captured
-        mount points. See has_entries().
+        ``points`` are the captured mount points, and the directories and files that are
+        captured alone: of each, whether its snapshot has entries that the client keeps, not
+        counting those that lead to others of them. See has_entries(). A file counts as one
+        that has.
         """
         return False
 

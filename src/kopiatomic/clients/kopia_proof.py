@@ -195,8 +195,10 @@ def root_of(manifest: Mapping[str, object]) -> Mapping[str, object]:
 def has_entries(entry: Mapping[str, object]) -> bool:
     """Say whether a directory holds anything; raises LookupError or TypeError if it is unknown.
 
-    It counts itself among its directories.
+    It counts itself among its directories. What is no directory holds what it is.
     """
+    if entry.get("type", "d") != "d":
+        return True
     numbers = [member(entry, "summ", name) for name in ("files", "symlinks", "dirs")]
     whole = [number for number in numbers if isinstance(number, int)]
     if len(whole) != len(numbers):

@@ -38,8 +38,10 @@ class Choice:
     def take(self, node: Mapping[str, object], size_limit: int) -> None:
         """Look at an entry of the snapshot."""
         path = str(node["path"])
-        if path in self.points and node["type"] == "dir":
+        if path in self.points and (node["type"] == "dir" or path in self.targets):
             self.there.add(path)
+            if node["type"] != "dir":
+                self.filled.add(path)
         parent = path.rpartition("/")[0] or "/"
         if parent in self.points and path not in self.above:
             self.filled.add(parent)
@@ -47,7 +49,7 @@ class Choice:
         if file is None:
             return
         self.of_all.take(file)
-        point = nearest(parent, self.points) if self.points else None
+        point = nearest(path, self.points) if self.points else None
         if point is not None:
             self.of_points[point].take(file)
 

@@ -167,7 +167,7 @@ def _look(reader: Reader, backup: str, points: Sequence[str], captured: Iterable
 
     It keeps the directories above what it backs up as well: they say nothing of
     themselves, and what leads to another path, or to another captured mount point,
-    says nothing of the directory it is in.
+    says nothing of the directory it is in. A file is held where it was backed up by itself.
     """
     name, moment = backup, None
     there: dict[str, bool] = {}
@@ -175,6 +175,7 @@ def _look(reader: Reader, backup: str, points: Sequence[str], captured: Iterable
     for words in _questions(reader, points):
         forms = {as_marked(point): point for point in words}
         above: set[str] = set()
+        targets: set[str] = set()
         snapshot: Mapping[str, object] | None = None
         with understood():
             for node in _nodes(reader, backup, words):
@@ -188,6 +189,8 @@ def _look(reader: Reader, backup: str, points: Sequence[str], captured: Iterable
                 path, parent = str(node["path"]), str(node["path"]).rpartition("/")[0] or "/"
                 if path in forms and node["type"] == "dir":
                     there.setdefault(forms[path], False)
+                elif path in forms and path in targets:
+                    there[forms[path]] = True
                 if parent in forms and path not in above and path not in leads:
                     there[forms[parent]] = True
         if snapshot is None:

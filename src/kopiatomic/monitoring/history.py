@@ -7,8 +7,8 @@ makes no sense counts as unknown, and nothing in it can stop --status or --check
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from kopiatomic import state
@@ -34,8 +34,9 @@ class PastRun:
 
     ``job`` chooses what the run did, where the entry says it; ``captured`` are datasets, in
     the order of their mount ``points``, ``unmounted`` those of them that were mounted nowhere,
-    with the reasons; ``omitted`` are the names of what was left out, with
-    reasons, ``left_out`` is how many, None where the entry has lost its lists, and
+    with the reasons, and ``parts`` the directories of those that are only in part in it;
+    ``omitted`` are the names of what was left out, with reasons, ``left_out``
+    is how many, None where the entry has lost its lists, and
     ``excluded`` are the datasets among them that -x left out; ``live`` are places that
     were not frozen. ``client`` is the first word
     of the client's command, ``env_file`` the path given with -e, ``hooks`` the
@@ -52,6 +53,7 @@ class PastRun:
     captured: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     unmounted: tuple[tuple[str, str], ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     omitted: tuple[tuple[str, str], ...] = ()
     excluded: tuple[str, ...] = ()
     left_out: int | None = None
@@ -223,6 +225,7 @@ def run_of(entry: dict[str, object]) -> PastRun:
         captured=_members(entry.get("captured"), "dataset"),
         points=_members(entry.get("captured"), "mountpoint"),
         unmounted=_unmounted(entry.get("captured")),
+        parts=_parts(entry.get("captured")),
         omitted=_named(entry.get("left_out")),
         excluded=_members(entry.get("left_out"), "name", _is_excluded),
         left_out=_length(entry.get("left_out")),
@@ -316,6 +319,13 @@ def _members(
     return tuple(
         str(each[key]) for each in rows if key in each and (wanted is None or wanted(each))
     )
+
+
+def _parts(value: object) -> dict[str, tuple[str, ...]]:
+    """Return the directories of the datasets in a list of which not all was captured."""
+    rows = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    found = ((row.get("dataset"), _texts(row.get("directories"))) for row in rows)
+    return {str(dataset): paths for dataset, paths in found if dataset and paths}
 
 
 def _named(value: object) -> tuple[tuple[str, str], ...]:

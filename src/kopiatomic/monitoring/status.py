@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from kopiatomic.backup.selection import shown
 from kopiatomic.formatting import age, clock, duration, iso, section, size, table, when
 from kopiatomic.monitoring import care
 from kopiatomic.monitoring.care import PastCare, Work
@@ -201,7 +202,10 @@ def _in_full(history: JobHistory) -> list[str]:
 
 def _captured(run: PastRun) -> list[tuple[str, str]]:
     """Return rows of what a run captured, with the existing snapshots that it took."""
-    rows = list(zip(run.captured, run.points, strict=False))
+    rows = [
+        (name, shown(point, run.parts.get(name, ())))
+        for name, point in zip(run.captured, run.points, strict=False)
+    ]
     if len(run.snapshots) != len(rows):
         return rows
     taken = [f"@{name.partition('@')[2]}" for name in run.snapshots]
@@ -285,18 +289,24 @@ def _care_as_dict(work: Work) -> dict[str, object]:
 
 
 def _lists_as_dict(run: PastRun | None) -> dict[str, object]:
-    rows = zip(run.captured, run.points, strict=False) if run else ()
+    rows = zip(run.captured, run.points, strict=False) if run else iter(())
     bare = dict(run.unmounted) if run else {}
     return {
         "captured": [
-            {"dataset": name, "mountpoint": point}
+            _captured_as_dict(run, name, point)
             | ({"unmounted": bare[name]} if name in bare else {})
             for name, point in rows
-        ],
+        ] if run else [],
         "left_out": [{"name": n, "reason": why} for n, why in (run.omitted if run else ())],
         "not_frozen": list(run.live) if run else [],
         "notes": list(run.notes) if run else [],
     }
+
+
+def _captured_as_dict(run: PastRun, dataset: str, point: str) -> dict[str, object]:
+    parts = run.parts.get(dataset, ())
+    row: dict[str, object] = {"dataset": dataset, "mountpoint": point}
+    return row | {"directories": list(parts)} if parts else row
 
 
 def _run_as_dict(run: PastRun | None, now: float) -> dict[str, object] | None:
@@ -309,6 +319,7 @@ def _run_as_dict(run: PastRun | None, now: float) -> dict[str, object] | None:
         "age_seconds": None if run.when is None else round(now - run.when),
         "seconds": run.seconds,
         "datasets": len(run.captured),
+        "datasets_in_part": len(run.parts),
         "added": run.added,
         "new_or_changed": run.new_or_changed,
         "problems": list(run.problems),

@@ -13,7 +13,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kopiatomic import formatting, state
@@ -59,6 +59,7 @@ class Drill(Account):
     seed: int = 0
     wanted: int = 0
     size_limit: int = SIZE_LIMIT
+    in_part: bool = False  # whether only directories of some datasets are backed up
     tallies: list[Tally] = field(default_factory=list)
 
     @property
@@ -114,17 +115,26 @@ def _with_hint(task: Task, error: ClientFailed) -> str:
     return f"{error}; {hint}" if hint else str(error)
 
 
-def captured(place: Place) -> list[str]:
-    """Return what the job's last good backup must hold, as the history says.
-
-    These are mount points, and the devices of volumes.
-    """
+def captured(place: Place) -> list[dict[str, object]]:
+    """Return what the history says was captured in the job's last good backup."""
     for entry in state.successes(place):
         rows = entry.get("captured")
         if isinstance(rows, list):
-            points = (row.get("mountpoint") for row in rows if isinstance(row, dict))
-            return [point for point in points if isinstance(point, str)]
+            return [row for row in rows if isinstance(row, dict)]
     return []
+
+
+def paths_of(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the paths that a backup must hold, which has captured this.
+
+    They are mount points, devices of volumes, or the directories and files of a dataset that
+    are in it alone.
+    """
+    found: list[object] = []
+    for row in rows:
+        parts = row.get("directories")
+        found += parts if isinstance(parts, list) and parts else [row.get("mountpoint")]
+    return [path for path in found if isinstance(path, str)]
 
 
 def shared_out(
@@ -160,7 +170,9 @@ def _drill(task: Task, reader: Reader, room: Scratch, account: Drill, place: Pla
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
         return
-    shares, nowhere = shared_out(captured(place), sources)
+    rows = captured(place)
+    account.in_part = any("directories" in row for row in rows)
+    shares, nowhere = shared_out(paths_of(rows), sources)
     for point in nowhere:
         account.fail(f"{point} was captured, but no backup in the repository has it", EX_DIFFERENT)
     comparer = Comparer(reader.door)
@@ -325,7 +337,8 @@ def _told(tally: Tally, drill: Drill) -> list[str]:
     lines = [f"{tally.identical} of {tally.chosen} files restored identical"]
     if len(tally.points) > 1:
         held = len(tally.points) - len(tally.absent)
-        lines.append(f"{held} of the {len(tally.points)} mount points captured are in it")
+        what = "directories and files" if drill.in_part else "mount points"
+        lines.append(f"{held} of the {len(tally.points)} {what} captured are in it")
     if tally.changed:
         lines.append(
             f"{len(tally.changed)} restored, live file has changed since or is gone: "

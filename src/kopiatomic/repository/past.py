@@ -68,7 +68,11 @@ def _meant(
         for row in _rows(entry.get("left_out"))
         if row.get("kind") not in _NOT_WANTED
     }
-    return tuple(path for path in earlier if missed and _dataset(path, datasets) in missed)
+    return tuple(
+        path
+        for path in (earlier if missed else ())
+        if path in missed or _dataset(path, datasets) in missed
+    )
 
 
 def _dataset(path: str, datasets: Mapping[str, str]) -> str | None:

@@ -74,6 +74,38 @@ def test_new_ones_moved_ones_and_those_that_are_gone():
     assert made.gone == ("tank",)
 
 
+class TestDirectories:
+    """Of a dataset of which only directories are chosen each of these is one for itself."""
+
+    def news(self, *targets: str, old: tuple[str, ...] = (), left_out=()):
+        before = Before("2026", {"tank": "/data"}, {}, parts={"tank": old} if old else {})
+        return news(plan_for(simple(), *targets)._replace(left_out=left_out), before)
+
+    def test_the_same_again(self):
+        assert not self.news("/data/a", "/data/b", old=("/data/a", "/data/b")).is_any
+
+    def test_one_more_and_one_less(self):
+        made = self.news("/data/a", "/data/c", old=("/data/a", "/data/b"))
+        assert made.captured == (("tank", "/data/c"),)
+        assert made.gone == ("/data/b",)
+
+    def test_one_that_is_in_another_now_is_not_gone(self):
+        made = self.news("/data/a", old=("/data/a/b", "/data/a/c"))
+        assert (made.captured, made.gone) == ((("tank", "/data/a"),), ())
+
+    def test_all_instead_of_a_part_and_a_part_instead_of_all(self):
+        made = self.news("/data", old=("/data/a",))
+        assert made.captured == (("tank", "/data (before: /data, only /data/a)"),)
+        assert made.gone == ()
+        made = self.news("/data/a")
+        assert made.captured == (("tank", "/data, only /data/a (before: /data)"),)
+
+    def test_one_that_was_not_there(self):
+        lost = LeftOut("/data/b", "not there", "lost")
+        made = self.news("/data/a", old=("/data/a", "/data/b"), left_out=(lost,))
+        assert (made.missing, made.gone) == ((lost,), ())
+
+
 def test_one_that_is_not_chosen_any_more_is_named_once():
     captured = {**SAME.captured, "zroot/home/carl": "/home/carl"}
     unchosen = LeftOut("/home/carl", "not selected (dataset zroot/home/carl)", "not selected")
@@ -112,6 +144,14 @@ class TestBefore:
             "2026-11-22 03:01", {"t": "/t"}, {"v": "volume", "w": ""}, frozenset({"/dev"}),
             frozenset({"n"}),
         )  # fmt: skip
+
+    def test_directories_are_sorted_and_there_where_they_make_sense(self):
+        rows = [{"dataset": "t", "mountpoint": "/t", "directories": ["/t/b", 7, "/t/a"]},
+                {"dataset": "u", "directories": []}, {"directories": ["/x"]},
+                {"dataset": "v", "directories": "/v"}]  # fmt: skip
+        made = before_of({"captured": rows})
+        assert made is not None
+        assert made.parts == {"t": ("/t/a", "/t/b")}
 
     @pytest.mark.parametrize("entry", [None, {}, {"captured": 7}, {"captured": {}}])
     def test_one_that_does_not_say_what_was_captured(self, entry):

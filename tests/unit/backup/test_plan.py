@@ -387,6 +387,117 @@ class TestFrozenRoot:
         assert view_of(plan)["/opt/deep/config"] == "live"
 
 
+class TestDirectoriesAlone:
+    """The dataset is frozen as a whole; what lies in none of its directories is as if it was not.
+    """
+
+    NEEDS = Needs("/usr/local/bin/restic", "/tmp", scratch=("/root/.cache/restic",))
+
+    def test_the_view_freezes_the_whole_dataset(self):
+        plan = plan_for(installer(), "/etc", "/root", needs=self.NEEDS)
+        view = {mount.point: mount for mount in plan.view}
+        assert (view["/"].kind, view["/"].dataset) == ("frozen", "zroot/ROOT/default")
+        assert plan.holds == (
+            Hold("zroot/ROOT/default", "zroot/ROOT/default@restomic-1",
+                 "/var/run/restomic/default/hold/0"),
+        )  # fmt: skip
+        assert plan.parts == {"/etc", "/root"}
+
+    def test_of_what_is_mounted_elsewhere_the_client_finds_what_it_needs(self):
+        plan = plan_for(installer(), "/etc", needs=self.NEEDS)
+        view = view_of(plan)
+        assert (view["/tmp"], view["/var/tmp"]) == ("live", "live")
+        assert "/home" not in view
+        assert "/home" in plan.unseen
+        # Nobody walks into /dev.
+        assert next(m for m in plan.view if m.point == "/dev").ruleset is None
+
+    def test_what_stays_live_is_told_where_the_directories_hold_it(self):
+        plan = plan_for(installer(), "/etc", "/root", needs=self.NEEDS)
+        assert plan.live == plan.skipped == ("/root/.cache/restic",)
+        plan = plan_for(installer(), "/etc", needs=self.NEEDS)
+        assert (plan.live, plan.skipped) == ((), ())
+        # It is there all the same.
+        assert view_of(plan)["/root/.cache/restic"] == "live"
+        assert plan.written == ("/root/.cache/restic",)
+
+    def test_a_directory_in_the_cache_is_frozen_and_not_left_out(self):
+        plan = plan_for(installer(), "/root/.cache/restic/x", needs=self.NEEDS)
+        assert plan.skipped == ()
+        assert "/root/.cache/restic" not in view_of(plan)
+
+    def test_a_repository_beside_them_is_live_by_itself(self):
+        needs = self.NEEDS._replace(repository="/backup/r")
+        plan = plan_for(installer(), "/etc", needs=needs)
+        repository = next(m for m in plan.view if m.point == "/backup/r")
+        assert (repository.kind, repository.needed) == ("live", True)
+        assert plan.live == ()
+        # If it is not there, it is not made either.
+        assert "/backup/r" not in plan.written
+
+    @pytest.mark.parametrize("target", ["/backup", "/backup/r", "/backup/r/data"])
+    def test_one_within_or_around_them_is_refused(self, target):
+        needs = self.NEEDS._replace(repository="/backup/r")
+        assert "--live /backup/r" in str(refused(installer(), target, needs=needs))
+
+    def test_live_must_not_thaw_them(self):
+        needs = self.NEEDS._replace(live=("/usr/local",))
+        assert "would undo the freezing of /usr/local/etc" in str(
+            refused(installer(), "/usr/local/etc", needs=needs)
+        )
+        plan = plan_for(installer(), "/usr/local/etc", "/usr/local/sbin", needs=needs._replace(
+            live=("/usr/local/etc/x", "/srv")))  # fmt: skip
+        assert plan.live == ("/usr/local/etc/x",)
+        assert view_of(plan)["/srv"] == "live"
+
+    def test_what_else_stays_live_is_marked_as_needed(self):
+        needs = self.NEEDS._replace(writable=("/root/.config",))
+        plan = plan_for(installer(), "/etc", needs=needs)
+        assert next(m for m in plan.view if m.point == "/root/.config").needed
+
+    def test_within_another_path_they_are_shown_by_themselves(self):
+        """The client would go into all of /home/ben otherwise."""
+        plan = plan_for(simple(), "/home", "/home/ben/a/b", "/home/ben/c")
+        view = {mount.point: mount for mount in plan.view}
+        assert (view["/home"].kind, view["/home/ben"].kind) == ("frozen", "gap")
+        assert view["/home/ben"].directories == ("a/b", "c")
+        hold = "/var/run/restomic/default/hold/1"
+        assert (view["/home/ben/a/b"].source, view["/home/ben/c"].source) == (
+            f"{hold}/a/b", f"{hold}/c",
+        )  # fmt: skip
+        assert {view[point].dataset for point in ("/home/ben/a/b", "/home/ben/c")} == {
+            "zroot/home/ben"
+        }
+        assert plan.paths == ("/home",)
+
+    def test_so_they_are_in_a_pool_that_stands_still(self):
+        datasets, mounts = simple()
+        scene = Scene(tuple(visible_mounts(mounts)), NEEDS, NAMES)
+        job = Job("restomic", targets=("/home", "/home/ben/c"))
+        chosen = stand_still(select(job, datasets, scene.mounts, NAMES), ["zroot/home/ben"])
+        (shown,) = (m for m in arrange(scene, chosen).view if m.point == "/home/ben/c")
+        assert (shown.kind, shown.source) == ("frozen", "/home/ben/c")
+
+    def test_what_of_them_is_live_is_no_strange_file_system(self):
+        needs = self.NEEDS._replace(scratch=(), writable=("/home/ben/c/.config",))
+        plan = plan_for(simple(), "/home", "/home/ben/c", needs=needs)
+        assert plan.live == ("/home/ben/c/.config",)
+        assert plan.skipped == ()
+
+    def test_a_client_that_stays_on_the_file_systems_of_its_paths_is_given_each(self):
+        plan = plan_for(simple(), "/home", "/home/ben/c", "/data/x", each_point=True)
+        assert plan.paths == ("/data/x", "/home", "/home/ben/c")
+
+    def test_a_nullfs_is_shown_twice_only_if_its_files_are_in_one(self):
+        datasets, mounts = installer()
+        mounts += [Mount("/etc/x", "/root/a", "nullfs"), Mount("/usr/x", "/root/b", "nullfs")]
+        plan = plan_for((datasets, mounts), "/etc", "/root", needs=self.NEEDS)
+        assert left_out(plan) == {
+            "/root/a": "a nullfs of /etc/x, which is in the backup",
+            "/root/b": "a nullfs of /usr/x",
+        }
+
+
 class TestLess:
     """What is lost on the way costs itself, and the plan is drawn again without it."""
 

@@ -127,6 +127,14 @@ class TestPaths:
         job = Job("restomic", targets=("/dev/zvol/tank/vm/disk 0", "/dev/zvol/tank/x/"))
         assert preflight.targets(job) == ("tank/vm/disk 0", "tank/x")
 
+    def test_what_is_neither_directory_nor_file_is_refused(self, tmp_path):
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "file").write_text("x")
+        job = Job("restomic", targets=(f"{tmp_path}/file",))
+        assert preflight.targets(job) == (f"{os.path.realpath(tmp_path)}/file",)
+        with pytest.raises(Refusal, match="neither a directory nor a plain file"):
+            preflight.targets(Job("restomic", targets=(f"{tmp_path}/fifo",)))
+
     @pytest.mark.parametrize("target", ["/no/such", "./no-such", "../no-such"])
     def test_a_path_that_is_not_there(self, target):
         with pytest.raises(Refusal, match=f"the path '{target}' does not exist") as caught:

@@ -104,6 +104,22 @@ class TestExpecting:
         plan = Plan(NAMES, captured, (), (), (), ())
         assert proof.expect(plan, Sample()).points == {str(tmp_path): False}
 
+    def test_directories_and_files_of_a_dataset_are_looked_for_one_by_one(self, tmp_path):
+        for name in ("etc", "hollow", "etc/nested"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "file").write_text("x")
+        captured = (
+            Captured("r", "/", directories=("/etc", "/hollow", "/file")),
+            Captured("n", "/etc/nested"),
+        )
+        holds = (Hold("r", "r@s", str(tmp_path)), Hold("n", "n@s", str(tmp_path / "hollow")))
+        evidence = proof.expect(Plan(NAMES, captured, (), holds, (), ()), Sample())
+        # What leads to another dataset's mount point says nothing of the directory.
+        assert evidence.points == {
+            "/etc": False, "/hollow": False, "/file": True, "/etc/nested": False
+        }  # fmt: skip
+        assert evidence.datasets["/file"] == "r"
+
     def test_every_captured_dataset_is_there(self):
         plan = plan_for(simple(), everything=True)
         evidence = proof.expect(plan, Sample())

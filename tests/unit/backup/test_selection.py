@@ -18,9 +18,7 @@ from support.datasets import (
     zfs,
 )
 
-from kopiatomic.backup.selection import asked_for
 from kopiatomic.errors import EX_NOINPUT
-from kopiatomic.job import Job
 from kopiatomic.system.machine import Dataset, Mount
 
 VOLUME = unmounted("t/v", type="volume")
@@ -60,13 +58,6 @@ class TestSelection:
         plan = plan_for(simple(), everything=True)
         assert set(captured(plan)) == {"zroot/home", "zroot/home/ben", "tank"}
         assert plan.paths == ("/data", "/home")
-
-    def test_paths_name_the_dataset_they_lie_in(self):
-        plan = plan_for(simple(), "/home/ben/letters")
-        assert captured(plan) == {"zroot/home/ben": "/home/ben"}
-        assert plan.notes == (
-            "/home/ben/letters lies in zroot/home/ben, which is backed up as a whole",
-        )
 
     def test_a_mount_point_is_taken_from_the_mount_table(self):
         machine = [dataset("t/a")], [*ROOT, zfs("t/a", "/else where")]
@@ -222,22 +213,3 @@ class TestBootEnvironments:
         datasets.append(dataset("zroot/x"))
         mounts.append(zfs("zroot/x", "/tmp/be_mount.Xa1"))
         assert "zroot/x" in captured(plan_for((datasets, mounts), everything=True))
-
-
-
-
-class TestWhatAJobHasToKnowOf:
-    @pytest.mark.parametrize(
-        ("job", "names"),
-        [
-            ({"targets": ("zroot/home", "/data/x")}, ("tank", "zroot/home")),
-            ({"targets": ("/data", "tank")}, ("tank",)),
-            ({"targets": ("no/such",)}, ("no/such",)),
-            # All: for what patterns match, and to tell what is wrong with a target.
-            ({"everything": True}, ()),
-            ({"targets": ("tank",), "exclude": ("*/b",)}, ()),
-            ({"targets": ("tank", "/usr")}, ()),
-        ],
-    )
-    def test_as_far_as_it_is_not_all(self, job, names):
-        assert asked_for(Job("restomic", **job), simple()[1]) == names

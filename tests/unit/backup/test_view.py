@@ -484,7 +484,7 @@ class TestBuilding:
         monkeypatch.setattr(view, "_make", refuse)
         said: list[str] = []
         plan = plan_of(
-            mount, live=("/thawed", "/cache", "/our/tmp"), skipped=("/cache", "/our/tmp"),
+            mount, live=("/thawed", "/cache", "/our/tmp"), written=("/cache", "/our/tmp"),
             temporary="/our/tmp",
         )  # fmt: skip
         view.build(Door(), plan, said.append)
@@ -572,7 +572,7 @@ class TestPreparing:
 class TestThePlacesOfTheClient:
     def test_are_made_closed_to_others(self, tmp_path):
         place = tmp_path / "cache/restic"
-        assert view.make_places(plan_of(skipped=(str(place), str(tmp_path)))) == []
+        assert view.make_places(plan_of(written=(str(place), str(tmp_path)))) == []
         assert os.stat(place).st_mode & 0o777 == 0o700
 
     def test_what_is_there_stays_as_it_is(self, tmp_path):
@@ -580,14 +580,14 @@ class TestThePlacesOfTheClient:
         (tmp_path / "link").symlink_to("nowhere")
         os.chmod(tmp_path, 0o755)
         skipped = tuple(str(tmp_path / name) for name in ("file", "link", ""))
-        assert view.make_places(plan_of(skipped=skipped)) == []
+        assert view.make_places(plan_of(written=skipped)) == []
         assert (tmp_path / "file").read_text() == "x"
         assert not os.path.lexists(tmp_path / "nowhere")
         assert os.stat(tmp_path).st_mode & 0o777 == 0o755
 
     def test_one_that_cannot_be_made_is_told(self, tmp_path):
         (tmp_path / "file").write_text("x")
-        (note,) = view.make_places(plan_of(skipped=(f"{tmp_path}/file/cache",)))
+        (note,) = view.make_places(plan_of(written=(f"{tmp_path}/file/cache",)))
         assert note == f"{tmp_path}/file/cache cannot be made: Not a directory"
 
 

@@ -45,6 +45,14 @@ class TestKopia:
         request = Request(("/a",), moment=1767323045.0)
         return Kopia().prove(self.reader, KOPIA, request, Figures(**figures), points, 0.0)
 
+    def test_a_file_that_is_backed_up_by_itself_is_there(self):
+        root = {"name": "f", "type": "f", "obj": "x", "summ": {"files": 1, "dirs": 0}}
+        made = manifest("/a/f", rootEntry=root)
+        proof = self.prove({"/a/f": True, "/a": True}, {"manifest show": shown(made)})
+        assert (proof.found, proof.missing) == (("/a/f",), (Missing("/a"),))
+        said = json.dumps(made).encode()
+        assert Kopia().proves_itself(KOPIA, Request(("/a/f",)), Figures(), said, {"/a/f": True})
+
     def test_directories_are_read_once(self):
         answers = {
             "manifest show": b"Connected\n" + shown(manifest()),

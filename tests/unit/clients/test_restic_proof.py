@@ -46,6 +46,12 @@ class TestRestic:
         assert proof.backups == ("abc123",)
         assert proof.moment == 1767323045.0
 
+    def test_a_file_that_is_backed_up_by_itself_is_there(self):
+        answer = lines(snapshot(paths=["/a/f", "/b"]), node("/a/f", "file"), node("/b"))
+        proof = restic_proof(answer, {"/a/f": True, "/b": False, "/a/g": True})
+        assert proof.found == ("/a/f", "/b")
+        assert proof.missing == (Missing("/a/g"),)
+
     @pytest.mark.parametrize("answer", [
         b"", b"hello", b"[]", lines(node("/a"), node("/a/f", "file")),
         lines({**snapshot(), "id": "other"}, node("/a"), node("/a/f")),

@@ -126,6 +126,7 @@ def test_every_metric_of_a_job():
         "backup_duration_seconds": 62,
         "backup_added_bytes": 4096,
         "backup_captured_datasets": 2,
+        "backup_partly_captured_datasets": 0,
         "backup_left_out_datasets": 1,
         "check_last_success_timestamp_seconds": NOW - DAY,
         "check_last_run_success": 0,

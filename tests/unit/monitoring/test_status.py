@@ -157,6 +157,16 @@ class TestText:
         rows = [{"dataset": "t/a", "mountpoint": "/a", "snapshot": "t/a@x"}]
         jobs = JobHistory(PLACE, (run(HOUR, captured=rows),))
         assert "  t/a  /a  (@x)\n" in status.as_text(overview(jobs, full=True))
+    def test_in_full_of_which_datasets_only_directories_are_in_it(self):
+        rows = [{"dataset": "t", "mountpoint": "/t", "directories": ["/t/a", "/t/b"]},
+                {"dataset": "u", "mountpoint": "/u"}]  # fmt: skip
+        made = run(HOUR, captured=rows)
+        text = status.as_text(overview(JobHistory(PLACE, (made,)), full=True))
+        assert "\n  t  /t, only /t/a, /t/b\n  u  /u\n" in text
+        (job,) = status.as_dict(overview(JobHistory(PLACE, (made,)), full=True))["jobs"]
+        assert job["captured"] == rows
+        success = job["newest_success"]
+        assert (success["datasets"], success["datasets_in_part"]) == (2, 1)
 
     def test_no_history_says_how_to_begin(self):
         assert "    restomic -n -a\n" in status.as_text(overview())

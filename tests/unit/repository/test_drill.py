@@ -264,6 +264,19 @@ def test_what_the_backup_notes_of_a_file():
     assert (file.owner, file.group, file.mode) == (7, 0, 0o1755)
 
 
+def test_the_paths_that_a_backup_must_hold():
+    rows = [{"dataset": "t", "mountpoint": "/t"},
+            {"dataset": "r", "mountpoint": "/", "directories": ["/etc", "/root"]},
+            {"dataset": "o", "mountpoint": 7}, {"mountpoint": "/o", "directories": 7}]  # fmt: skip
+    assert drill.paths_of(rows) == ["/t", "/etc", "/root", "/o"]
+
+
+def test_a_file_that_is_backed_up_by_itself():
+    tally = Tally(Source("id", "/p/f", 9.0, paths=("/p/f",)), ("/p/f",))
+    (file,) = Restic().files(Restics({"f": 3}), NoRoom(), tally, 3, LIMIT, random.Random(1))
+    assert (file.path, tally.absent, tally.empty) == ("/p/f", [], [])
+
+
 class TestSharing:
     def test_the_newest_that_covers_it(self):
         old = Source("1", "", 1.0, paths=("/a", "/b"))

@@ -48,6 +48,13 @@ def test_volumes_are_told_beside_the_paths(place):
     assert (second.streams, second.meant) == ((), (device,))
 
 
+def test_a_directory_that_was_not_there_was_meant(place):
+    state.remember(place, ENTRY)
+    left_out = [{"name": "/src/x", "kind": "lost", "reason": "r"}]
+    state.remember(place, {**ENTRY, "paths": ["/home"], "left_out": left_out})
+    assert past.runs_of(place)[1].meant == ("/src/x",)
+
+
 def test_other_jobs_are_told_apart(place):
     state.remember(place, ENTRY)
     state.remember(Place("restomic", "other"), ENTRY)

@@ -1,0 +1,317 @@
+"""Directories within a dataset: these alone are backed up, frozen, with both clients."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support import tree
+from support.machine import Machine, shell
+
+from host.conftest import TOP, Repository, clean
+from host.ongoing import is_whole, kept_by, meanwhile, pictures
+from host.test_restic import NOTHING, changes, modern
+
+RESTOMIC = "/usr/local/sbin/restomic"
+INCOMPLETE, NOINPUT, CANTCREAT = 65, 66, 73
+HOME = f"{TOP}/home"
+
+CLIENTS = [
+    pytest.param("restic", marks=pytest.mark.restic),
+    pytest.param("kopia", marks=pytest.mark.kopia),
+]
+
+
+@pytest.fixture(params=CLIENTS)
+def repository(request: pytest.FixtureRequest) -> Repository:
+    """A repository of each client."""
+    made: Repository = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture
+def lived_in(filled: Machine) -> Machine:
+    """The machine with directories and a file that are backed up alone, and a dataset below."""
+    shell(
+        filled,
+        f"""
+        zfs create -o mountpoint={HOME}/docs/below kta/below; echo low > {HOME}/docs/below/file
+        mkdir -p {HOME}/etc/ssl; echo conf > {HOME}/etc/conf; echo cert > {HOME}/etc/ssl/cert
+        """,
+    )
+    return filled
+
+
+def program(repository: Repository) -> str:
+    return {"restic": "restomic", "kopia": "kopiatomic"}[repository.client]
+
+
+def back_up(repository: Repository, *words: str, status: int = 0, **variables: str) -> str:
+    """Run a backup, expect a status and a clean machine; return what was said."""
+    machine = repository.machine
+    environment = {**repository.environment, **variables}
+    argv = [f"/usr/local/sbin/{program(repository)}", *words]
+    result = machine.run(argv, env=environment)
+    assert result.returncode == status, result.stdout + result.stderr
+    clean(machine)
+    return result.stdout + result.stderr
+
+
+def entry(repository: Repository, job: str = "default") -> dict[str, object]:
+    """Return the last entry of a job's history."""
+    name = f"/var/db/kopiatomic/{program(repository)}.{job}.history"
+    found: dict[str, object] = json.loads(
+        repository.machine.path(name).read_text().splitlines()[-1]
+    )
+    return found
+
+
+def sources(repository: Repository) -> dict[str, str]:
+    """Return what the newest backup of each path is called, by path."""
+    if repository.client == "restic":
+        listed = json.loads(repository("snapshots", "--json", "--latest", "1"))
+        return {path: str(each["id"]) for each in listed[-1:] for path in each["paths"]}
+    listed = json.loads(repository("snapshot", "list", "--json"))
+    listed.sort(key=lambda each: str(each["startTime"]))
+    return {each["source"]["path"]: str(each["id"]) for each in listed}
+
+
+def restored(repository: Repository, path: str) -> str:
+    """Restore a path of the newest backup; return where that is."""
+    machine, out = repository.machine, f"{repository.directory}/out"
+    machine.run(["rm", "-rf", out], check=True)
+    if repository.client == "restic":
+        repository("restore", "latest", "--target", out)
+        return out + path
+    repository("restore", sources(repository)[path], out)
+    return out
+
+
+def picture(repository: Repository, path: str) -> dict[str, tuple[object, ...]]:
+    return tree.picture(repository.machine.path(path), **kept_by(repository))
+
+
+def test_they_come_back_as_they_were_at_the_moment(lived_in: Machine, repository: Repository):
+    paths = [f"{HOME}/docs", f"{HOME}/etc"]
+    shell(lived_in, f"zfs unmount kta/below; rmdir {HOME}/docs/below")
+    before = {path: picture(repository, path) for path in paths}
+    change = f"echo changed > {HOME}/docs/letter.txt; rm {HOME}/etc/conf; echo > {HOME}/etc/new"
+    said = back_up(repository, *paths, "-s", change)
+    assert set(sources(repository)) == set(paths)
+    for path in paths:
+        assert picture(repository, restored(repository, path)) == before[path]
+    assert f"{HOME}, only {HOME}/docs, {HOME}/etc" in said
+    assert "2 of 2 paths found in the backup" in said
+    assert entry(repository)["captured"] == [
+        {"dataset": "kta/home", "mountpoint": HOME, "directories": paths}
+    ]
+
+
+def test_nothing_else_of_the_dataset_is_in_it(lived_in: Machine, repository: Repository):
+    back_up(repository, f"{HOME}/etc")
+    if repository.client == "restic":
+        names = set(repository("ls", "latest").splitlines())
+        assert f"{HOME}/etc/ssl/cert" in names
+        assert not {f"{HOME}/big", f"{HOME}/docs", f"{HOME}/ben"} & names
+    assert set(sources(repository)) == {f"{HOME}/etc"}
+
+
+def test_a_second_run_over_unchanged_data_finds_nothing(lived_in: Machine, repository: Repository):
+    paths = (f"{HOME}/etc", f"{TOP}/src")
+    back_up(repository, *paths)
+    first = sources(repository)
+    said = back_up(repository, *paths)
+    second = sources(repository)
+    assert set(first) == set(second) == set(paths)
+    if repository.client == "kopia":
+        listed = json.loads(repository("snapshot", "list", "--json", "--all"))
+        roots = {each["id"]: each["rootEntry"]["obj"] for each in listed}
+        read = {each["id"]: each["stats"].get("nonCachedFiles", 0) for each in listed}
+        for path in paths:
+            assert roots[first[path]] == roots[second[path]]
+            assert read[second[path]] == 0
+    else:
+        assert changes(said)[:2] == (0, 0)
+    assert "New since" not in said
+
+
+@modern
+@pytest.mark.restic
+def test_nor_is_anything_added(lived_in: Machine, restic: Repository):
+    back_up(restic, f"{HOME}/etc")
+    assert changes(back_up(restic, f"{HOME}/etc")) == NOTHING
+
+
+@modern
+@pytest.mark.restic
+def test_the_history_of_a_live_backup_goes_on(lived_in: Machine, restic: Repository):
+    restic.environment["RESTIC_FEATURES"] = "device-id-for-hardlinks=true"
+    restic("backup", f"{HOME}/etc")
+    shell(lived_in, "sleep 1")
+    said = back_up(restic, f"{HOME}/etc")
+    assert "using parent snapshot" in said
+    assert changes(said) == NOTHING
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_dataset_mounted_below_comes_along_with_r_only(
+    lived_in: Machine, repository: Repository, recursive: bool
+):
+    said = back_up(repository, *(["-r"] if recursive else []), f"{HOME}/docs")
+    out = repository.machine.path(restored(repository, f"{HOME}/docs"))
+    assert (out / "letter.txt").read_text() == "Dear Ada,\n"
+    assert (out / "below/file").exists() == recursive
+    assert (f"{HOME}/docs/below  not selected (dataset kta/below)" in said) == (not recursive)
+    # Nothing that lies elsewhere in the dataset is of interest.
+    assert f"{HOME}/ben " not in said
+    datasets = [row["dataset"] for row in entry(repository)["captured"]]
+    assert datasets == (["kta/below", "kta/home"] if recursive else ["kta/home"])
+
+
+def test_a_mount_point_stays_the_whole_dataset(lived_in: Machine, repository: Repository):
+    back_up(repository, f"{TOP}/src", f"{HOME}/etc")
+    assert entry(repository)["captured"] == [
+        {"dataset": "kta/home", "mountpoint": HOME, "directories": [f"{HOME}/etc"]},
+        {"dataset": "kta/src", "mountpoint": f"{TOP}/src"},
+    ]
+
+
+def test_what_overlaps_is_reduced_to_the_topmost(lived_in: Machine, repository: Repository):
+    said = back_up(repository, f"{HOME}/etc/ssl", f"{HOME}/etc", f"{HOME}/etc", "kta/src",
+                   f"{TOP}/src/main.c")  # fmt: skip
+    assert set(sources(repository)) == {f"{HOME}/etc", f"{TOP}/src"}
+    assert "2 of 2 paths" in said
+
+
+def test_a_file(lived_in: Machine, repository: Repository):
+    back_up(repository, f"{HOME}/docs/letter.txt", f"{HOME}/etc")
+    said = back_up(repository, f"{HOME}/docs/letter.txt", f"{HOME}/etc")
+    assert "2 of 2 paths found" in said
+    out = restored(repository, f"{HOME}/docs/letter.txt")
+    assert repository.machine.path(out).read_text() == "Dear Ada,\n"
+    drilled = repository.machine.run(
+        [f"/usr/local/sbin/{program(repository)}", "--drill", "9"], env=repository.environment
+    )
+    assert drilled.returncode == 0, drilled.stdout + drilled.stderr
+    assert "restored identical" in drilled.stdout
+
+
+def test_a_symbolic_link_names_what_it_leads_to(lived_in: Machine, repository: Repository):
+    shell(lived_in, f"ln -s home/etc {TOP}/conf")
+    back_up(repository, f"{TOP}/conf")
+    assert set(sources(repository)) == {f"{HOME}/etc"}
+
+
+def test_what_is_neither_is_refused(lived_in: Machine, repository: Repository):
+    said = back_up(repository, f"{HOME}/fifo", status=NOINPUT)
+    assert "is neither a directory nor a plain file" in said
+
+
+def test_one_within_a_path_that_does_not_take_its_dataset_along(
+    lived_in: Machine, repository: Repository
+):
+    """All of kta/home/ben would slip into the backup of its parent's directory."""
+    shell(lived_in, f"zfs create -o mountpoint={HOME}/etc/d kta/d; mkdir -p {HOME}/etc/d/a/b; "
+          f"echo yes > {HOME}/etc/d/a/b/file; echo no > {HOME}/etc/d/a/other")  # fmt: skip
+    said = back_up(repository, f"{HOME}/etc", f"{HOME}/etc/d/a/b")
+    assert set(sources(repository)) == {f"{HOME}/etc"}
+    out = repository.machine.path(restored(repository, f"{HOME}/etc"))
+    assert (out / "d/a/b/file").read_text() == "yes\n"
+    assert not (out / "d/a/other").exists()
+    assert "2 of 2 paths found" in said
+
+
+# What is not there
+
+
+def test_one_that_does_not_exist_is_refused(lived_in: Machine, repository: Repository):
+    said = back_up(repository, f"{HOME}/etc", f"{HOME}/gone", status=NOINPUT)
+    assert f"the path '{HOME}/gone' does not exist" in said
+
+
+def test_the_hook_may_make_it(lived_in: Machine, repository: Repository):
+    back_up(repository, f"{HOME}/dump", "-p", f"mkdir {HOME}/dump; echo sql > {HOME}/dump/all")
+    out = repository.machine.path(restored(repository, f"{HOME}/dump"))
+    assert (out / "all").read_text() == "sql\n"
+
+
+@pytest.mark.restic
+@pytest.mark.parametrize("how", ["rm -r {0}", "mv {0} {0}.moved; ln -s {0}.moved {0}"])
+def test_one_that_is_gone_at_the_moment_of_the_snapshot(
+    lived_in: Machine, restic: Repository, how: str
+):
+    gone = meanwhile(lived_in, ("zfs", "program"), how.format(f"{HOME}/etc"))
+    shell(lived_in, "zfs destroy kta/below")
+    expected = pictures(lived_in, f"{HOME}/docs", **kept_by(restic))
+    argv = [gone, f"{HOME}/docs", f"{HOME}/etc"]
+    result = lived_in.run(argv, env=restic.environment)
+    said = result.stdout + result.stderr
+    assert result.returncode == CANTCREAT, said
+    assert "the backup is INCOMPLETE" in said
+    assert f"cannot back up {HOME}/etc: " in said
+    is_whole(restic, expected)
+    clean(lived_in)
+
+
+@pytest.mark.restic
+def test_if_all_are_gone_there_is_no_backup(lived_in: Machine, restic: Repository):
+    gone = meanwhile(lived_in, ("zfs", "program"), f"rm -r {HOME}/etc")
+    result = lived_in.run([gone, f"{HOME}/etc"], env=restic.environment)
+    assert result.returncode == CANTCREAT, result.stdout
+    assert "the backup FAILED" in result.stdout
+    clean(lived_in)
+
+
+def test_an_empty_directory_where_a_dataset_belongs_stands_for_the_dataset(
+    lived_in: Machine, repository: Repository
+):
+    shell(lived_in, "zfs unmount kta/src")
+    back_up(repository, f"{TOP}/src", f"{HOME}/etc")
+    out = repository.machine.path(restored(repository, f"{TOP}/src"))
+    assert (out / "main.c").exists()
+
+
+# What others are told
+
+
+def test_what_is_new(lived_in: Machine, repository: Repository):
+    back_up(repository, f"{HOME}/etc", f"{HOME}/docs")
+    said = back_up(repository, f"{HOME}/etc", f"{HOME}/hollow")
+    assert "captured  kta/home" in said
+    assert f"  {HOME}/hollow" in said
+    assert f"gone      {HOME}/docs" in said
+
+
+def test_status_and_check(lived_in: Machine, repository: Repository):
+    back_up(repository, "-r", f"{HOME}/etc", "kta/src", "kta/below")
+    status = lived_in.run([f"/usr/local/sbin/{program(repository)}", "--status", "--full"])
+    assert f"{HOME}, only {HOME}/etc" in status.stdout
+    check = lived_in.run(["/usr/local/sbin/kopiatomic", "--check"])
+    (line,) = [line for line in check.stdout.splitlines() if "in no job" in line]
+    assert "kta/home/ben" in line
+    assert "kta/home," not in line
+    assert "kta/src" not in line
+
+
+def test_a_drill_finds_the_directories(lived_in: Machine, repository: Repository):
+    back_up(repository, "-r", f"{HOME}/docs", f"{HOME}/etc")
+    argv = [f"/usr/local/sbin/{program(repository)}", "--drill", "5", "--json"]
+    drilled = lived_in.run(argv, env=repository.environment)
+    assert drilled.returncode == 0, drilled.stdout + drilled.stderr
+    held = json.loads(drilled.stdout)["mountpoints"]
+    assert held == [f"{HOME}/docs", f"{HOME}/docs/below", f"{HOME}/etc"]
+
+
+def test_a_dry_run_shows_it(lived_in: Machine, repository: Repository):
+    said = back_up(repository, "-n", f"{HOME}/etc")
+    assert f"kta/home  {HOME}, only {HOME}/etc" in said
+    plan = json.loads(back_up(repository, "-n", "--json", f"{HOME}/etc"))
+    assert plan["paths"] == [f"{HOME}/etc"]
+    assert plan["captured"][0]["directories"] == [f"{HOME}/etc"]
+
+
+@pytest.mark.restic
+def test_an_exclude_that_keeps_one_out_is_found(lived_in: Machine, restic: Repository):
+    words = (f"{HOME}/etc", f"{HOME}/docs", "-o", f"--exclude {HOME}/etc/*")
+    said = back_up(restic, *words, status=INCOMPLETE)
+    assert f"kta/home ({HOME}/etc) is without its files in the backup" in said

@@ -19,7 +19,7 @@ from host.test_disturbs_nothing import left_out_of, where
 pytestmark = pytest.mark.restic
 
 RESTOMIC = "/usr/local/sbin/restomic"
-UNAVAILABLE, CANTCREAT = 69, 73
+CANTCREAT = 73
 
 # Right before the snapshots are taken, and before they are mounted.
 TAKEN, MOUNTED = ("zfs", "program"), ("mount", "-t", "zfs")
@@ -282,7 +282,7 @@ def test_what_else_goes_wrong_does_not_hide_that_one_is_missing(filled, restic, 
     leave_no_room(filled)
     # Of a backup that is whole it would be said that it succeeded.
     words = ("-r", "kta", "-s", "exit 1", "-q", "exit 1")
-    said = back_up(restic, *words, status=UNAVAILABLE)
+    said = back_up(restic, *words, status=CANTCREAT)
     is_whole(restic, others)
     assert "the backup is INCOMPLETE" in said
     assert "the command of -s failed" in said

@@ -94,10 +94,14 @@ def request_for(
         last = last_paths(work.place)
         parent = client.parent(task.door, task.job, run.paths, last, environment, task.script)
     zone = client.zone(environment, task.script)
-    skipped = plan.skipped if run.kind == FILES else ()
-    return Request(
-        run.paths, skipped, work.report.moment, parent, work.streams.capture, zone, run.stream
+    request = Request(
+        run.paths, plan.skipped, work.report.moment, parent, work.streams.capture, zone, run.stream
     )
+    if run.kind == FILES:
+        return request
+    # A second before the files, so that of the last backups these are the latest.
+    before = None if request.moment is None else request.moment - 1
+    return request._replace(skipped=(), moment=before, aside=run.kind)
 
 
 def judge(work: Work, task: Task, called: Called, ended: Ended) -> None:

@@ -74,7 +74,9 @@ def _named(target: str, known: set[str], shown: Mapping[str, Mount]) -> tuple[st
     """Return the dataset that a target names, and whether only a part of it; raises Refusal."""
     if not target.startswith("/"):
         return _dataset_named(target, known), False
-    mount = shown[nearest(target, shown) or "/"]
+    mount = shown.get(nearest(target, shown) or "/")
+    if mount is None:
+        raise Refusal(f"no file system is mounted where '{target}' is", EX_NOINPUT)
     if mount.type != "zfs":
         raise Refusal(
             f"'{target}' is not on ZFS but on a {mount.type} file system; "

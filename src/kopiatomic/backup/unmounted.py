@@ -131,6 +131,8 @@ class Places:
         return above is None and self._sight.look(point) == MISSING
 
     def _is_unfit(self, path: str) -> bool:
+        if nearest(path, self._points) is None:
+            return True
         on = self._on(path)
         return not on.local or on.type in _KERNELS_OWN
 

@@ -456,10 +456,10 @@ class Restic(Client):
             )
         before = [step for each in found for step in each.steps]
         unlock = [step for step in before if step.kind == UNLOCK]
-        tags = [step for step in before if step.kind == TAG]
+        first = [step for step in before if step.kind in (TAG, FORGET)]
         all_steps = list(unlock)
         for step in steps:
-            all_steps += [*(tags if step.kind == FORGET else []), step]
+            all_steps += [*(first if step.kind == FORGET else []), step]
         return Ready(
             tuple(all_steps),
             tuple(note for each in found for note in each.notes),

@@ -7,7 +7,7 @@ in which nothing is ever old enough, and two jobs with the same paths would shar
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from kopiatomic.clients.base import TAG, ByHand, Made, Past, Ready, Step
+from kopiatomic.clients.base import FORGET, TAG, ByHand, Made, Past, Ready, Step
 from kopiatomic.clients.parsing import as_marked, ask, nanoseconds, parse_options, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import Refusal
@@ -28,6 +28,9 @@ _FORGET_WORDS = (
 
 # With these restic would remove everything after all.
 _DANGEROUS = ("--unsafe-allow-remove-all",)
+
+# What follows the job's tag in that of its volumes, each of which is a group of its own.
+_OF_VOLUMES, _EACH_VOLUME = ":volume", "host,paths"
 
 # How many backups a note names.
 _FEW = 3
@@ -65,7 +68,9 @@ def is_rehearsal(words: Sequence[str]) -> bool:
     return any(name in ("-n", "--dry-run") for name, _ in options_of(words))
 
 
-def forget_words(words: Sequence[str], host: str | None, tag: str, prune: bool) -> list[str]:
+def forget_words(
+    words: Sequence[str], host: str | None, tag: str, prune: bool, group: str = "host"
+) -> list[str]:
     """Return the words of ``restic forget`` about the backups of one job; raises Refusal.
 
     The tag is added to each --tag of the user's, of which restic takes a backup that has
@@ -85,7 +90,7 @@ def forget_words(words: Sequence[str], host: str | None, tag: str, prune: bool) 
     if "--tag" not in given:
         ours += ["--tag", tag]
     if not given & set(_GROUPS):
-        ours += ["--group-by", "host"]
+        ours += ["--group-by", group]
     last = ["--prune"] if prune and "--prune" not in words else []
     return [*ours, *_with_tag(words, tag), *last]
 
@@ -209,7 +214,18 @@ def ready(
         Step(TAG, f"give {_backups(len(names))} the tag {tag}", (*base, *names))
         for names in (() if rehearsal else chunks(earlier.ours))
     ]
+    if any(tag + _OF_VOLUMES in _tags_of(each) for each in listed):
+        volumes = forget_words(
+            [word for word in words if word != "--prune"], own, tag + _OF_VOLUMES, False,
+            _EACH_VOLUME,
+        )  # fmt: skip
+        steps.append(Step(FORGET, "forget of volumes", (*reader.base, "forget", *volumes)))
     return Ready(tuple(steps), tuple(_notes(earlier, tag, by_hand)))
+
+
+def _tags_of(listed: Mapping[str, object]) -> list[object]:
+    tags = listed.get("tags")
+    return tags if isinstance(tags, list) else []
 
 
 def _backups(number: int) -> str:

@@ -101,7 +101,7 @@ def request_for(
         return request
     # A second before the files, so that of the last backups these are the latest.
     before = None if request.moment is None else request.moment - 1
-    return request._replace(skipped=(), moment=before, aside=run.kind)
+    return request._replace(skipped=(), moment=before, aside=run.aside)
 
 
 def judge(work: Work, task: Task, called: Called, ended: Ended) -> None:

@@ -30,6 +30,11 @@ class ClientRun(Record):
     stream: str | None = None
     source: str | None = None
 
+    @property
+    def aside(self) -> str:
+        """The word under which its backup is kept apart from those of the files, if it is."""
+        return "" if self.kind == FILES else self.kind
+
 
 class Try(Record):
     """A call of the client that could not reach the repository, and what it said of that."""

@@ -81,6 +81,8 @@ def _keep(task: Task) -> str:
 def _words(task: Task, plan: Plan, run: ClientRun) -> list[str]:
     """Return the words of a client run as they would be."""
     skipped = plan.skipped if run.kind == FILES else ()
-    request = Request(run.paths, skipped, captured=not on_terminal(), stream=run.stream)
+    request = Request(
+        run.paths, skipped, captured=not on_terminal(), stream=run.stream, aside=run.aside
+    )
     own = (task, *task.more)[run.repository]
     return own.client.backup_command(own.job, request)

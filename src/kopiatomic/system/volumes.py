@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kopiatomic.record import Record
 from kopiatomic.system import zfs
-from kopiatomic.system.command import CommandFailed, Door, GivenUp, failure
+from kopiatomic.system.command import CommandFailed, Door, GivenUp
 from kopiatomic.system.zfs import RUN_PROPERTY, Destroyed, NotDestroyed
 
 # Where zvol(4) has the devices, each under the name of its volume.
@@ -122,29 +122,14 @@ def destroy(door: Door, clones: Sequence[str]) -> Removed:
 
 def _destroy_one(door: Door, name: str) -> tuple[Destroyed, list[str]]:
     """Destroy one clone and return what came of it, and the snapshots that stood in the way."""
-    done = _attempt(door, name)
+    done = zfs.destroy_one(door, name)
     if done.left and "busy" in done.left[0].reason:
         time.sleep(SETTLE)
-        done = _attempt(door, name)
+        done = zfs.destroy_one(door, name)
     if not done.left or "has children" not in done.left[0].reason:
         return done, []
-    gone = [each for each in _snapshots_since(door, name) if not _attempt(door, each).left]
-    return (_attempt(door, name), gone) if gone else (done, [])
-
-
-def _attempt(door: Door, name: str) -> Destroyed:
-    """Destroy a clone or a snapshot of one; raises GivenUp."""
-    try:
-        result = door.run(["zfs", "destroy", name], check=False)
-    except GivenUp:
-        raise
-    except CommandFailed as error:
-        return Destroyed(left=(NotDestroyed(name, error.reason),))
-    if result.status == 0:
-        return Destroyed()
-    if zfs.is_gone(result):
-        return Destroyed(missing=(name,))
-    return Destroyed(left=(NotDestroyed(name, failure(result)),))
+    gone = [each for each in _snapshots_since(door, name) if not zfs.destroy_one(door, each).left]
+    return (zfs.destroy_one(door, name), gone) if gone else (done, [])
 
 
 def _snapshots_since(door: Door, name: str) -> list[str]:

@@ -474,7 +474,7 @@ def _destroy_singly(door: Door, snapshots: Sequence[str]) -> Destroyed:
     done: list[Destroyed] = []
     for index, name in enumerate(snapshots):
         try:
-            done.append(_destroy_one(door, name))
+            done.append(destroy_one(door, name))
         except GivenUp as error:
             done.append(_all_left(snapshots[index:], error.reason))
             break
@@ -485,8 +485,8 @@ def _all_left(snapshots: Sequence[str], reason: str) -> Destroyed:
     return Destroyed(left=tuple(NotDestroyed(name, reason) for name in snapshots))
 
 
-def _destroy_one(door: Door, name: str) -> Destroyed:
-    """Destroy one snapshot; raises GivenUp."""
+def destroy_one(door: Door, name: str) -> Destroyed:
+    """Destroy a snapshot, or a clone of ours, and return what came of it; raises GivenUp."""
     try:
         result = door.run(["zfs", "destroy", name], check=False)
     except GivenUp:

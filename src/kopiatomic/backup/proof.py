@@ -6,7 +6,8 @@ dataset is missing: --one-file-system, an exclude, a wrapper with paths of its o
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from kopiatomic.backup import parts
 from kopiatomic.backup.client_runs import Called
@@ -14,6 +15,7 @@ from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.clients.base import Client, Missing, Proof, Task
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record
@@ -94,20 +96,25 @@ def prove(
         wanted = len(evidence.points)
         called.proof = Result(wanted - len(evidence.told & evidence.points.keys()), wanted)
         return
-    try:
+    with _answering(called, report):
         found = task.client.prove(
             _reader(task, signals), task.job, called.request, called.figures, evidence.points,
             called.began, task.script,
         )  # fmt: skip
+        _conclude(task, evidence, called, report, found)
+
+
+@contextmanager
+def _answering(called: Called, report: Report) -> Iterator[None]:
+    """Enter it into the report if the repository gives no answer: what follows is not done then."""
+    try:
+        yield
     except Interrupted as error:
         report.fail(f"{UNCHECKED}: {error}", 128 + error.signum, "incomplete", called)
-        return
     except (ClientFailed, CommandFailed, Refusal, OSError) as error:
         # What nobody has looked at is not called a backup of all.
         message = f"{UNCHECKED}: {error}; --no-proof does without"
         report.fail(message, EX_UNAVAILABLE, "incomplete", called)
-        return
-    _conclude(task, evidence, called, report, found)
 
 
 def _conclude(
@@ -134,20 +141,17 @@ def _conclude(
 
 def prove_volume(task: Task, called: Called, report: Report, signals: Signals) -> None:
     """Compare the size of a volume in the backup with what there was to read of it."""
-    found = called.streamed
-    if found is None and called.request is not None:
-        try:
+    with _answering(called, report):
+        found = called.streamed
+        if found is None and called.request is not None:
             found = task.client.prove_stream(
                 _reader(task, signals), task.job, called.request, called.figures, called.began,
                 task.script,
             )  # fmt: skip
-        except Interrupted as error:
-            report.fail(f"{UNCHECKED}: {error}", 128 + error.signum, "incomplete", called)
-            return
-        except (ClientFailed, CommandFailed, Refusal, OSError) as error:
-            message = f"{UNCHECKED}: {error}; --no-proof does without"
-            report.fail(message, EX_UNAVAILABLE, "incomplete", called)
-            return
+        _conclude_volume(task, called, report, found)
+
+
+def _conclude_volume(task: Task, called: Called, report: Report, found: Streamed | None) -> None:
     if found is None or not found.backups:
         _no_backup(task, called, report)
         return

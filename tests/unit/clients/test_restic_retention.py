@@ -2,7 +2,7 @@
 
 import pytest
 
-from kopiatomic.clients.base import ByHand, Made, Past
+from kopiatomic.clients.base import FORGET, ByHand, Made, Past
 from kopiatomic.clients.restic_retention import (
     Earlier,
     check_forget,
@@ -188,3 +188,17 @@ class TestReady:
         assert doubtful.endswith("the tag of this job: restic-x tag --add restomic:home ab")
         assert "no backup of h is known to be of this job" in bare
         assert not found.steps
+
+    def test_volumes_are_forgotten_by_themselves_where_there_are_any(self):
+        """Of the files and volumes of one night, --keep-daily would keep one backup alone."""
+        listed = (
+            b'[{"id":"ab","paths":["/dev/zvol/t/v"],"time":"2026-01-01T00:00:00Z",'
+            b'"hostname":"h","tags":["restomic:home:volume"]}]'
+        )
+        reader = Matching({"snapshots": listed})
+        words = ["--keep-daily", "7", "--prune"]
+        (step,) = ready(reader, TAG, words, "h", Past(), ByHand("restic-x")).steps
+        assert step.kind == FORGET
+        assert " ".join(step.argv).endswith(
+            "forget --host h --tag restomic:home:volume --group-by host,paths --keep-daily 7"
+        )

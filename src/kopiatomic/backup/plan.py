@@ -449,8 +449,10 @@ def _show_live(scene: Scene, view: dict[str, ViewMount], place: str) -> set[str]
     Returns what of it is on file systems that nobody chose, and so is not to be backed up.
     """
     mount = _mount_at(scene, place)
-    below = {point: view[point] for point in (mount.point, nearest(place, view)) if point in view}
-    strange = set() if any(each.kind == "frozen" for each in below.values()) else {place}
+    # Of its file system a directory alone may be shown, by itself.
+    shown = (view[point] for point in (mount.point, nearest(place, view)) if point in view)
+    is_chosen = any(each.kind == "frozen" and each.dataset == mount.special for each in shown)
+    strange = set() if is_chosen else {place}
     ours = _our_places(scene.names)
     view[place] = _live(mount)._replace(source=place, point=place)
     for inner in scene.mounts:

@@ -321,6 +321,14 @@ class TestFrozenRoot:
         plan = plan_for((datasets, mounts), everything=True, needs=needs)
         assert view_of(plan)["/backup/x"] == "live"
 
+    def test_a_live_file_system_that_nobody_chose_is_not_backed_up(self):
+        datasets, mounts = installer()
+        mounts.append(Mount("nfs:/x", "/compat/linux", "nfs"))
+        needs = Needs("/usr/local/bin/restic", live=("/compat/linux",))
+        plan = plan_for((datasets, mounts), everything=True, needs=needs)
+        assert view_of(plan)["/compat/linux"] == "live"
+        assert "/compat/linux" in plan.skipped
+
     def test_a_live_directory_must_not_thaw_a_dataset(self):
         needs = Needs("/usr/local/bin/restic", live=("/usr",))
         assert "would undo the freezing of /usr/src" in str(

@@ -251,6 +251,9 @@ class Injected:
         (place / "plan").write_text(f"{number} {action}\n")
         for name in ("count", "calls", "cut", "seen", "client-plan", "started", "snapped"):
             (place / name).unlink(missing_ok=True)
+        # A sweep notes that it has looked: the next run has fewer calls then, and the number
+        # would be that of another one.
+        self.path("/var/run/kopiatomic.searched").unlink(missing_ok=True)
         if self.existing:
             # Of what the last good backup has, no new one would be made.
             history = self.path("/var/db/kopiatomic/restomic.default.history")

@@ -31,6 +31,9 @@ _OUR_CLONE = re.compile(r"[^/@]+/[a-z]+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}\.[0-9]+"
 # ZFS_MAX_DATASET_NAME_LEN, without its NUL.
 NAME_LIMIT = 255
 
+# More than a name, a mount point and a user's property can be together (ZAP_MAXVALUELEN is 8192).
+_RECORD_LIMIT = 32768
+
 # A path may hold tabs and newlines, so something must come after it that cannot.
 _COLUMNS = (
     "name", "type", "mounted", "canmount", "jailed", BACKUP_PROPERTY, "mountpoint", "keystatus",
@@ -153,6 +156,8 @@ def _records(argv: Sequence[str], text: str) -> Iterator[list[str]]:
             yield [*fields, *last]
         else:
             begun = whole
+        if len(begun) > _RECORD_LIMIT:
+            break
     if begun:
         raise CommandFailed(argv, f"printed a line that is not understood: {begun[:80]!r}")
 

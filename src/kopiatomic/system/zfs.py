@@ -370,13 +370,9 @@ def created_at(door: Door, snapshots: Sequence[str]) -> dict[str, float]:
     That is the moment of the original where a snapshot was received. One that has gone is
     not in the answer.
     """
-    known = set(snapshots)
-    found: dict[str, float] = {}
-    for part in chunks(snapshots):
-        argv = ["zfs", "list", "-Hp", "-t", "snapshot", "-s", "name", "-o", "name,creation", *part]
-        rows = _rows(door, argv, 2)
-        found |= {name: float(when) for name, when in rows if name in known and when.isdigit()}
-    return found
+    argv = ["zfs", "list", "-Hp", "-t", "snapshot", "-s", "name", "-o", "name,creation"]
+    rows = _rows_about(door, argv, snapshots, 2)
+    return {name: float(when) for name, when in rows if when.isdigit()}
 
 
 def bear_our_mark(door: Door, snapshots: Sequence[str]) -> set[str]:
@@ -385,8 +381,7 @@ def bear_our_mark(door: Door, snapshots: Sequence[str]) -> set[str]:
     Raises CommandFailed.
     """
     argv = ["zfs", "get", "-H", "-s", "local,received", "-o", "name", RUN_PROPERTY]
-    found = {row[0] for part in chunks(snapshots) for row in _rows(door, [*argv, *part], 1)}
-    return found & set(snapshots)
+    return {row[0] for row in _rows_about(door, argv, snapshots, 1)}
 
 
 def copies_among(door: Door, beginnings: tuple[str, ...]) -> list[str]:
@@ -397,8 +392,7 @@ def copies_among(door: Door, beginnings: tuple[str, ...]) -> list[str]:
     """
     argv = ["zfs", "get", "-H", "-s", "received", "-o", "name", RUN_PROPERTY]
     likely = [name for name in _likely(door, beginnings) if "@" in name]
-    found = {row[0] for part in chunks(likely) for row in _rows(door, [*argv, *part], 1)}
-    return sorted(found & set(likely))
+    return sorted({row[0] for row in _rows_about(door, argv, likely, 1)})
 
 
 def by_guid(door: Door, pool: str, guids: Iterable[str]) -> dict[str, str]:
@@ -411,8 +405,22 @@ def by_guid(door: Door, pool: str, guids: Iterable[str]) -> dict[str, str]:
 def there(door: Door, snapshots: Sequence[str]) -> set[str]:
     """Return those of these snapshots that there are; raises CommandFailed."""
     argv = ["zfs", "list", "-H", "-t", "snapshot", "-s", "name", "-o", "name"]
-    found = {row[0] for part in chunks(snapshots) for row in _rows(door, [*argv, *part], 1)}
-    return found & set(snapshots)
+    return {row[0] for row in _rows_about(door, argv, snapshots, 1)}
+
+
+def _rows_about(
+    door: Door, argv: Sequence[str], names: Sequence[str], width: int
+) -> list[list[str]]:
+    """Return the fields of what zfs(8) answers about ``names``, which each row begins with.
+
+    What is taken for gone is not looked for any more, so an answer that is about something
+    else is a failure and not silence.
+    """
+    known = set(names)
+    rows = [row for part in chunks(names) for row in _rows(door, [*argv, *part], width)]
+    if any(row[0] not in known for row in rows):
+        raise CommandFailed(argv, "printed something that is not its result")
+    return rows
 
 
 def _rows(door: Door, argv: Sequence[str], width: int) -> list[list[str]]:

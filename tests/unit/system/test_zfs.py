@@ -74,6 +74,14 @@ class TestList:
         with pytest.raises(CommandFailed, match=r"not understood|twice"):
             zfs.list_datasets(DOOR)
 
+    def test_looks_for_the_end_of_a_mount_point_no_further_than_one_may_go(self, fp):
+        whole = "t\tfilesystem\tyes\ton\toff\t-\t/x{}\t-\n"
+        fp.register(LIST, stdout=whole.format("\ny" * 4000))
+        assert len(zfs.list_datasets(DOOR)[0].mountpoint) == 8002
+        fp.register(LIST, stdout=whole.format("\ny" * 40000))
+        with pytest.raises(CommandFailed, match="not understood"):
+            zfs.list_datasets(DOOR)
+
     def test_tells_why_it_failed(self, fp):
         fp.register(LIST, returncode=1, stderr="internal error: out of memory\n")
         with pytest.raises(CommandFailed, match=r"out of memory \(exit status 1\)$"):
@@ -401,13 +409,20 @@ class TestOthers:
             zfs.snapshots_on(DOOR, ["t/a"])
 
     def test_when_they_were_made(self, fp):
-        text = "t/a@x\t1795420800\nt/a@spoofed\t9\nt/b@x\t-\n"
+        text = "t/a@x\t1795420800\nt/b@x\t-\n"
         fp.register("zfs list -Hp -t snapshot -s name -o name,creation t/a@x t/b@x", stdout=text)
         assert zfs.created_at(DOOR, ["t/a@x", "t/b@x"]) == {"t/a@x": 1795420800.0}
 
     def test_ours_also_where_they_were_received(self, fp):
-        fp.register(f"{self.GET} t/a@x t/b@x", stdout="t/b@x\nt/c@spoofed\n")
+        fp.register(f"{self.GET} t/a@x t/b@x", stdout="t/b@x\n")
         assert zfs.bear_our_mark(DOOR, ["t/a@x", "t/b@x"]) == {"t/b@x"}
+
+    def test_an_answer_about_something_else_is_none(self, fp):
+        """Or all that was asked about would be taken for gone."""
+        ask = "zfs list -Hp -t snapshot -s name -o name,creation t/a@x"
+        fp.register(ask, stdout="t/c@x\t1795420800\n")
+        with pytest.raises(CommandFailed, match="not its result"):
+            zfs.created_at(DOOR, ["t/a@x"])
 
     def test_copies_of_ours(self, fp):
         listed = "zfs list -H -o name -s name -t snapshot,volume"

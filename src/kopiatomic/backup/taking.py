@@ -6,7 +6,9 @@ What most jobs do without is imported where it is needed, so that their runs beg
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from kopiatomic import client_rows
 from kopiatomic.backup import choice
+from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.view import Lost
@@ -60,6 +62,9 @@ def is_backed_up(task: Task, plan: Plan, last: Mapping[str, object] | None) -> b
 
     if last is None or any(each.missed for each in plan.left_out):
         return False
+    good = {row.key for row in client_rows.rows_of(last) if row.is_good}
+    if task.more and any((FILES, "", e.env_file) not in good for e in (task, *task.more)):
+        return False  # one of the repositories has yet to get it
     return existing.is_backed_up(plan.captured, selection_of(task), last)
 
 

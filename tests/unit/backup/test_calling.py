@@ -9,7 +9,11 @@ from kopiatomic import state
 from kopiatomic.backup import calling
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.selection import Captured
+from kopiatomic.clients.base import Task
+from kopiatomic.job import Job
 from kopiatomic.state import Place
+
+TASK = Task(Job("restomic"), None, None, {}, "", str)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,7 @@ def test_which_of_the_unseen_a_text_names(text, point):
 
 def test_the_last_paths_are_those_of_the_last_good_run(places):
     place = Place("restomic", "default")
-    assert calling.last_paths(place) is None
+    assert calling.last_paths(place, TASK) is None
     state.remember(place, {"outcome": "success", "paths": ["/a", "/b"]})
     state.remember(place, {"outcome": "failed", "paths": ["/a"]})
-    assert calling.last_paths(place) == ["/a", "/b"]
+    assert calling.last_paths(place, TASK) == ["/a", "/b"]

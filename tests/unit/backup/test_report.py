@@ -387,7 +387,7 @@ class TestPlan:
 
     def test_says_the_commands_in_their_order_and_that_it_would(self):
         plan = plan_for(simple(), "tank")
-        lines = report.plan_as_text(plan, [self.CLIENT]).splitlines()
+        lines = report.plan_as_text(plan, [self.CLIENT], ["files"]).splitlines()
         assert lines[:2] == ["Would capture:", "  tank  /data"]
         commands = lines[lines.index("Would run:") + 1 : -1]
         assert commands[0].startswith("  zfs snapshot -o org.kopiatomic:run=")
@@ -405,13 +405,13 @@ class TestPlan:
             [*simple()[1], *(zfs(name, f"/{name}") for name in names)],
         )
         plan = plan_for(machine, "tank", recursive=True)
-        text = report.plan_as_text(plan, [self.CLIENT])
+        text = report.plan_as_text(plan, [self.CLIENT], ["files"])
         assert "a channel program for 3001 snapshots" in text
         assert "zfs snapshot" not in text
 
     def test_data(self):
         plan = plan_for(simple(), "tank")
-        data = json.loads(json.dumps(report.plan_as_dict(plan, [self.CLIENT])))
+        data = json.loads(json.dumps(report.plan_as_dict(plan, [self.CLIENT], ["files"])))
         assert data["captured"] == [{"dataset": "tank", "mountpoint": "/data"}]
         assert data["client"] == list(self.CLIENT)
         assert len(data["view"]) == len(plan.view)

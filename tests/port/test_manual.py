@@ -303,7 +303,7 @@ def test_the_numbers_are_those_of_the_program(program):
 @both
 def test_every_metric_is_described_and_no_other(program):
     told = items(section(PAGES[program], "Monitoring"), "Li")
-    names = ["build_info", *(each.name for each in metrics.METRICS)]
+    names = ["build_info", *(each.name for each in (*metrics.METRICS, *metrics.RUN_METRICS))]
     assert sorted(told) == sorted(f"{metrics.PREFIX}_{name}" for name in names)
 
 
@@ -420,6 +420,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         for name in ("restic-home.env", "kopiatomic/restic-home.env"):
             (local / "etc" / name).write_text("RESTIC_REPOSITORY=/backup/restic\n")
             (local / "etc" / name).chmod(0o600)
+        for name in ("here", "away", "home"):
+            path = local / f"etc/kopiatomic/{name}.env"
+            path.write_text(f"RESTIC_REPOSITORY=/r/{name}\nKOPIA_CONFIG_PATH=/root/{name}.config\n")
+            path.chmod(0o600)
         made.install_periodic()
         yield made
     finally:
@@ -427,7 +431,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 def run(host: Sandbox, text: str) -> tuple[int, str]:
-    result = host.run(["/bin/sh", "-c", text])
+    result = host.run(["/bin/sh", "-c", f"cd /usr/local/etc/kopiatomic; {text}"])
     return result.returncode, result.stdout + result.stderr
 
 

@@ -598,15 +598,15 @@ def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]], names: Sequence[s
     lines += section("Would be live, not frozen, because the client needs it so:", plan.live)
     lines += section("Note:", plan.notes)
     lines += ["", "Would run:"]
-    for names in by_pool(plan.snapshots).values():
-        argv = snapshot_command(names, plan.names.run)
+    for snapshots in by_pool(plan.snapshots).values():
+        argv = snapshot_command(snapshots, plan.names.run)
         if fits(argv):
             lines.append(f"  {quote(argv)}")
         else:
-            lines.append(f"  a channel program for {len(names)} snapshots (zfs-program(8))")
+            lines.append(f"  a channel program for {len(snapshots)} snapshots (zfs-program(8))")
     held = [hold.snapshot for hold in plan.holds if hold.existing is not None]
-    for names in by_pool(held).values():
-        lines.append(f"  {quote(['zfs', 'hold', plan.names.run, *names], limit=MOST_CAPTURED)}")
+    for snapshots in by_pool(held).values():
+        lines.append(f"  {quote(['zfs', 'hold', plan.names.run, *snapshots], limit=MOST_CAPTURED)}")
     lines += [f"  {quote(hold_command(hold))}" for hold in plan.holds]
     lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
     lines += [f"  {quote(words)}" for words in _clone_commands(plan)]

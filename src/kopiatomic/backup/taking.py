@@ -35,18 +35,17 @@ def selection_of(task: Task) -> dict[str, object]:
     repository is a new one.
     """
     job = task.job
+    files = [file for each in (task, *task.more) for file in each.job.env_files]
     return {
         **choice.as_dict(job),
         "command": [task.hide(word) for word in job.command],
         "options": [task.hide(word) for word in job.options],
-        "env_file": _version_of(job.env_file),
+        "env_file": [told for file in files for told in _version_of(file)],
     }
 
 
-def _version_of(path: str | None) -> list[object]:
+def _version_of(path: str) -> list[object]:
     """Return what tells one state of a file from another."""
-    if path is None:
-        return []
     try:
         return [path, os.stat(path).st_mtime_ns]
     except OSError:

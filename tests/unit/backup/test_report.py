@@ -334,7 +334,7 @@ class TestUnmounted:
 
     def test_in_a_plan_and_as_data(self):
         made = self.report()
-        assert self.LINE in report.plan_as_text(made.plan, ["restic"])
+        assert self.LINE in report.plan_as_text(made.plan, [["restic"]], ["files"])
         rows = report.as_dict(made)["captured"]
         assert rows == [
             {"dataset": "t", "mountpoint": "/t"},
@@ -480,12 +480,12 @@ class TestExisting:
     def test_a_plan_holds_them_and_makes_none(self):
         plan = self.taken(NOW - 60, NOW - 60)
         assert plan.snapshots == ()
-        text = report.plan_as_text(plan, [["restic"] for _ in plan.runs])
+        text = report.plan_as_text(plan, [["restic"] for _ in plan.runs], ["files"])
         assert "zfs snapshot" not in text
         assert "  zfs hold restomic:default:1 tank@auto\n" in text
         assert "  zfs hold restomic:default:1 zroot/home@auto\n" in text
         assert "Would take these existing snapshots, and make none:\n  tank@auto" in text
-        rows = report.plan_as_dict(plan, [["restic"]])["captured"]
+        rows = report.plan_as_dict(plan, [["restic"]], ["files"])["captured"]
         assert [row["snapshot"] for row in rows] == ["tank@auto", "zroot/home@auto"]
         assert all(isinstance(row["age_seconds"], int) for row in rows)
 

@@ -35,3 +35,21 @@ def test_the_last_paths_are_those_of_the_last_good_run(places):
     state.remember(place, {"outcome": "success", "paths": ["/a", "/b"]})
     state.remember(place, {"outcome": "failed", "paths": ["/a"]})
     assert calling.last_paths(place, TASK) == ["/a", "/b"]
+
+
+def test_of_several_repositories_each_has_last_paths_of_its_own(places):
+    place = Place("restomic", "default")
+
+    def remember(paths, here, away):
+        rows = [
+            {"kind": "files", "env_file": f"/{name}", "outcome": outcome}
+            for name, outcome in (("here", here), ("away", away))
+        ]
+        state.remember(place, {"outcome": "incomplete", "paths": paths, "client_runs": rows})
+
+    remember(["/a"], "success", "success")
+    remember(["/a", "/b"], "success", "failed")
+    for name, paths in (("here", ["/a", "/b"]), ("away", ["/a"])):
+        job = Job("restomic", env_files=(f"/{name}",))
+        assert calling.last_paths(place, TASK._replace(job=job, repository=name)) == paths
+    assert calling.last_entry(place)["paths"] == ["/a", "/b"]

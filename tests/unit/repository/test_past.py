@@ -79,3 +79,22 @@ def test_a_history_that_makes_no_sense(place, entry):
 
 def test_no_history(place):
     assert past.read(place, TASK) == ((), ())
+
+
+def test_of_several_repositories_each_has_its_own_backups(place):
+    """The ids of one are unknown in another; an older entry is that of its env file."""
+    rows = [
+        {"env_file": f"/{name}", "client": {"snapshots": [name], "command": ["restic", name]}}
+        for name in ("here", "away")
+    ]
+    state.remember(place, {**ENTRY, "env_file": "/here"})
+    state.remember(place, {**ENTRY, "client_runs": rows})
+
+    def made(task):
+        return [run.backups for run in past.read(place, task).own]
+
+    job = Job("restomic", env_files=("/here",))
+    assert made(TASK._replace(job=job, repository="here")) == [("ab",), ("here",)]
+    job = Job("restomic", env_files=("/away",))
+    assert made(TASK._replace(job=job, repository="away")) == [("away",)]
+    assert made(TASK) == [("ab",), ("here", "away")]

@@ -80,10 +80,13 @@ class Two:
     def moments(self, repository: Repository) -> list[float]:
         """Return the times of a repository's backups, to the second."""
         if repository.client == "restic":
-            return [int(moment_of(each)) for each in json.loads(repository("snapshots", "--json"))]
+            listed = json.loads(repository("snapshots", "--json"))
+            of_files = [each for each in listed if each["paths"][0].startswith(TOP)]
+            return [int(moment_of(each)) for each in of_files]
         from datetime import datetime
 
         listed = json.loads(repository("snapshot", "list", "--json"))
+        listed = [each for each in listed if each["source"]["path"].startswith(TOP)]
         times = [str(each["startTime"])[:19] + "+00:00" for each in listed]
         return sorted(int(datetime.fromisoformat(each).timestamp()) for each in times)
 
@@ -91,7 +94,7 @@ class Two:
         """Restore the last backup of kta/src; return its files."""
         target = f"{self.here.directory}/restored-{name}"
         if repository.client == "restic":
-            words = ("restore", f"latest:{TOP}/src", "--target", target)
+            words = ("restore", f"latest:{TOP}/src", "--path", f"{TOP}/src", "--target", target)
         else:
             words = ("restore", f"{TOP}/src", target)
         repository(*words)

@@ -152,13 +152,13 @@ def _with_hint(task: Task, error: ClientFailed) -> str:
     return f"{error}; {hint}" if hint else str(error)
 
 
-def captured(place: Place, task: Task) -> list[dict[str, object]]:
+def captured(place: Place, task: Task | None = None) -> list[dict[str, object]]:
     """Return what the history says was captured in the job's last good backup.
 
     Of several repositories, it is the last that was good in the task's.
     """
     entries = state.successes(place)
-    if task.repository:
+    if task is not None and task.repository:
         entries = client_rows.good_files(state.newest_first(place), task.env_file)
     for entry in entries:
         rows = entry.get("captured")
@@ -213,7 +213,7 @@ def _drill(task: Task, reader: Reader, room: Scratch, account: Drill, place: Pla
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
         return
-    rows = captured(place)
+    rows = captured(place, task)
     account.in_part = any("directories" in row for row in rows)
     shares, nowhere = shared_out(paths_of(rows), sources)
     for point in nowhere:

@@ -808,9 +808,9 @@ def attempt(model: Model, job: Job) -> Report:
     model.call, model.seen, model.visible, model.planned = 0, None, [], {}
     model.pinned, model.backup, model.streams = set(), None, {}
 
-    def build(door: Any, drawn: plan.Plan, *rest: Any) -> None:
+    def build(door: Any, drawn: plan.Plan, *rest: Any) -> list[str]:
         model.planned = {mount.point: mount for mount in drawn.view}
-        BUILD(door, drawn, *rest)
+        return BUILD(door, drawn, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "build", build)

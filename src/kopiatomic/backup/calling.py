@@ -145,8 +145,11 @@ def unseen_hint(plan: Plan, text: str) -> str | None:
     return None
 
 
-def last_paths(place: Place, task: Task) -> list[str] | None:
-    """Return the paths of the last good backup in the task's repository, or None if not known."""
+def last_paths(place: Place, task: Task | None = None) -> list[str] | None:
+    """Return the paths of the last good backup, or None if they are not known.
+
+    With one of several tasks, they are those of the last one in the repository of that.
+    """
     entry = last_entry(place, task)
     paths = entry.get("paths") if entry else None
     return [str(path) for path in paths] if isinstance(paths, list) else None

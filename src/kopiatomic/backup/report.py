@@ -25,7 +25,7 @@ from kopiatomic.record import Record
 from kopiatomic.state import Place
 from kopiatomic.system import fingerprint
 from kopiatomic.system.command import describe_status, fits, printable, quote
-from kopiatomic.system.volumes import clone_command
+from kopiatomic.system.volumes import clone_commands
 from kopiatomic.system.zfs import by_pool, snapshot_command
 
 # How many backups a report names.
@@ -575,13 +575,14 @@ def _would_take(plan: Plan) -> list[str]:
 
 def _clone_commands(plan: Plan) -> list[list[str]]:
     return [
-        clone_command(
+        words
+        for each in plan.volumes
+        if not each.still
+        for words in clone_commands(
             f"{each.dataset}@{plan.names.snapshot}",
             clone_of(plan.names, each.dataset, each.number),
             plan.names.run,
         )
-        for each in plan.volumes
-        if not each.still
     ]
 
 

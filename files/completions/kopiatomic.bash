@@ -53,7 +53,7 @@ _kopiatomic()
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
 	    --retry-pause --full --layout --at --jailed --snapshot --no-layout
-	    --volumes --env-files
+	    --volumes --paths-from
 	)
 	case $program in
 	kopiatomic)
@@ -88,7 +88,7 @@ _kopiatomic()
 		_kopiatomic_offer "$word" < <(compgen -c -- "$word" | sort -u)
 		return
 		;;
-	-e|--env-file|--env-files)
+	-e|--env-file|--paths-from)
 		_kopiatomic_files f "$word"
 		return
 		;;

@@ -28,6 +28,7 @@ LONG = {
     "after-snapshot=": "-s",
     "version": "-v",
     "exclude=": "-x",
+    "paths-from=": "--paths-from",
     "snapshot=": "--snapshot",
     "live=": "--live",
     "jailed": "--jailed",
@@ -47,7 +48,6 @@ LONG = {
     "excludes=": "--excludes",
     "volumes": "--volumes",
     "lives=": "--lives",
-    "env-files=": "--env-files",
     "upkeep": "--upkeep",
     "verify=": "--verify",
     "maintenance": "--maintenance",
@@ -195,6 +195,7 @@ def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
 
     from kopiatomic.commands import backup
 
+    job = _with_lists(job, options)
     _need_a_selection(job)
     return (backup.dry_run if "-n" in values else backup.back_up)(job, door, values)
 
@@ -219,6 +220,16 @@ def _do_instead(asked: str, job: "Job", door: "Door", options: "Sequence[tuple[s
     from kopiatomic.commands import sweep
 
     return sweep.sweep(job, door, values)
+
+
+def _with_lists(job: "Job", options: "Sequence[tuple[str, str]]") -> "Job":
+    """Return a job with the targets that stand in lists; raises Refusal."""
+    from kopiatomic.clients import client_of
+    from kopiatomic.lists import Listing, with_targets_of
+
+    ours = tuple(Listing(value) for name, value in options if name == "--paths-from")
+    job, others = client_of(job.program).without_lists(job)
+    return with_targets_of(job, (*ours, *others)) if ours or others else job
 
 
 def _need_a_selection(job: "Job") -> None:
@@ -268,15 +279,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
     def words(option: str) -> "list[str]":
         return [word for text in every(option) for word in split_words(text, option)]
 
-    def files(option: str) -> "list[str]":
-        """Return the files of a list; a path with blanks in it that is there needs no quotes."""
-        return [
-            file
-            for text in every(option)
-            for file in ([text] if os.path.exists(text) else split_words(text, option))
-        ]
-
-    snapshot = last.get("--snapshot")
+    env_file, snapshot = last.get("-e"), last.get("--snapshot")
     return Job(
         program=program,
         name=state.check_job_name(last.get("-j") or "default"),
@@ -300,7 +303,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         live=(*every("--live"), *words("--lives")),
         jailed="--jailed" in last,
         at=os.path.normpath(last["--at"]) if last.get("--at") else None,
-        env_files=tuple(map(os.path.abspath, (*every("-e"), *files("--env-files")))),
+        env_file=None if env_file is None else os.path.abspath(env_file),
     )
 
 
@@ -330,6 +333,8 @@ def _instead_of_a_backup(switches: "set[str]", job: "Job") -> "str | None":
     again = [name for name in ("--retries", "--retry-pause") if name in switches]
     if again and asked:
         raise Refusal(f"{again[0]} does not go with {asked[0]}: only a backup is tried again")
+    if asked and "--paths-from" in switches:
+        raise Refusal(f"--paths-from does not go with {asked[0]}: it is about what a backup is of")
     if asked and job.snapshot is not None:
         raise Refusal(f"--snapshot does not go with {asked[0]}: it is about what a backup is of")
     if job.retries and job.plain:

@@ -16,6 +16,8 @@ of these datasets, and clean up.
 What to back up:
   dataset | path          a dataset, by its name or mount point, or a directory
                           or file of one alone; several may be named
+      --paths-from FILE   those that stand in FILE, one on each line; - is
+                          standard input
   -a, --all               all mounted datasets
   -r, --recursive         also all datasets below those that are named, and what
                           is mounted below the named directories
@@ -34,9 +36,7 @@ How to back it up:
                           'exec {client} "$@"' (default: {command})
   -o, --options OPTIONS   more options for the client: -o "--tag nightly"
   -e, --env-file FILE     file with NAME=VALUE lines for the environment of the
-                          client, such as passwords; only root may read it;
-                          given more than once, the same moment goes to the
-                          repository of each
+                          client, such as passwords; only root may read it
   -j, --job NAME          name of the job, to have several (default: default)
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
       --no-proof          do not ask the repository after the backup whether
@@ -102,7 +102,6 @@ Output, and options for scripts:
       --datasets WORDS    more datasets and paths, quoted as for sh
       --excludes WORDS    more patterns for -x, likewise
       --lives WORDS       more directories for --live, likewise
-      --env-files WORDS   more files for -e, likewise
   -h, --help              print this help
   -v, --version           print the version
 

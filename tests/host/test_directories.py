@@ -13,7 +13,7 @@ from host.ongoing import is_whole, kept_by, meanwhile, pictures
 from host.test_restic import NOTHING, changes, modern
 
 RESTOMIC = "/usr/local/sbin/restomic"
-INCOMPLETE, NOINPUT, CANTCREAT = 65, 66, 73
+INCOMPLETE, NOINPUT, CANTCREAT, CONFIG = 65, 66, 73, 78
 HOME = f"{TOP}/home"
 
 CLIENTS = [
@@ -269,6 +269,81 @@ def test_an_empty_directory_where_a_dataset_belongs_stands_for_the_dataset(
     back_up(repository, f"{TOP}/src", f"{HOME}/etc")
     out = repository.machine.path(restored(repository, f"{TOP}/src"))
     assert (out / "main.c").exists()
+
+
+# Lists
+
+
+def write(machine: Machine, *lines: str, end: str = "\n") -> str:
+    """Write a list, and return where it is."""
+    place = f"{TOP}/list"
+    machine.path(place).write_bytes("".join(line + end for line in lines).encode())
+    return place
+
+
+def test_a_list(lived_in: Machine, repository: Repository):
+    place = write(lived_in, "# of mine", "", f"{HOME}/etc", "kta/src", f"{HOME}/docs/letter.txt")
+    change = f"echo changed > {HOME}/etc/conf"
+    said = back_up(repository, f"{HOME}/hollow", "--paths-from", place, "-s", change)
+    paths = {f"{HOME}/etc", f"{HOME}/docs/letter.txt", f"{HOME}/hollow", f"{TOP}/src"}
+    assert set(sources(repository)) == paths
+    assert "4 of 4 paths found in the backup" in said
+    out = repository.machine.path(restored(repository, f"{HOME}/etc"))
+    assert (out / "conf").read_text() == "conf\n"
+
+
+def test_a_list_that_names_what_is_not_there(lived_in: Machine, repository: Repository):
+    place = write(lived_in, f"{HOME}/etc", f"{HOME}/gone", "kta/nowhere")
+    said = back_up(repository, "--paths-from", place, status=NOINPUT)
+    assert f"{place}, line 2: the path '{HOME}/gone' does not exist" in said
+    place = write(lived_in, "kta/nowhere")
+    said = back_up(repository, "-n", "--paths-from", place, status=NOINPUT)
+    assert f"{place}, line 1: no dataset is called 'kta/nowhere'" in said
+
+
+def test_where_a_link_in_a_list_leads_is_told_by_its_line(
+    lived_in: Machine, repository: Repository
+):
+    shell(lived_in, f"ln -s /dev {TOP}/conf")
+    place = write(lived_in, f"{HOME}/etc", f"{TOP}/conf")
+    said = back_up(repository, "--paths-from", place, status=NOINPUT)
+    assert f"{place}, line 2: '/dev' is not on ZFS" in said
+
+
+@pytest.mark.restic
+@pytest.mark.parametrize("joined", [" ", "="])
+def test_restics_own_lists(lived_in: Machine, restic: Repository, joined: str):
+    """Their paths are chosen, frozen and proved as if they were arguments."""
+    place = write(lived_in, "# comment", f"  {HOME}/e*c", f"{HOME}/none*")
+    raw = f"{TOP}/raw"
+    lived_in.path(raw).write_bytes(f"{HOME}/docs\0".encode())
+    change = f"echo changed > {HOME}/etc/conf"
+    options = f"--files-from{joined}{place} --tag mine --files-from-raw{joined}{raw}"
+    said = back_up(restic, "-o", options, "-s", change)
+    assert set(sources(restic)) == {f"{HOME}/etc", f"{HOME}/docs"}
+    assert "2 of 2 paths found in the backup" in said
+    assert f"{place}, line 3: nothing matches the pattern '{HOME}/none*'" in said
+    assert "mine" in json.loads(restic("snapshots", "--json"))[0]["tags"]
+    out = lived_in.path(restored(restic, f"{HOME}/etc"))
+    assert (out / "conf").read_text() == "conf\n"
+
+
+@pytest.mark.restic
+def test_a_list_in_the_command(lived_in: Machine, restic: Repository):
+    command = f"restic backup --files-from-verbatim {write(lived_in, f'{HOME}/etc')} --quiet"
+    back_up(restic, "-c", command)
+    assert set(sources(restic)) == {f"{HOME}/etc"}
+
+
+@pytest.mark.restic
+def test_a_list_in_a_wrapper_is_refused(lived_in: Machine, restic: Repository):
+    place = write(lived_in, f"{HOME}/etc")
+    wrapper = lived_in.path(f"{TOP}/wrapper")
+    wrapper.write_text(f'#!/bin/sh\nexec restic backup --files-from {place} "$@"\n')
+    wrapper.chmod(0o755)
+    said = back_up(restic, "-c", f"{TOP}/wrapper", f"{HOME}/docs", status=CONFIG)
+    assert f"{TOP}/wrapper calls restic with --files-from" in said
+    assert json.loads(restic("snapshots", "--json")) == []
 
 
 # What others are told

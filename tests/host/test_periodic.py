@@ -131,6 +131,10 @@ BACKUPS = {
         ["--datasets", r'$HOME `touch /x` $(touch /x) "; touch /x; \\ & | ~ -a'],
     ),
     "a value like an option": ("daily_restomic_datasets=-a", ["--datasets", "-a"]),
+    "a list": (
+        "daily_restomic_paths_from='/usr/local/etc/my list'",
+        ["--paths-from", "/usr/local/etc/my list"],
+    ),
     "a program's own words": (
         "daily_restomic_datasets=d\ndaily_restomic_options='--tag \"two words\" -e \"*.o\"'",
         ["--datasets", "d", "-o", '--tag "two words" -e "*.o"'],
@@ -168,7 +172,7 @@ daily_restomic_post='logger "$KOPIATOMIC_OUTCOME"'
 """,
         [
             "--datasets", "zroot", "--excludes", "zroot/tmp",
-            "-c", r"/root/bin/my\ wrapper backup", "--env-files", "/usr/local/etc/with space.env",
+            "-c", r"/root/bin/my\ wrapper backup", "-e", "/usr/local/etc/with space.env",
             "-p", 'echo "before"; touch /tmp/x', "-s", "service postgresql start",
             "-q", 'logger "$KOPIATOMIC_OUTCOME"', "-r", "--plain",
         ],
@@ -230,11 +234,11 @@ daily_restomic_3_datasets='$HOME'
         night.run()
         assert night.started() == [
             ["restomic", "--periodic", "-j", "home",
-             "--datasets", "zroot/home 'zroot/with space'", "--env-files", "/home.env", "-r"],
+             "--datasets", "zroot/home 'zroot/with space'", "-e", "/home.env", "-r"],
             ["restomic", "--periodic", "-j", "off_site",
-             "--excludes", "general", "--env-files", "/general.env", "-a"],
+             "--excludes", "general", "-e", "/general.env", "-a"],
             ["restomic", "--periodic", "-j", "3", "--datasets", "$HOME",
-             "--excludes", "general", "--env-files", "/general.env", "-r"],
+             "--excludes", "general", "-e", "/general.env", "-r"],
         ]  # fmt: skip
 
     def test_one_that_fails_does_not_stop_the_next_and_the_worst_status_wins(self, night: Night):
@@ -274,6 +278,8 @@ WRONG = {
         "restomic (job home): no backup: daily_restomic_home_datasets is empty",
     "daily_restomic_enable=YES daily_restomic_datasets=d daily_restomic_all=yes":
         "no backup: both daily_restomic_all and daily_restomic_datasets say what to back up",
+    "daily_restomic_enable=YES daily_restomic_paths_from=/l daily_restomic_all=yes":
+        "no backup: both daily_restomic_all and daily_restomic_paths_from say what to back up",
     "daily_restomic_enable=YES daily_restomic_datasets=d daily_restomic_recursive=-r":
         'no backup: daily_restomic_recursive="-r" is neither YES nor NO',
     "daily_restomic_enable=YES daily_restomic_profiles=home daily_restomic_datasets=d "
@@ -330,9 +336,8 @@ AFTERCARE = {
         " monthly_upkeep_restomic_enable=YES monthly_upkeep_restomic_off_env_file=/off"
         " monthly_upkeep_restomic_off_verify=", [
         ["restomic", "--periodic", "--upkeep", "-j", "home", "--verify", "0",
-         "-c", "my restic", "--env-files", "/home"],
-        ["restomic", "--periodic", "--upkeep", "-j", "off",
-         "-c", "my restic", "--env-files", "/off"],
+         "-c", "my restic", "-e", "/home"],
+        ["restomic", "--periodic", "--upkeep", "-j", "off", "-c", "my restic", "-e", "/off"],
     ]),
     "weekly/860.drill-restomic": (
         "daily_restomic_options='-r x' weekly_drill_restomic_enable=YES"

@@ -137,7 +137,9 @@ def good(model: Model, report: Report, chosen: dict[str, Captured]) -> list[str]
     for name, each in chosen.items():
         found = there.get(name) or there.get(renamed(model, name))
         if found is not None:
-            lacking = [path for path in each.paths if not nearest(path, found.paths)]
+            # A volume that was renamed before it was chosen is there under its new name.
+            paths = each._replace(dataset=found.dataset).paths
+            lacking = [path for path in paths if not nearest(path, found.paths)]
             wrong += [f"{path} of {name} is not in the backup" for path in lacking]
             continue
         if name in model.datasets or each.named:

@@ -67,7 +67,7 @@ def test_programs_are_started_through_the_one_door(path: Path):
 LAYERS = [
     {"errors", "record"},
     {"system"},
-    {"formatting", "job", "state", "environment", "redact", "client_rows"},
+    {"formatting", "job", "lists", "state", "environment", "redact"},
     {"clients", "layout"},
     {"backup", "repository"},
     {"monitoring"},

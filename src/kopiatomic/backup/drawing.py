@@ -14,9 +14,8 @@ from kopiatomic.backup.selection import (
 )
 from kopiatomic.backup.targets import asked_for
 from kopiatomic.backup.unmounted import Sight
-from kopiatomic.clients.base import Request, Task, together
+from kopiatomic.clients.base import Request, Task
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
-from kopiatomic.job import Job
 from kopiatomic.record import Record
 from kopiatomic.system import mounts
 from kopiatomic.system.command import CommandFailed, fits
@@ -50,25 +49,13 @@ def _drawn(scene: Scene, selection: Selection) -> Drawing:
     return Drawing(scene, selection, arrange(scene, selection))
 
 
-def _for_several(task: Task, job: Job, scene: Scene) -> Scene:
-    """Return a scene with what the client needs for all of a job's repositories."""
-    every = [scene.needs]
-    for each in task.more:
-        own = job._replace(env_files=each.job.env_files, environment=each.job.environment)
-        every.append(each.client.needs(own, each.program, each.environment, each.script))
-    return scene._replace(
-        needs=together(every)._replace(repository=None),
-        repositories=tuple(needs.repository for needs in every),
-        temporaries=tuple(needs.temporary for needs in every[1:]),
-    )
-
-
 def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     """Look at the machine once and plan the run; raises Refusal.
 
     ``table`` is the mount table, where somebody has read it already.
     """
     job, door, client = preflight.resolve(task.job), task.door, task.client
+    client.check_wrapper(job, task.script)
     try:
         seen = tuple(visible_mounts(mounts.table(door) if table is None else table))
         datasets = preflight.list_datasets(door, asked_for(job, seen), job.recursive)
@@ -80,9 +67,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         selection = _with_existing(task, selection)
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
-    scene = Scene(seen, needs, names, each_point)
-    if task.more:
-        scene = _for_several(task, job, scene)
+    scene = Scene(seen, needs, names, each_point, 1 + len(task.more))
     drawing = _drawn(scene, selection)
     plan = drawing.plan
     parts.check_shown(plan)
@@ -93,7 +78,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
             "several jobs",
             EX_CONFIG,
         )
-    notes = (*plan.notes, *client.about_live(plan.skipped, plan.paths))
+    notes = (*plan.notes, *job.remarks, *client.about_live(plan.skipped, plan.paths))
     return drawing._replace(plan=plan._replace(notes=notes))
 
 

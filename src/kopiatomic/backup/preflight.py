@@ -64,7 +64,14 @@ def _program_in(text: str) -> str | None:
 
 def resolve(job: Job) -> Job:
     """Return a job whose paths are real and absolute; raises Refusal where one is not there."""
-    return job._replace(targets=targets(job), live=live_directories(job), at=place_for_unseen(job))
+    found = targets(job)
+    pairs = zip(found, map(job.origins.get, job.targets), strict=True)
+    return job._replace(
+        targets=found,
+        origins={real: origin for real, origin in pairs if origin is not None},
+        live=live_directories(job),
+        at=place_for_unseen(job),
+    )
 
 
 def live_directories(job: Job) -> tuple[str, ...]:
@@ -109,7 +116,15 @@ def targets(job: Job) -> tuple[str, ...]:
 
     The device of a volume stands for the volume.
     """
-    return tuple(map(_resolved, job.targets))
+    return tuple(_told_from(job, target) for target in job.targets)
+
+
+def _told_from(job: Job, target: str) -> str:
+    """Return a target resolved; the refusal of one in a list says where it stands."""
+    try:
+        return _resolved(target)
+    except Refusal as refusal:
+        raise Refusal(f"{job.place_of(target)}{refusal}", refusal.status) from None
 
 
 def _resolved(target: str) -> str:

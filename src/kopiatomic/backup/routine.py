@@ -21,7 +21,6 @@ from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.keeping import keep_layout
 from kopiatomic.backup.names import Names, marks_of, name_run
-from kopiatomic.backup.plan import cut_off
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.backup.work import Failed, NothingNew, Work
 from kopiatomic.clients.base import Task
@@ -103,8 +102,7 @@ def begin_report(task: Task, names: Names) -> Report:
     job = task.job
     hooks = tuple(dict.fromkeys(map(os.path.abspath, preflight.hook_programs(job).values())))
     began = time.time()
-    files = tuple(file for each in (task, *task.more) for file in each.job.env_files)
-    made = Report(job.program, job.name, names.run, began, files, job.command, hooks)
+    made = Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
     made.selection = choice.as_dict(job) if job.snapshot is None else taking.selection_of(task)
     return made
 
@@ -391,7 +389,7 @@ def build_view(work: Work) -> None:
         while True:
             work.signals.check()
             try:
-                missing = view.build(door, work.plan, notes.append)
+                view.build(door, work.plan, notes.append)
                 break
             except view.Misled as error:
                 begin_anew(work)
@@ -405,8 +403,7 @@ def build_view(work: Work) -> None:
     if proof.is_wanted(work.task.job):
         work.evidence = proof.expect(work.plan, work.task.client)
     # The client may run for hours: until then, only what is still needed is kept.
-    runs = cut_off(work.plan.runs, missing)
-    work.drawing, work.report.plan = None, work.plan._replace(view=(), holds=(), runs=runs)
+    work.drawing, work.report.plan = None, work.plan._replace(view=(), holds=())
     work.signals.check()
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import random
 
     from kopiatomic.clients.room import Room
+    from kopiatomic.lists import Listing
 
 # What else a client may read in HOME: keys, and what gives access to a repository.
 _OF_HOME = (".ssh", ".gnupg", ".aws")
@@ -100,22 +101,6 @@ class Needs(Record):
     repositories: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
-
-
-def together(every: Sequence[Needs]) -> Needs:
-    """Return the needs of the first with all that the others need beside."""
-
-    def united(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(each for listed in lists for each in listed))
-
-    return every[0]._replace(
-        writable=united(each.writable for each in every),
-        live=united(each.live for each in every),
-        scratch=united(each.scratch for each in every),
-        repositories=united(each.repositories for each in every),
-        places=united(each.places for each in every),
-        texts=united(each.texts for each in every),
-    )
 
 
 class Request(Record):
@@ -330,9 +315,6 @@ class Client:
     # What makes it say which version it is.
     version_words: tuple[str, ...] = ("--version",)
 
-    # The variable that says which repository, as an env file sets it.
-    repository_variable: str = ""
-
     # Short options that take a secret; of long ones the name says that.
     secret_options: tuple[str, ...] = ()
 
@@ -364,6 +346,16 @@ class Client:
             raise Refusal(f"{name} is not executable; chmod +x {name}", EX_UNAVAILABLE)
         hint = f"install sysutils/{name}" if name == self.name else "look at -c, or its path"
         raise Refusal(f"the client '{name}' is not installed; {hint}", EX_UNAVAILABLE)
+
+    def without_lists(self, job: Job) -> "tuple[Job, tuple[Listing, ...]]":
+        """Return a job without the client's own options that name lists of paths, and the lists.
+
+        What stands in them is chosen like the targets, so that it is in the snapshots.
+        """
+        return job, ()
+
+    def check_wrapper(self, job: Job, script: str) -> None:
+        """Refuse a wrapper that gives the client paths which nobody has chosen."""
 
     def is_plain(self, job: Job) -> bool:
         """Say whether the client is called by itself and not through a wrapper."""
@@ -427,11 +419,10 @@ class Client:
 
     def by_hand(self, job: Job) -> ByHand:
         """Return how somebody calls this job's client for anything but a backup."""
-        env_file = next(iter(job.env_files), None)
         try:
-            return ByHand(quote(self.base_command(job)), env_file)
+            return ByHand(quote(self.base_command(job)), job.env_file)
         except Refusal:
-            return ByHand(self.name, env_file)
+            return ByHand(self.name, job.env_file)
 
     def version(self, door: Door, job: Job, environment: Mapping[str, str]) -> str | None:
         """Return the client's version, None if it cannot be told."""
@@ -543,13 +534,6 @@ class Client:
     def repository(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
         """Return the directory of a local repository, where it can be told; or None."""
         raise NotImplementedError
-
-    def leads_to(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
-        """Return what tells a job's repository from others, or None where it cannot be told.
-
-        It may hold a secret, and is there to be compared only.
-        """
-        return None
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read what the client printed."""
@@ -830,11 +814,6 @@ class Task(Record):
     script: str = ""
     repository: str = ""
     more: tuple["Task", ...] = ()
-
-    @property
-    def env_file(self) -> str | None:
-        """The path of its repository's env file, or None if it has none."""
-        return next(iter(self.job.env_files), None)
 
 
 def permissions(mode: int) -> int:

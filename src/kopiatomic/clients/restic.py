@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 
+from kopiatomic import lists
 from kopiatomic.clients import (
     places,
     restic_proof,
@@ -47,9 +48,10 @@ from kopiatomic.clients.parsing import (
 )
 from kopiatomic.clients.reader import Reader
 from kopiatomic.clients.restic_files import Choice
-from kopiatomic.clients.streams import Streamed
-from kopiatomic.errors import Refusal
+from kopiatomic.clients.streams import Streamed, without
+from kopiatomic.errors import EX_CONFIG, Refusal
 from kopiatomic.job import Job
+from kopiatomic.lists import Listing
 from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import CommandFailed, Door, decode, encode
 from kopiatomic.system.machine import ancestors, nearest
@@ -91,6 +93,13 @@ _NOT_TAGGED = r'(?m)^(?:unable to modify the tags for snapshot |Ignoring "[0-9a-
 _ZONES = ("/usr/share/zoneinfo/", "/usr/share/lib/zoneinfo/", "/usr/lib/locale/TZ/",
           "/etc/zoneinfo/")  # fmt: skip
 
+# The options that name a list of paths, and what stands in it.
+_LISTS = {
+    "--files-from": lists.PATTERNS,
+    "--files-from-verbatim": lists.PATHS,
+    "--files-from-raw": lists.PATHS_TO_NUL,
+}
+
 # How long a repository may take to list its backups, in seconds.
 LISTING_LIMIT = 600.0
 
@@ -117,7 +126,6 @@ class Restic(Client):
         "--exclude", "-e", "--iexclude", "--exclude-file", "--iexclude-file", "--files-from",
         "--files-from-verbatim", "--files-from-raw",
     )  # fmt: skip
-    repository_variable = "RESTIC_REPOSITORY"
     repository_switches = (
         "--insecure-tls", "--insecure-no-password", "--no-cache", "--cleanup-cache",
     )  # fmt: skip
@@ -136,6 +144,27 @@ class Restic(Client):
         for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
         return words if request.parent is None else [*words, "--parent", request.parent]
+
+    def without_lists(self, job: Job) -> tuple[Job, tuple[Listing, ...]]:
+        """Take the lists of --files-from and its kin out of the options."""
+        found = tuple(
+            Listing(value or "", _LISTS[name]) for name, value in self.options(job)
+            if name in _LISTS and not job.plain
+        )  # fmt: skip
+        if not found:
+            return job, ()
+        command, options = without(job.command, _LISTS), without(job.options, _LISTS)
+        return job._replace(command=tuple(command), options=tuple(options)), found
+
+    def check_wrapper(self, job: Job, script: str) -> None:
+        """Refuse --files-from in a wrapper: what is listed may not be in the snapshots."""
+        named = [name for name, _ in self.options(job, script) if name in _LISTS]
+        if named and not job.plain:
+            raise Refusal(
+                f"{job.command[0]} calls restic with {named[0]}, so what it backs up is not known; "
+                f"leave that out there and give it as an option, or say --paths-from",
+                EX_CONFIG,
+            )
 
     def stream_words(self, stream: str) -> list[str]:
         """Return what makes restic read its standard input; the name is the backup's only path."""
@@ -169,20 +198,6 @@ class Restic(Client):
             return None
         path = named.removeprefix("local:")
         return path if path.startswith("/") else None
-
-    def leads_to(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
-        """Return what the option, the wrapper or the variable says that restic follows."""
-        named = last_value(self.options(job, script), "--repo", "-r", "--repository-file")
-        if named is None:
-            names = ("RESTIC_REPOSITORY", "RESTIC_REPOSITORY_FILE")
-            if any(self.hides(job, script, name) for name in names):
-                return None
-            known = self.known(environment, script)
-            named = next((known[name] for name in names if known.get(name)), None)
-        if named is None or "$" in named or "`" in named:
-            return None
-        path = named.removeprefix("local:")
-        return os.path.realpath(path) if path.startswith("/") else named
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the summary, which is text or, with --json, a line of JSON."""
@@ -236,7 +251,7 @@ class Restic(Client):
             return False
         options = self.options(job)
         others = [value for name, value in options if name == "" and value not in self.subcommand]
-        others += [value for name, value in options if name.startswith("--files-from")]
+        others += [value for name, value in options if name in _LISTS]
         known = all(name in _KNOWN for name, _ in options)
         files = bool(figures.files) or not points[request.paths[0]]
         alone = known and not others and not self.one_file_system(job, "")

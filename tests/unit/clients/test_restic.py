@@ -28,6 +28,7 @@ from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.clients.restic import Restic, choose_parent, host_of
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
+from kopiatomic.lists import PATHS, PATHS_TO_NUL, PATTERNS
 from kopiatomic.system.command import Door
 from unit.clients.answers import Answers, Matching
 
@@ -98,6 +99,29 @@ class TestBackupCommand:
 
     def test_speaks_to_the_user_and_to_us(self):
         assert not Restic().speaks_to_us_alone(["restic", "backup", "--json"])
+
+
+class TestLists:
+    def test_they_are_taken_out_of_the_options_and_the_command(self):
+        given = job(
+            "restic backup --files-from=/a -x", "--files-from-raw /b -e x --files-from-verbatim=/c"
+        )
+        rest, lists = Restic().without_lists(given)
+        assert rest == job("restic backup -x", "-e x")
+        assert [(each.file, each.form) for each in lists] == [
+            ("/a", PATTERNS), ("/b", PATHS_TO_NUL), ("/c", PATHS)
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("given", [JOB, job("other --files-from /x", plain=True)])
+    def test_without_any_the_job_stays_as_it_is(self, given):
+        assert Restic().without_lists(given) == (given, ())
+
+    def test_in_a_wrapper_they_are_refused(self):
+        text = '#!/bin/sh\nexec restic backup --files-from /etc/list "$@"\n'
+        with pytest.raises(Refusal, match="/w calls restic with --files-from, so"):
+            Restic().check_wrapper(job("/w"), text)
+        Restic().check_wrapper(job("/w"), text.replace("--files-from", "--exclude-file"))
+        Restic().check_wrapper(job("/w", plain=True), text)
 
 
 class TestVariables:

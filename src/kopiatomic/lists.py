@@ -1,0 +1,114 @@
+"""Lists of what to back up, in files: the program's own, and those of the client's options."""
+
+import errno
+import os
+import sys
+
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
+from kopiatomic.job import Job
+from kopiatomic.record import Record
+
+# What a list can be: TARGETS as on the command line, a line each; PATHS as they are, a line
+# each; PATHS_TO_NUL, each ended by a NUL; or PATTERNS of paths, a line each.
+TARGETS, PATHS, PATHS_TO_NUL, PATTERNS = "targets", "paths", "paths to NUL", "patterns"
+
+# In bytes. More is no list, but a device or a file that was meant for something else.
+SIZE_LIMIT = 16 * 1024 * 1024
+
+
+class Listing(Record):
+    """A list that the user has named: its file, ``-`` for standard input, and its form."""
+
+    file: str
+    form: str = TARGETS
+
+
+class _Entry(Record):
+    text: str
+    origin: str
+
+
+def with_targets_of(job: Job, listings: "tuple[Listing, ...]") -> Job:
+    """Return a job with what the lists name among its targets, and where each comes from.
+
+    A pattern that matches nothing is a remark. Raises Refusal if a list cannot be read, or
+    if the lists name nothing at all.
+    """
+    targets, origins, remarks = list(job.targets), dict(job.origins), list(job.remarks)
+    for listing in listings:
+        for entry in _entries(listing):
+            found = _paths_of(entry, listing.form)
+            targets += found
+            origins |= {each: entry.origin for each in found if each not in origins}
+            if not found:
+                remarks.append(f"{entry.origin}: nothing matches the pattern '{entry.text}'")
+    targets = list(dict.fromkeys(targets))
+    if listings and not targets:
+        names = ", ".join(_name(each.file) for each in listings)
+        raise Refusal(f"{names}: nothing to back up is in it; a line for each path is wanted")
+    return job._replace(targets=tuple(targets), origins=origins, remarks=tuple(remarks))
+
+
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else os.path.abspath(file)
+
+
+def _entries(listing: Listing) -> list[_Entry]:
+    """Return what stands in a list, without blank lines and, where it has them, comments."""
+    name = _name(listing.file)
+    text = os.fsdecode(_read(listing.file, name).removeprefix(b"\xef\xbb\xbf"))
+    to_nul = listing.form == PATHS_TO_NUL
+    if to_nul and text and not text.endswith("\0"):
+        raise Refusal(f"{name}: the last of its paths is not ended by a NUL", EX_CONFIG)
+    found = []
+    for number, line in enumerate(text.split("\0" if to_nul else "\n"), 1):
+        if listing.form == PATTERNS:
+            line = line.strip()
+        if not line or (line.startswith("#") and listing.form in (TARGETS, PATTERNS)):
+            continue
+        origin = f"{name}, {'path' if to_nul else 'line'} {number}"
+        if "\0" in line:
+            raise Refusal(f"{origin}: there is a NUL in it, which no path has", EX_CONFIG)
+        found.append(_Entry(line, origin))
+    return found
+
+
+def _read(file: str, name: str) -> bytes:
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(SIZE_LIMIT + 1)
+        else:
+            with open(file, "rb") as opened:
+                data = opened.read(SIZE_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        reason = os.strerror(getattr(error, "errno", None) or errno.EINVAL)
+        raise Refusal(f"cannot read the list {name}: {reason}", EX_NOINPUT) from error
+    if len(data) > SIZE_LIMIT:
+        raise Refusal(f"{name} is no list of paths: it is too long for one", EX_CONFIG)
+    return data
+
+
+def _paths_of(entry: _Entry, form: str) -> list[str]:
+    """Return the targets that an entry stands for; several, or none, if it is a pattern."""
+    if form == TARGETS:
+        return [entry.text]
+    if form != PATTERNS or not any(sign in entry.text for sign in "*?[\\"):
+        return [os.path.abspath(entry.text)]
+    from glob import glob  # which few lists need
+
+    return sorted(map(os.path.abspath, glob(_as_python_has_it(entry.text), include_hidden=True)))
+
+
+def _as_python_has_it(pattern: str) -> str:
+    """Return a pattern of Go's filepath.Match, in which a backslash quotes, for glob()."""
+    words, rest = [], iter(pattern)
+    inside = False
+    for sign in rest:
+        if sign == "\\":
+            quoted = next(rest, "")
+            words.append(quoted if inside or quoted not in "*?[" else f"[{quoted}]")
+        else:
+            begins = not inside and sign == "["
+            inside = begins or (inside and sign != "]")
+            words.append("!" if sign == "^" and words[-1:] == ["["] else sign)
+    return "".join(words)

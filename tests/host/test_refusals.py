@@ -142,7 +142,8 @@ class TestKernel:
         result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         odd.host.kernel(jailed=False)
         assert result.returncode == UNAVAILABLE
-        assert "this is a jail" in result.stderr
+        assert "this jail may not mount what a backup needs" in result.stderr
+        assert "allow.mount, allow.mount.zfs" in result.stderr
 
     def test_no_nullfs(self, odd: Machine):
         odd.host.kernel(nullfs=False, loadable=False)

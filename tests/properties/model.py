@@ -183,9 +183,10 @@ class Model:
         table: list[Mount] = self._call("getfsstat", lambda: list(self.mounts))
         return table
 
-    def is_jailed(self) -> bool:
+    def number(self, name: str) -> int:
         """sysctlbyname(3)."""
-        return bool(self._call("sysctl", lambda: False))
+        assert name == "security.jail.jailed"
+        return int(self._call("sysctl", lambda: 0))
 
     def look_at(self, path: str) -> str:
         """Stand for preflight.look: there is nothing but directories here, and some files."""
@@ -702,7 +703,7 @@ class Calls:
 
     def __init__(self, model: Model) -> None:
         self.mount, self.unmount, self.mounts = model.nmount, model.unmount, model.getfsstat
-        self.is_jailed = model.is_jailed
+        self.number = model.number
 
 
 def unquoted(text: str) -> str:

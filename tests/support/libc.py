@@ -51,6 +51,7 @@ class Library:
     def __init__(self, *table: Statfs, jailed: int = 0) -> None:
         self.table = list(table)
         self.jailed = jailed
+        self.rights: dict[str, int] = {}  # other variables of sysctl(8)
         self.given: list[tuple[dict[str, str], int]] = []
         self.unmounted: list[tuple[Fsid, int]] = []
         self.busy: set[Fsid] = set()
@@ -133,9 +134,14 @@ class Library:
     def sysctlbyname(
         self, name: bytes, old: Any, size: Any, new: None, new_size: ctypes.c_size_t
     ) -> int:
-        assert (name, new, new_size.value) == (b"security.jail.jailed", None, 0)
+        assert name.startswith(b"security.jail.")
+        assert (new, new_size.value) == (None, 0)
         if self._fails("sysctlbyname"):
             return -1
+        value = self.rights.get(name.decode()) if name != b"security.jail.jailed" else self.jailed
+        if value is None:
+            ctypes.set_errno(errno.ENOENT)
+            return -1
         assert size._obj.value == ctypes.sizeof(ctypes.c_int)
-        old._obj.value = self.jailed
+        old._obj.value = value
         return 0

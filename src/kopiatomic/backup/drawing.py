@@ -67,7 +67,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         selection = _with_existing(task, selection)
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
-    scene = Scene(seen, needs, names, each_point, 1 + len(task.more))
+    scene = Scene(seen, needs, names, each_point, door.jailed, 1 + len(task.more))
     drawing = _drawn(scene, selection)
     plan = drawing.plan
     parts.check_shown(plan)

@@ -155,7 +155,7 @@ def sweep(door: Door, place: Place, thoroughly: bool = False) -> Swept:
     """
     noted = state.read_holds(place)
     if thoroughly:
-        found = holds.with_tags(door, marks_of(place))
+        found = holds.with_tags(door, marks_of(place, door.jailed))
         known = {(each.tag, each.snapshot) for each in noted}
         pairs = [(each.tag, each.snapshot) for each in found]
         new = [NotedHold(tag, "", name) for tag, name in pairs if (tag, name) not in known]

@@ -6,6 +6,9 @@ import time
 from kopiatomic.record import Record
 from kopiatomic.state import Place
 
+# How the marks begin that are made in a jail.
+_JAIL = "jail."
+
 
 class Names(Record):
     """What one run calls its things, and where it puts them.
@@ -54,12 +57,12 @@ def clone_of(names: Names, volume: str, number: int) -> str:
     return f"{volume.split('/')[0]}/{names.snapshot}.{number}"
 
 
-def name_run(place: Place) -> Names:
+def name_run(place: Place, jailed: bool = False) -> Names:
     """Return the names that one run uses; the snapshot's is unlike any other's."""
     number = os.urandom(6).hex()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return Names(
-        run=f"{marks_of(place)}{number}",
+        run=f"{marks_of(place, jailed)}{number}",
         snapshot=f"{beginning_of(place.program)}{stamp}-{number}",
         directory=place.directory,
     )
@@ -70,12 +73,23 @@ def beginning_of(program: str) -> str:
     return f"{program}-"
 
 
-def marks_of(place: Place) -> str:
-    """Return how the marks of all runs of a job begin."""
-    return f"{place.program}:{place.job}:"
+def marks_of(place: Place, jailed: bool = False) -> str:
+    """Return how the marks of all runs of a job begin, of those made in a jail if ``jailed``.
+
+    A host sees what its jails snapshot, and a jail what the host snapshots of its datasets:
+    neither may take for its own what a job of the same name has made in the other.
+    """
+    return f"{marks_beginning(place.program, jailed)}{place.job}:"
 
 
-def job_of(mark: str) -> tuple[str, str] | None:
+def marks_beginning(program: str, jailed: bool = False) -> str:
+    """Return how the marks of all jobs of a program begin."""
+    return f"{_JAIL if jailed else ''}{program}:"
+
+
+def job_of(mark: str, jailed: bool = False) -> tuple[str, str] | None:
     """Return the program and job that a mark names, or None if it is none of ours."""
-    parts = mark.split(":")
+    if mark.startswith(_JAIL) != jailed:
+        return None
+    parts = mark.removeprefix(_JAIL).split(":")
     return (parts[0], parts[1]) if len(parts) == 3 else None

@@ -36,7 +36,8 @@ def copies(door: Door) -> list[str]:
 def of_job(door: Door, place: Place) -> list[str]:
     """Return those of the runs of one job, likewise; raises CommandFailed."""
     found = marked(door, zfs.pools(door))
-    return sorted(name for name, run in found.items() if run.startswith(marks_of(place)))
+    mark = marks_of(place, door.jailed)
+    return sorted(name for name, run in found.items() if run.startswith(mark))
 
 
 class Swept(Record):

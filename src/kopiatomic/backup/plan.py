@@ -135,6 +135,7 @@ class Scene(Record):
     needs: Needs
     names: Names
     each_point: bool = False  # whether the client stays on the file systems of its paths
+    in_jail: bool = False
     repositories: int = 1  # how many repositories each client run is wanted in
 
 
@@ -272,7 +273,8 @@ def _lay_out(
         elif lies_in(mount.point, "/dev"):
             # What is mounted inside devfs has no place in ours, and no files of anybody.
             if mount.type == "devfs" and mount.point == "/dev":
-                ruleset = JAIL_RULESET if "/" in paths else None
+                # A jail has its own, and can ask for no other: devfs_mount().
+                ruleset = ("" if scene.in_jail else JAIL_RULESET) if "/" in paths else None
                 view["/dev"] = ViewMount("device", "devfs", "/dev", ruleset=ruleset)
         elif mount.type == "devfs":
             continue
@@ -397,7 +399,7 @@ def _keep_live(
     """
     needs, names = scene.needs, scene.names
     chosen = {*paths, *(point for point, mount in view.items() if mount.kind == "frozen")}
-    live = {"/dev"} if "/dev" in view and view["/dev"].ruleset else set()
+    live = {"/dev"} if "/dev" in view and view["/dev"].ruleset is not None else set()
     skipped = set(live)
     for place in needs.live:
         undone = min((path for path in chosen if lies_in(path, place)), default=None)

@@ -17,23 +17,6 @@ from kopiatomic.system.volumes import volume_at
 _SHELL_SYNTAX = r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]"
 
 
-def not_in_a_jail(door: Door) -> None:
-    """Refuse to run in a jail, where snapshots and mounts belong to the host."""
-    try:
-        if door.kernel is not None:
-            jailed = door.kernel.is_jailed()
-        else:
-            answer = door.run(["sysctl", "-n", "security.jail.jailed"], check=False)
-            jailed = answer.stdout.strip() == "1"
-    except (CommandFailed, OSError):
-        return
-    if jailed:
-        raise Refusal(
-            "this is a jail, which can neither snapshot nor mount; back it up from its host",
-            EX_UNAVAILABLE,
-        )
-
-
 def hooks(job: Job) -> None:
     """Refuse a hook that names a program which is not there or cannot be run.
 

@@ -8,6 +8,7 @@ from kopiatomic import state
 from kopiatomic.backup import (
     choice,
     cloning,
+    jail,
     news,
     own,
     parts,
@@ -55,11 +56,13 @@ def run(task: Task, streams: Streams, wait: state.Wait = state.NO_WAIT) -> Repor
     Raises Refusal, before anything was touched, if there is something for the user
     to mend; what goes wrong later is in the report.
     """
+    task = task._replace(door=jail.entered(task.door))
     job, door = task.job, task.door
-    preflight.not_in_a_jail(door)
+    if door.jailed:
+        jail.check_rights(door)
     place = Place(job.program, job.name)
     with state.lock(place, wait) as waited, Signals() as signals:
-        names = name_run(place)
+        names = name_run(place, door.jailed)
         report = begin_report(task, names)
         report.waited = waited
         work = Work(task, place, names, signals, streams._replace(hide=task.hide), report)
@@ -164,7 +167,7 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
                 f"{view.unmount_by_hand(outcome.left[-1])}",
                 EX_TEMPFAIL,
             )
-        mark = marks_of(place)
+        mark = marks_of(place, door.jailed)
         snapshots = zfs.own_snapshots(door, mark) if thoroughly else own.of_job(door, place)
         removed = own.remove(door, snapshots)
     except CommandFailed as error:

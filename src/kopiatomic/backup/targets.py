@@ -84,7 +84,10 @@ def _named(target: str, known: set[str], shown: Mapping[str, Mount]) -> tuple[st
             EX_NOINPUT,
         )
     if mount.special not in known:
-        raise Refusal(f"'{target}' is in the snapshot {mount.special} already", EX_NOINPUT)
+        where = f"'{target}' is in the snapshot {mount.special} already"
+        if "@" not in mount.special:
+            where = f"'{target}' is on {mount.special}, which this jail has not been given"
+        raise Refusal(where, EX_NOINPUT)
     return mount.special, mount.point != target
 
 

@@ -317,7 +317,7 @@ def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) 
         if mount.kind == "frozen" and not mount.fsid and not _is_held(door, mount.source):
             door.unmount(target, made.fsid)
             raise CommandFailed(argv, "somebody has destroyed its snapshot meanwhile")
-        if mount.kind in ("live", "frozen") and mount.fsid and not _is_meant(door, mount, made):
+        if _is_to_check(door, mount) and not _is_meant(door, mount, made):
             door.unmount(target, made.fsid)
             raise CommandFailed(argv, LED_AWAY)
 
@@ -339,6 +339,17 @@ def _what_is(door: Door, enter: Callable[[], int]) -> _Seen:
         return _Seen(on.fsid if on else None, found.st_dev, found.st_ino)
     finally:
         os.close(descriptor)
+
+
+def _is_to_check(door: Door, mount: ViewMount) -> bool:
+    """Say whether a nullfs may show another directory than the one that was meant.
+
+    Of those who have the kernel's word for it: by the number of the file system, or, in a
+    jail, which is told none, of what is live.
+    """
+    if mount.fsid:
+        return mount.kind in ("live", "frozen")
+    return door.jailed and mount.kind == "live"
 
 
 def _is_meant(door: Door, mount: ViewMount, made: _Seen) -> bool:
@@ -478,6 +489,8 @@ def _is_astray(door: Door, mount: Mount) -> bool:
     zfs(8) removes the mount point of a dataset that it renames. Where that lies on the live
     system, it is gone from the view too, or another directory is in its place.
     """
+    if door.jailed:
+        return not _leads_to(door, mount)
     if door.kernel is None or mount.fsid is None:
         return False
     try:
@@ -493,10 +506,34 @@ def _unmount(
     failed = False
     for mount in reversed(below):
         try:
+            if door.jailed and not _leads_to(door, mount):
+                raise CommandFailed(["umount", mount.point], LED_AWAY)
             door.unmount(mount.point, mount.fsid, force)
         except CommandFailed as error:
             failed, outcome.reason = True, error.reason
     return _mounted(door, directory, outcome) if failed else []
+
+
+def _leads_to(door: Door, mount: Mount) -> bool:
+    """Say whether the path of a mount leads to it, by no link.
+
+    A jail has to unmount by the path, which might lead to a live mount by now.
+    """
+    return _device_at(door, mount) is not None
+
+
+def _device_at(door: Door, mount: Mount) -> int | None:
+    """Return the device number of what the path of a mount leads to, if that is the mount."""
+    try:
+        with ExitStack() as opened:
+            here = _walk(mount.point, opened)
+            if door.kernel is not None:
+                found = door.kernel.mount_of(here)
+                if found[:3] != mount[:3]:
+                    return None
+            return os.fstat(here).st_dev & 0xFFFFFFFFFFFFFFFF
+    except OSError:
+        return None
 
 
 def _mounted(door: Door, directory: str, outcome: TakenDown) -> list[Mount]:
@@ -545,7 +582,7 @@ def _users(door: Door, below: Sequence[Mount]) -> dict[int, str]:
     (``fstat -f``) it would be those of whatever file system that leads to by now; and
     somebody else who looks into the view has the root directory of the machine.
     """
-    devices = {device_of(mount) for mount in below if mount.fsid}
+    devices = set(filter(None, (_device(door, mount) for mount in below)))
     if not devices:
         return {}
     try:
@@ -560,6 +597,17 @@ def _users(door: Door, below: Sequence[Mount]) -> dict[int, str]:
         if int(match["pid"]) not in (0, 1, os.getpid(), os.getppid()):
             users[int(match["pid"])] = match["command"].strip()
     return users
+
+
+def _device(door: Door, mount: Mount) -> int | None:
+    """Return the device number of a mount, or None if it is not known.
+
+    A jail is not told the numbers of file systems, but is told those of files. What has
+    been unmounted has none: its path leads to a live file system by now.
+    """
+    if mount.fsid:
+        return device_of(mount)
+    return _device_at(door, mount) if door.jailed and door.kernel is not None else None
 
 
 def device_of(mount: Mount) -> int:

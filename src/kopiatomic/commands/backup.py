@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 
 from kopiatomic import formatting, state
-from kopiatomic.backup import keeping, preflight, report, routine, taking
+from kopiatomic.backup import jail, keeping, preflight, report, routine, taking
 from kopiatomic.backup.calling import last_entry
 from kopiatomic.backup.client_runs import FILES, LAYOUT, ClientRun
 from kopiatomic.backup.drawing import draw
@@ -54,8 +54,11 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Say what a backup would do; needs no rights."""
     task, notes = common.task_of_anyone(job, door)
     preflight.hooks(job)
+    task = task._replace(door=jail.entered(door))
+    if task.door.jailed:
+        jail.check_rights(task.door)
     place = state.Place(job.program, job.name)
-    plan = draw(task, name_run(place)).plan
+    plan = draw(task, name_run(place, task.door.jailed)).plan
     if job.snapshot is not None and taking.is_backed_up(task, plan, last_entry(place)):
         notes.append("no backup would be made: the last good one has all these snapshots")
     if keeping.is_wanted(task):

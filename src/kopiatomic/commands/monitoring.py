@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from kopiatomic import formatting
+from kopiatomic.backup import jail
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_INFORMATION, PERIODIC_TROUBLE
 from kopiatomic.job import Job
@@ -24,6 +25,7 @@ def show_status(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int
     if "--metrics" in values:
         common.show(metrics.as_text(job.program, metrics.observe(job.program, name)))
         return 0
+    door = jail.entered(door)
     overview = status.observe(door, job.program, name, time.time(), "--full" in values)
     as_json, periodic = "--json" in values, "--periodic" in values
     told = formatting.as_json(status.as_dict(overview)) if as_json else status.as_text(overview)
@@ -43,7 +45,7 @@ def check_all(job: Job, door: Door, options: Sequence[tuple[str, str]]) -> int:
     expect, max_age = check.wishes(options)
     values = dict(options)
     common.need_root(job)
-    observed = check.observe(door, expect, max_age)
+    observed = check.observe(jail.entered(door), expect, max_age)
     found = check.findings(observed, time.time())
     note = home.note(observed.table)
     if "--json" in values:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from kopiatomic import formatting, state
-from kopiatomic.backup import routine
+from kopiatomic.backup import jail, routine
 from kopiatomic.backup.report import Report
 from kopiatomic.commands import common
 from kopiatomic.errors import EX_OSERR, PERIODIC_TROUBLE, Refusal
@@ -23,6 +23,7 @@ def sweep(job: Job, door: Door, values: Mapping[str, str]) -> int:
     """Sweep one job, or with -a all jobs of the program that have anything left."""
     wait = common.wait_of(job, values)
     common.need_root(job)
+    door = jail.entered(door)
     if job.everything:
         return _sweep_all(job.program, door, values, wait)
     done = _swept(Place(job.program, job.name), door, wait)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kopiatomic import state
 from kopiatomic.backup import holding, own
-from kopiatomic.backup.names import job_of
+from kopiatomic.backup.names import job_of, marks_beginning
 from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.monitoring.history import find_holding, find_unfinished, place_of
@@ -46,7 +46,7 @@ def _left_now(door: Door, thoroughly: bool) -> list[Leftover]:
     killed = bool(_of_killed_runs(noted))
     marked = _snapshots_to_see(door, killed, thoroughly)
     holds = _left_holds(door, thoroughly)
-    return _of_killed_runs([*noted, *_left_snapshots(marked), *holds])
+    return _of_killed_runs([*noted, *_left_snapshots(marked, door.jailed), *holds])
 
 
 def _of_killed_runs(found: Sequence[Leftover]) -> list[Leftover]:
@@ -90,17 +90,17 @@ def _left_holds(door: Door, thoroughly: bool) -> list[Leftover]:
                 raise Refusal(f"cannot read {place.holds}: {error.strerror}", EX_OSERR) from error
             found += [Leftover(place, "hold", each.snapshot) for each in noted]
     for program in programs() if thoroughly else ():
-        for hold in holds.with_tags(door, f"{program}:"):
-            owner = job_of(hold.tag)
+        for hold in holds.with_tags(door, marks_beginning(program, door.jailed)):
+            owner = job_of(hold.tag, door.jailed)
             left = place_of(*owner) if owner else None
             found += [Leftover(left, "hold", hold.snapshot)] if left else []
     return list(dict.fromkeys(found))
 
 
-def _left_snapshots(marked: Mapping[str, str]) -> list[Leftover]:
+def _left_snapshots(marked: Mapping[str, str], jailed: bool) -> list[Leftover]:
     found = []
     for name, run in marked.items():
-        owner = job_of(run)
+        owner = job_of(run, jailed)
         place = place_of(*owner) if owner else None
         if place is not None:
             found.append(Leftover(place, own.kind_of(name), name))

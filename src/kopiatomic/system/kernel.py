@@ -107,14 +107,18 @@ class Kernel:
         return mount_in(memoryview(buffer))
 
     def is_jailed(self) -> bool:
-        """Say whether this process runs in a jail, by sysctlbyname(3)."""
+        """Say whether this process runs in a jail."""
+        return bool(self.number("security.jail.jailed"))
+
+    def number(self, name: str) -> int:
+        """Return a value of the system's that is an int, by sysctlbyname(3)."""
         ctypes = self._ctypes
         value = ctypes.c_int(0)
         size = ctypes.c_size_t(ctypes.sizeof(value))
-        name = b"security.jail.jailed"
         pointers = ctypes.byref(value), ctypes.byref(size)
-        self._check(self._library.sysctlbyname(name, *pointers, None, ctypes.c_size_t(0)))
-        return bool(value.value)
+        name_as_bytes = encode(name)
+        self._check(self._library.sysctlbyname(name_as_bytes, *pointers, None, ctypes.c_size_t(0)))
+        return int(value.value)
 
     def _check(self, result: int) -> None:
         if result < 0:
@@ -135,7 +139,11 @@ def find_kernel() -> Kernel | None:
 
 
 def mount_in(record: memoryview) -> Mount:
-    """Return the mount that a struct statfs describes; its names are bytes as they are."""
+    """Return the mount that a struct statfs describes; its names are bytes as they are.
+
+    In a jail it does not tell the number of the file system: see kern_statfs() in
+    sys/kern/vfs_syscalls.c.
+    """
     flags = _FLAGS.unpack_from(record, _AT_FLAGS)[0]
     fsid = _FSID.unpack_from(record, _AT_FSID)
     return Mount(
@@ -145,7 +153,7 @@ def mount_in(record: memoryview) -> Mount:
         read_only=bool(flags & _MNT_RDONLY),
         local=bool(flags & _MNT_LOCAL),
         options=tuple(name for flag, name in _KEPT if flags & flag),
-        fsid=(fsid[0], fsid[1]),
+        fsid=(fsid[0], fsid[1]) if any(fsid) else None,
     )
 
 

@@ -14,6 +14,7 @@ from kopiatomic.system.command import (
     chunks,
     encode,
     failure,
+    fits,
 )
 from kopiatomic.system.machine import Dataset
 
@@ -55,6 +56,14 @@ _ERRNO = {
     30: "pool is read-only",
     63: "name is too long",
     69: "out of quota",
+}
+
+# The same in zfs-snapshot(8)'s words, of what it says for one name among others.
+_REASONS = {
+    "dataset does not exist": ENOENT,
+    "dataset already exists": 17,
+    "out of space": 28,
+    "quota exceeded": 69,
 }
 
 # zfs-program(8)'s highest limits: names may take the instructions and the memory they need.
@@ -188,10 +197,48 @@ def snapshot(door: Door, snapshots: Sequence[str], run: str) -> dict[str, int]:
     """Make ``snapshots``, all of one pool, in one transaction group, marked as ours.
 
     It is one channel program (zfs-program(8)), which costs less than ``zfs snapshot``
-    where names are many, and makes those that can be made. Returns the others with
-    their error numbers, as errno(2) has them. Raises CommandFailed when none was made.
+    where names are many, and makes those that can be made; no jail can run one. Returns the
+    others with their error numbers, as errno(2) has them. Raises CommandFailed when none
+    was made.
     """
+    if door.jailed:
+        return _snapshot_by_command(door, snapshots, run)
     return _run_program(door, snapshots, snapshot_program(snapshots, run))
+
+
+def _snapshot_by_command(door: Door, snapshots: Sequence[str], run: str) -> dict[str, int]:
+    """Make snapshots by zfs-snapshot(8), which makes all or none: so again without some."""
+    refused: dict[str, int] = {}
+    wanted = list(snapshots)
+    while wanted:
+        argv = snapshot_command(wanted, run)
+        if not fits(argv):
+            raise CommandFailed(argv[:2], f"{len(wanted)} names are too many for one command")
+        result = door.run(argv, check=False)
+        if result.status == 0:
+            break
+        found = _refused_in(result.stderr, wanted)
+        if not found:
+            raise CommandFailed(argv, failure(result))
+        refused |= found
+        wanted = [name for name in wanted if name not in refused]
+    return refused
+
+
+def _refused_in(text: str, snapshots: Sequence[str]) -> dict[str, int]:
+    """Return which snapshots zfs(8) says that it cannot make, with errno(2)'s numbers.
+
+    It names the snapshot, or the dataset that it cannot open. Other reasons than those
+    that concern one dataset are left to be told in its own words.
+    """
+    found: dict[str, int] = {}
+    for line in lines_of(text):
+        match = re.fullmatch(r"cannot (?:create snapshot|open) '(.+)': (.+)", line)
+        number = _REASONS.get(match[2]) if match else None
+        if match and number is not None:
+            names = (n for n in snapshots if match[1] in (n, n.partition("@")[0]))
+            found |= dict.fromkeys(names, number)
+    return found
 
 
 def reason_for(number: int) -> str:
@@ -468,7 +515,7 @@ def _all_of(parts: Iterable[Destroyed]) -> Destroyed:
 
 
 def _destroy_in_pool(door: Door, snapshots: Sequence[str]) -> Destroyed:
-    if len(snapshots) == 1:
+    if len(snapshots) == 1 or door.jailed:
         return _destroy_singly(door, snapshots)
     try:
         failed = _run_program(door, snapshots, destroy_program(snapshots))

@@ -39,6 +39,17 @@ def test_marks_tell_the_job():
     assert job_of(name_run(PLACE).run) == ("restomic", "home")
 
 
+def test_marks_tell_a_jail_from_its_host():
+    """Each sees snapshots of the other, and may have a job of the same name."""
+    host, jail = name_run(PLACE).run, name_run(PLACE, jailed=True).run
+    assert job_of(host, jailed=True) is None
+    assert job_of(jail) is None
+    assert job_of(jail, jailed=True) == ("restomic", "home")
+    assert not jail.startswith(marks_of(PLACE))
+    assert not host.startswith(marks_of(PLACE, jailed=True))
+    assert jail.startswith(marks_of(PLACE, jailed=True))
+
+
 def test_a_job_whose_name_begins_alike_has_other_marks():
     assert not name_run(Place("restomic", "home2")).run.startswith(marks_of(PLACE))
     assert not name_run(Place("kopiatomic", "home")).run.startswith(marks_of(PLACE))

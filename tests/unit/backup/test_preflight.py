@@ -1,11 +1,8 @@
 """What is refused before anything is touched."""
 
-import errno
 import os
-from contextlib import nullcontext
 
 import pytest
-from support.libc import Library
 
 from kopiatomic.backup import preflight
 from kopiatomic.backup.unmounted import ELSEWHERE, EMPTY, MISSING, OCCUPIED
@@ -14,32 +11,7 @@ from kopiatomic.job import Job
 from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp
 
-JAILED = "sysctl -n security.jail.jailed"
 DOOR = Door()
-
-
-class TestJail:
-    def test_is_refused_with_where_to_go(self, fp):
-        fp.register(JAILED, stdout="1\n")
-        with pytest.raises(Refusal, match="back it up from its host") as caught:
-            preflight.not_in_a_jail(DOOR)
-        assert caught.value.status == EX_UNAVAILABLE
-
-    @pytest.mark.parametrize("jailed", [0, 1])
-    def test_the_kernel_is_asked_where_that_spares_a_program(self, fp, jailed):
-        door = Door(kernel=Library(jailed=jailed).kernel())
-        with pytest.raises(Refusal) if jailed else nullcontext():
-            preflight.not_in_a_jail(door)
-        assert not fp.calls
-
-    def test_the_kernel_does_not_know(self, library):
-        library.refusals["sysctlbyname"] = [errno.ENOENT]
-        preflight.not_in_a_jail(Door(kernel=library.kernel()))
-
-    @pytest.mark.parametrize("answer", [{"stdout": "0\n"}, {"returncode": 1}])
-    def test_no_jail_or_nobody_knows(self, fp, answer):
-        fp.register(JAILED, **answer)
-        preflight.not_in_a_jail(DOOR)
 
 
 class TestHooks:

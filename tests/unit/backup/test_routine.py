@@ -14,7 +14,7 @@ import pytest
 from support.libc import LOCAL, RDONLY, Library, mounted
 
 from kopiatomic import state
-from kopiatomic.backup import preflight, proof, routine, view
+from kopiatomic.backup import proof, routine, view
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.clients import make_ready
 from kopiatomic.clients.base import Client, Task
@@ -232,7 +232,7 @@ class TestOrder:
 
     def test_a_jail_is_refused(self, world):
         world.library.jailed = 1
-        with pytest.raises(Refusal, match="this is a jail"):
+        with pytest.raises(Refusal, match="this jail may not mount"):
             run(ALL, world)
         assert world.said == []
 
@@ -861,10 +861,3 @@ class TestTakingDown:
         run(ALL, world)
         left = os.listdir(Path(state.RUN_ROOT, "restomic"))
         assert left == ["default.lock"]
-
-
-def test_a_job_in_a_jail_without_the_call(fp):
-    """Without ctypes, a program is asked."""
-    fp.register("sysctl -n security.jail.jailed", stdout="1\n")
-    with pytest.raises(Refusal):
-        preflight.not_in_a_jail(Door())

@@ -628,6 +628,28 @@ class TestTakingDown:
         assert len(library.table) == 2
         assert not fp.calls
 
+    def test_in_a_jail_by_paths_that_lead_there(self, library, tmp_path, fp):
+        """A jail knows no numbers; what is found elsewhere by now stays, and is told."""
+        place = os.path.realpath(tmp_path)
+        names = ("view", "view/a", "view/b")
+        for name in names:
+            os.mkdir(f"{place}/{name}")
+            entry = mounted(b"/", os.fsencode(f"{place}/{name}"), b"nullfs", (0, 0))
+            library.table.append(entry)
+            library.put(f"{place}/{name}", entry)
+        os.rename(f"{place}/view/b", f"{place}/b")
+        os.symlink(f"{place}/b", f"{place}/view/b")
+        fp.register(["umount", fp.any()], occurrences=9)
+        fp.register(["umount", "-f", fp.any()], occurrences=9)
+        fp.register(["fstat", "-n"], occurrences=9)
+        door = Door(kernel=library.kernel(), jailed=True)
+        done = view.take_down(door, place)
+        first, second = fp.calls[0], fp.calls[1]
+        assert list(first) == ["umount", f"{place}/view/a"]
+        assert list(second) == ["umount", f"{place}/view"]
+        assert ["umount", f"{place}/view/b"] not in [list(call) for call in fp.calls]
+        assert f"{place}/view/b" in [mount.point for mount in done.left]
+
     def test_nothing_is_mounted(self, door, library):
         library.table = [mounted(b"x", b"/nowhere2/view", b"nullfs", (2, 2))]
         assert view.take_down(door, "/nowhere").left == []
@@ -767,6 +789,22 @@ class TestTheUsersOfMounts:
         """fstat(1) would tell them by path only, and that leads to whatever is there now."""
         assert view._users(Door(), [Mount("/a", "/v/a", "nullfs")]) == {}
         assert not fp.calls
+
+    def test_in_a_jail_it_is_that_of_what_is_mounted_there(self, fp, library, tmp_path):
+        """What has been unmounted already has none: there, all of the jail would be of us."""
+        place = os.path.realpath(tmp_path)
+        for name in ("on", "off"):
+            os.mkdir(f"{place}/{name}")
+        entry = mounted(b"/a", os.fsencode(f"{place}/on"), b"nullfs", (0, 0))
+        library.put(f"{place}/on", entry)
+        device = os.stat(f"{place}/on").st_dev
+        line = f"root sh 1700 root {device:#x} 34 40755 29  r"
+        fp.register(["fstat", "-n"], stdout=f"{self.HEAD}\n{line}\n")
+        door = Door(kernel=library.kernel(), jailed=True)
+        there, gone = (Mount("/a", f"{place}/{name}", "nullfs") for name in ("on", "off"))
+        assert view._users(door, [gone]) == {}
+        assert not fp.calls
+        assert view._users(door, [gone, there]) == {1700: "sh"}
 
     def test_fstat_fails(self, fp):
         fp.register(["fstat", "-n"], returncode=1, stderr="fstat: no memory")

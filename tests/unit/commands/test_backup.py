@@ -9,7 +9,7 @@ import pytest
 from support.datasets import plan_for, simple
 
 from kopiatomic import cli
-from kopiatomic.backup import preflight, routine
+from kopiatomic.backup import jail, routine
 from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.drawing import Drawing
 from kopiatomic.backup.report import Report
@@ -149,6 +149,6 @@ class TestSweep:
 @pytest.mark.parametrize("words", [["tank"], ["--sweep"]])
 def test_nobody_but_root(monkeypatch, capsys, words):
     monkeypatch.setattr(os, "geteuid", lambda: 1001)
-    monkeypatch.setattr(preflight, "not_in_a_jail", lambda door: pytest.fail("went on"))
+    monkeypatch.setattr(jail, "entered", lambda door: pytest.fail("went on"))
     assert cli.main("restomic", words) == EX_NOPERM
     assert "must be run by root" in capsys.readouterr().err

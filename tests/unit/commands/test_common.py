@@ -259,7 +259,7 @@ class TestCallers:
         monkeypatch.setattr(state, "lock", lock)
         monkeypatch.setattr(common, "need_root", lambda job: None)
         monkeypatch.setattr(
-            backup.preflight, "not_in_a_jail", lambda door: None
+            backup.jail, "entered", lambda door: door
         )
         return found
 

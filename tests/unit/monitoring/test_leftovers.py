@@ -39,6 +39,13 @@ class TestLeftovers:
         self.see(fp, a="restomic:default:1", times=2)
         assert [each.name for each in leftovers.find_leftovers(DOOR)] == ["t/a@restomic-1"]
 
+    def test_a_jail_and_its_host_look_for_their_own(self, places, fp):
+        marks = {"a": "restomic:default:1", "b": "jail.restomic:default:2"}
+        for door, name in ((DOOR, "t/a"), (Door(jailed=True), "t/b")):
+            self.see(fp, times=2, **marks)
+            found = [each.name for each in leftovers.find_leftovers(door)]
+            assert found == [f"{name}@restomic-1"]
+
     def test_what_is_there_is_found_each_time(self, places, fp):
         for _ in range(2):
             self.see(fp, a="restomic:default:1", times=2)

@@ -118,6 +118,47 @@ class TestSnapshot:
         fp.register(PROGRAM, stdout='{"return":{"t/b c@s":28}}')
         assert zfs.snapshot(DOOR, self.NAMES, "R") == {"t/b c@s": 28}
 
+    JAIL = Door(jailed=True)
+
+    def test_in_a_jail_by_one_command_for_all(self, fp):
+        """No jail can run a channel program."""
+        fp.register(["zfs", "snapshot", fp.any()])
+        assert zfs.snapshot(self.JAIL, self.NAMES, "R") == {}
+        assert issued(fp) == [zfs.snapshot_command(self.NAMES, "R")]
+
+    @pytest.mark.parametrize(
+        ("said", "number"),
+        [
+            (f"cannot create snapshot '{NAMES[0]}': out of space\nno snapshots were created", 28),
+            (f"cannot open '{NAMES[0].partition('@')[0]}': dataset does not exist\nusage:", 2),
+        ],
+    )
+    def test_in_a_jail_again_without_those_that_cannot_be_made(self, fp, said, number):
+        fp.register(["zfs", "snapshot", fp.any()], returncode=1, stderr=said)
+        fp.register(["zfs", "snapshot", fp.any()])
+        assert zfs.snapshot(self.JAIL, self.NAMES, "R") == {self.NAMES[0]: number}
+        assert issued(fp)[1] == zfs.snapshot_command(self.NAMES[1:], "R")
+
+    @pytest.mark.parametrize(
+        "said", ["cannot create snapshots : permission denied", "", "cannot open 'x': odd"]
+    )
+    def test_in_a_jail_other_reasons_are_told(self, fp, said):
+        fp.register(["zfs", "snapshot", fp.any()], returncode=1, stderr=said)
+        with pytest.raises(CommandFailed, match=said or "exit status 1"):
+            zfs.snapshot(self.JAIL, self.NAMES, "R")
+        assert len(fp.calls) == 1
+
+    def test_in_a_jail_more_names_than_a_command_takes(self, fp):
+        names = [f"tank/{'x' * 190}/{number}@restomic-1" for number in range(3000)]
+        with pytest.raises(CommandFailed, match="3000 names are too many for one command"):
+            zfs.snapshot(self.JAIL, names, "R")
+        assert not fp.calls
+
+    def test_in_a_jail_each_is_destroyed_by_itself(self, fp):
+        fp.register(["zfs", "destroy", fp.any()], occurrences=9)
+        assert zfs.destroy(self.JAIL, self.NAMES) == zfs.Destroyed()
+        assert issued(fp) == [["zfs", "destroy", name] for name in sorted(self.NAMES)]
+
     def test_failure_names_the_reason(self, fp):
         fp.register(
             PROGRAM, returncode=1, stderr="Channel program execution failed: pool is read-only\n"

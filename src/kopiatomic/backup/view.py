@@ -314,7 +314,8 @@ def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) 
         made = _what_is(door, enter)
         if made == before:
             raise CommandFailed(argv, NOTHING)
-        if mount.kind == "frozen" and not mount.fsid and not _is_held(door, mount.source):
+        held = mount.kind == "frozen" and mount.source != mount.point  # not what stands still
+        if held and not _is_held(door, mount.source):
             door.unmount(target, made.fsid)
             raise CommandFailed(argv, "somebody has destroyed its snapshot meanwhile")
         if _is_to_check(door, mount) and not _is_meant(door, mount, made):

@@ -196,9 +196,8 @@ def test_what_no_job_takes(jailed: Machine, restic: Repository):
     back_up(restic, "kta/jl")
     argv = ["jexec", "ktj", inside(jailed), "--check", "--json"]
     found = json.loads(jailed.run(argv).stdout)["findings"]
-    assert [f["text"] for f in found if f["kind"] == "uncovered"] == [
-        "1 dataset is in no job: kta/jl/below"
-    ]
+    (text,) = [each["text"] for each in found if each["kind"] == "uncovered"]
+    assert text.startswith("1 dataset is in no job: kta/jl/below; ")
 
 
 @pytest.mark.kopia

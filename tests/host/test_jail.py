@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from collections.abc import Iterator
 
 import pytest
-from support.machine import Machine, shell, wait_for
+from support.machine import Machine, shell
 
 from host.conftest import TOP, Repository, clean
 from host.ongoing import meanwhile, outcome
@@ -150,23 +149,15 @@ def test_one_that_goes_meanwhile(jailed: Machine, restic: Repository):
 
 def test_a_run_that_was_killed_is_swept_in_the_jail_alone(jailed: Machine, restic: Repository):
     """The host may run a job of the same name, and sees the jail's snapshots."""
-    client = "sh -c 'exec sleep 600' restic"
-    argv = ["jexec", "ktj", inside(jailed), "--plain", "-c", client, "-j", "k", "kta/jl"]
-    process = jailed.popen(argv, env=restic.environment)
-    try:
-        wait_for(lambda: "/var/run/restomic/k/view" in jailed.run(["mount", "-v"]).stdout)
-        wait_for(lambda: "sleep 600" in jailed.run(["ps", "axo", "args"]).stdout)
-    finally:
-        shell(jailed, "pkill -KILL -f 'restomic.*-j k kta/jl' || :")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert "kta/jl@restomic-" in listed(jailed)
-    if jailed.is_sandbox:
-        jailed.host.kernel(jailed=False)
+    client = "sh -c 'kill -KILL $PPID; exec sleep 600 > /dev/null 2>&1' restic"
+    words = ["--plain", "-c", client, "-j", "k", "kta/jl"]
+    jailed.run(["jexec", "ktj", inside(jailed), *words], env=restic.environment)
+    assert "kta/jl@restomic-" in "".join(listed(jailed))
     swept = jailed.run(["jexec", "ktj", inside(jailed), "--sweep", "-j", "k"])
     assert swept.returncode == 0, swept.stderr
     assert "removed snapshot kta/jl@restomic-" in swept.stdout
-    assert "removed process sleep" in swept.stdout
+    if not jailed.is_sandbox:  # where fstat(1) has other device numbers than stat(2)
+        assert "removed process sleep" in swept.stdout
     clean(jailed)
 
 

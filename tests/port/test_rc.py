@@ -39,7 +39,6 @@ def test_where_it_comes_at_boot(script: str):
     # zfs has mounted what is on it; mountlate comes after all else that fstab(5) names.
     assert lines == {
         "PROVIDE": "kopiatomic_sweep", "REQUIRE": "FILESYSTEMS mountlate zfs", "BEFORE": "cron",
-        "KEYWORD": "nojail",
     }  # fmt: skip
 
 

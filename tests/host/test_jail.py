@@ -140,6 +140,73 @@ def test_a_right_that_is_missing_is_named(jailed: Machine, restic: Repository, m
     assert jailed.run(["mount", "-p"]).stdout == before
 
 
+def test_what_needs_no_right_does_without(jailed: Machine, restic: Repository):
+    back_up(restic, "-r", "kta/jl")
+    jailed.run(["jail", "-r", "ktj"])
+    make_jail(jailed, "enforce_statfs=1")
+    assert "the backup succeeded" in back_up(restic, "--status", "--full")
+    assert back_up(restic, "--sweep") == "nothing was left behind\n"
+    assert back_up(restic, "--sweep", "-a") == "nothing was left behind\n"
+    assert "2 files" in back_up(restic, "--drill", "2")
+    found = json.loads(back_up(restic, "--check", "--json"))["findings"]
+    assert found == []
+
+
+def test_a_jail_without_a_dataset(jailed: Machine, restic: Repository):
+    jailed.run(["jail", "-r", "ktj"])
+    shell(jailed, f"jail -c name=ktj path=/ persist {' '.join(RIGHTS)}")
+    said = back_up(restic, "kta/jl", status=NOINPUT)
+    assert "no dataset is called 'kta/jl'; 'zfs list' shows the names there are" in said
+    said = back_up(restic, "-a", status=NOINPUT)
+    assert said.count("\n") == 1
+
+
+def test_one_that_the_host_has_not_declared_to_be_a_jails(jailed: Machine, restic: Repository):
+    shell(jailed, "jexec ktj zfs unmount kta/jl/below; jexec ktj zfs unmount kta/jl")
+    shell(jailed, "zfs set jailed=off kta/jl")
+    said = back_up(restic, "kta/jl", status=NOINPUT)
+    assert "kta/jl cannot be backed up: belongs to the host of this jail (its prop" in said
+
+
+def test_the_layout_is_the_hosts(jailed: Machine, restic: Repository):
+    said = back_up(restic, "--layout", status=UNAVAILABLE)
+    assert "this is a jail, whose pools and disks are its host's" in said
+    assert "layout" not in back_up(restic, "-n", "kta/jl")
+    back_up(restic, "kta/jl")
+    assert outcome(jailed)["layout"] is None
+
+
+def test_a_directory_alone(jailed: Machine, restic: Repository):
+    shell(jailed, f"mkdir {TOP}/jl/letters; echo letter > {TOP}/jl/letters/file")
+    back_up(restic, f"{TOP}/jl/letters")
+    assert saved(restic) == {f"{TOP}/jl/letters/file": "letter\n"}
+
+
+def test_a_volume_is_read_on_the_host(jailed: Machine, restic: Repository):
+    shell(jailed, "zfs create -V 1m kta/jl/vol")
+    reason = "a volume, which can be read on the host of this jail only"
+    assert f"kta/jl/vol cannot be backed up: {reason}" in back_up(
+        restic, "kta/jl/vol", status=NOINPUT
+    )
+    said = back_up(restic, "-r", "--volumes", "kta/jl")
+    assert reason in said
+    assert saved(restic) == BOTH
+
+
+def test_its_empty_mount_point_means_a_dataset(jailed: Machine, restic: Repository):
+    back_up(restic, f"{TOP}/jl/noauto")
+    assert saved(restic) == {f"{TOP}/jl/noauto/file": "jl/noauto\n"}
+
+
+def test_an_existing_snapshot(jailed: Machine, restic: Repository):
+    shell(jailed, f"jexec ktj zfs snapshot -r kta/jl@daily-1; echo new > {TOP}/jl/file")
+    said = back_up(restic, "-r", "--snapshot", "daily-*", "kta/jl")
+    assert saved(restic) == BOTH
+    assert "kta/jl@daily-1" in said
+    held = jailed.run(["zfs", "holds", "-H", "kta/jl@daily-1", "kta/jl/below@daily-1"])
+    assert held.stdout == ""
+
+
 def test_one_that_goes_meanwhile(jailed: Machine, restic: Repository):
     program = meanwhile(jailed, ("zfs", "snapshot"), "zfs destroy kta/jl/below")
     said = back_up(restic, "-r", "kta/jl", program=program)

@@ -703,7 +703,7 @@ class Calls:
 
     def __init__(self, model: Model) -> None:
         self.mount, self.unmount, self.mounts = model.nmount, model.unmount, model.getfsstat
-        self.number, self.is_jailed = model.number, lambda: False
+        self.number = model.number
 
 
 def unquoted(text: str) -> str:

@@ -16,6 +16,9 @@ _MOUNT = "security.jail.mount_{}allowed"
 # Of mounts, 0 tells a jail those of its host under their names on the host; 2 those of / alone.
 LEVEL = "enforce_statfs=1"
 
+# Without it zfs(8) says "No such file or directory" and no more: libzfs_error_init().
+ZFS = "/dev/zfs"
+
 
 def entered(door: Door) -> Door:
     """Return a door that knows if this is a jail; where that is not known, it is none."""
@@ -24,6 +27,13 @@ def entered(door: Door) -> Door:
 
 def check_rights(door: Door) -> None:
     """Refuse to do anything in a jail that lacks a right, and name all that it lacks."""
+    if not os.path.exists(ZFS):
+        raise Refusal(
+            f"this jail has no {ZFS}: mount its devfs (mount.devfs in jail.conf(5) on the host) "
+            "with a ruleset that has 'add path zfs unhide' (devfs.rules(5)), or back it up from "
+            "there",
+            EX_UNAVAILABLE,
+        )
     types = ["", "zfs_", "nullfs_"]
     if os.path.exists("/dev/null"):
         types.append("devfs_")

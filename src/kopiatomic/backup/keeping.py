@@ -47,18 +47,13 @@ class Kept(Record):
 
 
 def is_wanted(task: Task) -> bool:
-    """Say whether a job saves it: not by what stores no stream, or heeds no words."""
+    """Say whether a job saves it: not by what stores no stream, or heeds no words.
+
+    Nor in a jail, whose pools and disks are its host's.
+    """
     job, client = task.job, task.client
     able = client.takes_streams and not client.wrapper_keeps_words(job, task.script)
-    return job.layout and not job.plain and able
-
-
-def _is_jailed(task: Task) -> bool:
-    """Say whether this is a jail, whose pools and disks are its host's."""
-    try:
-        return task.door.kernel is not None and task.door.kernel.is_jailed()
-    except OSError:
-        return False
+    return job.layout and not job.plain and able and not task.door.jailed
 
 
 def stream_of(place: Place) -> str:
@@ -69,7 +64,7 @@ def stream_of(place: Place) -> str:
 def keep_layout(work: Work) -> None:
     """Save the layout where it is not saved as it is; what goes wrong is a note."""
     report, now = work.report, time.time()
-    if not is_wanted(work.task) or _is_jailed(work.task):
+    if not is_wanted(work.task):
         return
     known = last_kept(work.place)
     tasks = [task for task in (work.task, *work.task.more) if _is_backed_up(work, task)]

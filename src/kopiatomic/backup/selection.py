@@ -205,7 +205,7 @@ class _Wishes:
         """Say whether -r takes a dataset along as a whole."""
         point = self._points.get(dataset.name)
         return self._is_below(dataset, self._targets.whole) or (
-            self._job.recursive and self._targets.take_along(dataset, point)
+            self._job.recursive and self._targets.take_along(dataset, point, self._in_jail)
         )
 
     def parts_of(self, dataset: Dataset) -> tuple[str, ...]:
@@ -228,11 +228,12 @@ class _Wishes:
 
     def obstacle(self, dataset: Dataset) -> LeftOut | None:
         """Say why a dataset is another's affair, or None if it is not."""
-        if dataset.type != "filesystem":
-            return None
         if self._in_jail and not dataset.jailed:
             reason = "belongs to the host of this jail (its property jailed is off)"
             return LeftOut(dataset.name, reason, FOREIGN)
+        if dataset.type != "filesystem":
+            reason = "a volume, which can be read on the host of this jail only"
+            return LeftOut(dataset.name, reason, VOLUME) if self._in_jail else None
         if dataset.jailed and not self._has_jailed(dataset):
             reason = "belongs to a jail (its property jailed is on)"
             return LeftOut(dataset.name, reason, JAILED)
@@ -318,7 +319,7 @@ def _belonging(
         for each in datasets
         if each.mountpoint in job.targets
         and each.name not in points
-        and not each.jailed
+        and each.jailed == sight.in_jail
         and _why_not_seen(each, root).kind in (LOCKED, NOT_MOUNTED)
         and sight.look(each.mountpoint) == EMPTY
     }

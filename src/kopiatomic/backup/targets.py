@@ -27,7 +27,7 @@ class Named(Record):
         """Say whether a target names the dataset or something in it."""
         return dataset in self.whole or dataset in self.parts
 
-    def take_along(self, dataset: Dataset, point: str | None) -> bool:
+    def take_along(self, dataset: Dataset, point: str | None, in_jail: bool = False) -> bool:
         """Say whether -r takes a dataset along that is, or belongs, below a named directory.
 
         ``point`` is where it can be seen, None if nowhere. It is told of one that is not
@@ -36,7 +36,7 @@ class Named(Record):
         if point is None:
             here = self.shown.get(dataset.mountpoint)
             taken = here is not None and here.type == "zfs" and not dataset.mounted
-            if dataset.jailed or taken or not dataset.mountpoint.startswith("/"):
+            if dataset.jailed != in_jail or taken or not dataset.mountpoint.startswith("/"):
                 return False
             point = dataset.mountpoint
         return any(lies_in(point, path) for paths in self.parts.values() for path in paths)
@@ -58,14 +58,17 @@ def named_by(
     whole: set[str] = set()
     parts: dict[str, list[str]] = {}
     for target in job.targets:
+        if target in belonging and target not in shown:
+            whole.add(belonging[target])
+            continue
         try:
             dataset, is_part = _named(target, known, shown)
         except Refusal as refusal:
             raise Refusal(f"{job.place_of(target)}{refusal}", refusal.status) from None
-        if is_part and target not in belonging:
+        if is_part:
             parts.setdefault(dataset, []).append(target)
         else:
-            whole.add(belonging[target] if is_part else dataset)
+            whole.add(dataset)
     rest = {name: topmost(paths) for name, paths in parts.items() if name not in whole}
     return Named(frozenset(whole), rest, shown)
 

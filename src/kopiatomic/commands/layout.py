@@ -4,8 +4,9 @@ import os
 import sys
 from collections.abc import Mapping
 
+from kopiatomic.backup import jail
 from kopiatomic.commands import common
-from kopiatomic.errors import EX_DATAERR, EX_NOINPUT, EX_OSERR, Refusal
+from kopiatomic.errors import EX_DATAERR, EX_NOINPUT, EX_OSERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.layout import commands, form, taking
 from kopiatomic.layout.form import Layout
@@ -29,6 +30,11 @@ def show(job: Job, door: Door, values: Mapping[str, str]) -> int:
 
 def _of_this_machine(job: Job, door: Door) -> Layout:
     """Return the layout of all pools, and say on standard error what of it is lacking."""
+    if jail.entered(door).jailed:
+        raise Refusal(
+            "this is a jail, whose pools and disks are its host's; ask for the layout there",
+            EX_UNAVAILABLE,
+        )
     try:
         pools = zfs.pools(door)
         if not pools:

@@ -106,10 +106,6 @@ class Kernel:
         self._check(self._library.fstatfs(descriptor, buffer))
         return mount_in(memoryview(buffer))
 
-    def is_jailed(self) -> bool:
-        """Say whether this process runs in a jail."""
-        return bool(self.number("security.jail.jailed"))
-
     def number(self, name: str) -> int:
         """Return a value of the system's that is an int, by sysctlbyname(3)."""
         ctypes = self._ctypes

@@ -49,6 +49,10 @@ class TestWhetherThisIsOne:
 
 
 class TestRights:
+    @pytest.fixture(autouse=True)
+    def device(self, monkeypatch):
+        monkeypatch.setattr(jail, "ZFS", "/dev/null")
+
     def test_all_of_them(self):
         jail.check_rights(door())
 
@@ -73,8 +77,15 @@ class TestRights:
         )
 
     def test_without_devices_no_right_is_needed_for_them(self, monkeypatch):
+        monkeypatch.setattr(jail, "ZFS", "/")
         monkeypatch.setattr(os.path, "exists", lambda path: path != "/dev/null")
         jail.check_rights(door(mount_devfs_allowed=0))
+
+    def test_without_the_device_of_zfs_nothing_works(self, monkeypatch):
+        monkeypatch.setattr(jail, "ZFS", "/nonexistent/zfs")
+        with pytest.raises(Refusal, match=r"this jail has no /nonexistent/zfs: .* unhide") as caught:
+            jail.check_rights(door())
+        assert caught.value.status == EX_UNAVAILABLE
 
     def test_a_file_system_that_the_host_has_not_loaded(self):
         with pytest.raises(Refusal, match=r"allow\.mount\.nullfs; .* load nullfs there before"):

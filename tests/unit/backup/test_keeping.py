@@ -35,18 +35,9 @@ class Names:
     view = "/view"
 
 
-class Kernel:
-    """Whether this is a jail."""
-
-    def __init__(self, jailed: bool) -> None:
-        self.jailed = jailed
-
-    def is_jailed(self) -> bool:
-        return self.jailed
-
-
-def task_of(job: Job, repository: str = "", kernel: Kernel | None = None) -> Task:
-    return Task(job, Restic(), Door(None, kernel), {}, "restic", str, repository=repository)
+def task_of(job: Job, repository: str = "", jailed: bool = False) -> Task:
+    door = Door(None, jailed=jailed)
+    return Task(job, Restic(), door, {}, "restic", str, repository=repository)
 
 
 class World:
@@ -56,7 +47,7 @@ class World:
         self.place, self.patch = place, patch
         self.job = Job("restomic", layout=True)
         self.more: tuple[str, ...] = ()
-        self.kernel: Kernel | None = None
+        self.jailed = False
         self.captured_at = {"t": 1000.4, "u": 1000.2}
         self.layout, self.lacking = LAYOUT, ()
         self.calls: list[tuple[list[str], object]] = []
@@ -88,7 +79,7 @@ class World:
     def night(self, later: float = 0.0) -> Report:
         """Save the layout at the end of a run; the history knows of it afterwards."""
         self.now += later
-        task = task_of(self.job, self.more[0] if self.more else "", self.kernel)
+        task = task_of(self.job, self.more[0] if self.more else "", self.jailed)
         task = task._replace(more=tuple(task_of(self.job, name) for name in self.more[1:]))
         report = Report("restomic", "default", "run", 0.0)
         report.plan = Plan(None, (), (), (), (), ())
@@ -205,7 +196,7 @@ class TestWhereItIsWanted:
 
     @pytest.mark.parametrize("jailed", [True, False])
     def test_not_in_a_jail(self, world, jailed):
-        world.kernel = Kernel(jailed)
+        world.jailed = jailed
         assert (world.night().layout is None) is jailed
 
     def test_in_each_repository_for_itself(self, world):

@@ -230,7 +230,8 @@ class TestOrder:
         assert len(names) == 2
         assert names == [line for line in gone.split("\n") if "@" in line]
 
-    def test_a_jail_is_refused(self, world):
+    def test_a_jail_is_refused(self, world, monkeypatch):
+        monkeypatch.setattr("kopiatomic.backup.jail.ZFS", "/")
         world.library.jailed = 1
         with pytest.raises(Refusal, match="this jail may not mount"):
             run(ALL, world)

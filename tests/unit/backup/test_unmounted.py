@@ -267,3 +267,33 @@ class TestInAJail:
         plan = plan_for(self.machine(), "t", recursive=True, sight=seeing(in_jail=True))
         assert captured(plan) == {"t/j": "/data"}
         assert left_out_kinds(plan)["t"] == "host's"
+
+    def test_a_volume_is_read_on_the_host(self):
+        datasets, mounts = self.machine()
+        datasets.append(dataset("t/j/v", jailed=True, type="volume"))
+        sight = seeing(in_jail=True)
+        refusal = refused((datasets, mounts), "t/j/v", sight=sight)
+        assert "t/j/v cannot be backed up: a volume, which can be read on the host" in str(refusal)
+        plan = plan_for((datasets, mounts), everything=True, volumes=True, sight=sight)
+        assert captured(plan) == {"t/j": "/data"}
+        assert left_out_kinds(plan)["t/j/v"] == "volume"
+
+    @pytest.mark.parametrize("in_jail", [True, False])
+    def test_who_names_its_empty_mount_point_means_the_dataset(self, in_jail):
+        sight = seeing(in_jail)._replace(look=lambda path: EMPTY)
+        datasets, mounts = self.machine()
+        if in_jail:
+            plan = plan_for((datasets, mounts), "/t/j", sight=sight)
+            assert captured(plan) == {"t/j/n": "/t/j"}
+        else:
+            refused((datasets, mounts), "/t/j", sight=sight)
+
+    def test_below_a_directory_of_it(self):
+        datasets, mounts = self.machine()
+        datasets.append(JAILED._replace(name="t/j/d", mountpoint="/data/d/e"))
+        datasets.append(dataset("t/j/m", jailed=True))
+        mounts.append(zfs("t/j/m", "/data/d/m"))
+        sight = seeing(in_jail=True)
+        plan = plan_for((datasets, mounts), "/data/d", recursive=True, sight=sight)
+        assert captured(plan) == {"t/j": "/data", "t/j/m": "/data/d/m"}
+        assert left_out(plan) == {"t/j/d": "not mounted"}

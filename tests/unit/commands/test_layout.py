@@ -4,15 +4,23 @@ import os
 from pathlib import Path
 
 import pytest
+from support.libc import Library
 
 from kopiatomic.commands import layout
-from kopiatomic.errors import EX_DATAERR, EX_NOINPUT, EX_OSERR, EX_USAGE, Refusal
+from kopiatomic.errors import (
+    EX_DATAERR,
+    EX_NOINPUT,
+    EX_OSERR,
+    EX_UNAVAILABLE,
+    EX_USAGE,
+    Refusal,
+)
 from kopiatomic.job import Job
 from kopiatomic.layout import commands, form, taking
 from kopiatomic.system.command import CommandFailed, Door
 from unit.layout.layouts import LAYOUT
 
-DOOR = Door()
+DOOR = Door(kernel=Library().kernel())
 JOB = Job("restomic")
 
 
@@ -32,9 +40,9 @@ def one_pool(fp, monkeypatch):
     monkeypatch.setattr(taking, "take", lambda door, pools, client: taken)
 
 
-def refusal(*targets: str) -> Refusal:
+def refusal(*targets: str, door: Door = DOOR) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        layout.show(JOB._replace(targets=targets), DOOR, {})
+        layout.show(JOB._replace(targets=targets), door, {})
     return caught.value
 
 
@@ -107,6 +115,13 @@ def test_two_files_are_refused():
 def test_a_machine_without_a_pool_is_refused(fp):
     fp.register(["zpool", "list", fp.any()], stdout="")
     assert refusal().status == EX_NOINPUT
+
+
+def test_in_a_jail_the_hosts_is_not_told(fp):
+    refused = refusal(door=Door(kernel=Library(jailed=1).kernel()))
+    assert refused.status == EX_UNAVAILABLE
+    assert "this is a jail" in str(refused)
+    assert not fp.calls
 
 
 def test_a_machine_that_does_not_answer_is_refused(fp, monkeypatch):

@@ -144,7 +144,7 @@ def test_what_needs_no_right_does_without(jailed: Machine, restic: Repository):
     back_up(restic, "-r", "kta/jl")
     jailed.run(["jail", "-r", "ktj"])
     make_jail(jailed, "enforce_statfs=1")
-    assert "the backup succeeded" in back_up(restic, "--status", "--full")
+    assert "kta/jl/noauto  not mounted" in back_up(restic, "--status", "--full")
     assert back_up(restic, "--sweep") == "nothing was left behind\n"
     assert back_up(restic, "--sweep", "-a") == "nothing was left behind\n"
     assert "2 files" in back_up(restic, "--drill", "2")
@@ -200,9 +200,8 @@ def test_its_empty_mount_point_means_a_dataset(jailed: Machine, restic: Reposito
 
 def test_an_existing_snapshot(jailed: Machine, restic: Repository):
     shell(jailed, f"jexec ktj zfs snapshot -r kta/jl@daily-1; echo new > {TOP}/jl/file")
-    said = back_up(restic, "-r", "--snapshot", "daily-*", "kta/jl")
+    back_up(restic, "-r", "--snapshot", "daily-*", "kta/jl")
     assert saved(restic) == BOTH
-    assert "kta/jl@daily-1" in said
     held = jailed.run(["zfs", "holds", "-H", "kta/jl@daily-1", "kta/jl/below@daily-1"])
     assert held.stdout == ""
 

@@ -83,7 +83,7 @@ class TestRights:
 
     def test_without_the_device_of_zfs_nothing_works(self, monkeypatch):
         monkeypatch.setattr(jail, "ZFS", "/nonexistent/zfs")
-        with pytest.raises(Refusal, match=r"this jail has no /nonexistent/zfs: .* unhide") as caught:
+        with pytest.raises(Refusal, match=r"this jail has no /nonexistent/zfs: .*unhide") as caught:
             jail.check_rights(door())
         assert caught.value.status == EX_UNAVAILABLE
 

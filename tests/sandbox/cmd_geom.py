@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from uuid import NAMESPACE_OID, uuid5
 
 from sandbox.standin import options, warn
 from sandbox.state import State
@@ -34,8 +35,18 @@ def _parts(table: Table) -> list[list[str]]:
     return [line.split() for line in table[1:]]
 
 
+def _label(part: list[str]) -> str:
+    """Its words but for the flags; more than one blank is not kept here."""
+    return " ".join(part[4:-1] if _flags(part) else part[4:])
+
+
+def _flags(part: list[str]) -> str:
+    return part[-1] if len(part) > 4 and part[-1].startswith("[") else ""
+
+
 def _gpart(state: State, arguments: list[str]) -> int:
-    commands = {"show": _show, "backup": _backup, "restore": _restore, "bootcode": _bootcode}
+    commands = {"show": _show, "backup": _backup, "restore": _restore, "bootcode": _bootcode,
+                "modify": _modify, "set": _modify}
     if not arguments or arguments[0] not in commands:
         warn(f"gpart: unknown command: {arguments[0] if arguments else ''}")
         return 1
@@ -67,11 +78,14 @@ def _backup(found: dict[str, Table], _state: State, arguments: list[str]) -> int
         warn(f"gpart: No such geom: {arguments[0]}.")
         return 1
     print(table[0])
-    wide = max((len(part[1]) for part in _parts(table)), default=0)
-    for index, kind, start, size, *rest in _parts(table):
-        label = next((word for word in rest if not word.startswith("[")), "")
-        flags = next((word for word in rest if word.startswith("[")), "")
-        print(f"{index:<3} {kind:>{wide}} {start:>8} {size:>8} {label} {flags}")
+    parts = _parts(table)
+    first = len(table[0].split()[1])
+    wide = [max((len(part[column]) for part in parts), default=0) for column in range(4)]
+    for part in parts:
+        index, kind, start, size = part[:4]
+        label, flags = _label(part), _flags(part)
+        print(f"{index:<{first}} {kind:>{wide[1]}} {start:>{wide[2]}} {size:>{wide[3]}} {label} "
+              + (f" {flags} " if flags else ""))
     return 0
 
 
@@ -88,11 +102,39 @@ def _restore(found: dict[str, Table], state: State, arguments: list[str]) -> int
         if not lines or len(lines[0].split()) > 2:
             warn("gpart: Incorrect backup format.")
             return 1
+        # Of a label it takes the first word, and then it sees no flags.
+        rows = [line.split() for line in lines[1:]]
+        cut = [row[:5] if len(_label(row).split()) > 1 else row for row in rows]
         if "l" not in given:
-            lines = [lines[0], *(" ".join(line.split()[:4]) for line in lines[1:])]
-        found[name] = lines
+            cut = [[*row[:4], *filter(None, [_flags(row)])] for row in cut]
+        found[name] = [lines[0], *(" ".join(row) for row in cut)]
     keep(state, found)
     return 0
+
+
+def _modify(found: dict[str, Table], state: State, arguments: list[str]) -> int:
+    """modify -i INDEX -l LABEL GEOM, and set -a FLAG -i INDEX GEOM."""
+    given, words = options(arguments, "", "ila")
+    name, index = words[0] if words else "", given.get("i", [""])[-1]
+    table = found.get(name)
+    if not table:
+        warn(f"gpart: arg0 '{name}': Invalid argument")
+        return 1
+    rows = _parts(table)
+    for row in rows:
+        if row[0] != index:
+            continue
+        label, flags = given.get("l", [_label(row)])[-1], _flags(row)[1:-1].split(",")
+        flags += given.get("a", [])
+        known = ",".join(filter(None, flags))
+        row[4:] = filter(None, [label, f"[{known}]" if known else ""])
+        found[name] = [table[0], *(" ".join(each) for each in rows)]
+        keep(state, found)
+        print(f"{given['a'][-1]} set on {name}p{index}" if "a" in given
+              else f"{name}p{index} modified")
+        return 0
+    warn(f"gpart: index '{index}': No such file or directory")
+    return 1
 
 
 def _bootcode(found: dict[str, Table], _state: State, arguments: list[str]) -> int:
@@ -116,17 +158,18 @@ def _glabel(state: State, arguments: list[str]) -> int:
     if not arguments or arguments[0] not in ("status", "list"):
         warn("glabel: unknown command")
         return 1
-    rows = [
-        (f"gpt/{part[4]}", "N/A", f"{name}p{part[0]}")
-        for name, table in disks(state).items()
-        for part in (_parts(table) if table else [])
-        if len(part) > 4 and not part[4].startswith("[")
-    ]
+    rows = []
+    for name, table in disks(state).items():
+        for part in _parts(table) if table else []:
+            component = f"{name}p{part[0]}"
+            if _label(part):
+                rows.append((f"gpt/{_label(part).replace(' ', '%20')}", "N/A", component))
+            rows.append((f"gptid/{uuid5(NAMESPACE_OID, component)}", "N/A", component))
     if "-s" not in arguments:
         rows = [("Name", "Status", "Components"), *rows]
-    width = max((len(row[0]) for row in rows), default=0)
-    for name, status, component in rows:
-        print(f"{name:>{width}}  {status}  {component}")
+    wide = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
+    for row in rows:
+        print(f"{row[0]:>{wide[0]}}  {row[1]:>{wide[1]}}  {row[2]}")
     return 0
 
 

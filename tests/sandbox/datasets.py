@@ -192,7 +192,8 @@ class World:
         if isinstance(what, Snapshot):
             return self._of_snapshot(what, name)
         if name in READ_ONLY:
-            return self._computed(what, name), "-"
+            value = self._computed(what, name)
+            return value, "default" if (name, value) == ("encryption", "off") else "-"
         if name == "mountpoint":
             return self.mountpoint(what)
         if name in OWN:

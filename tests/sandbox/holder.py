@@ -21,7 +21,7 @@ from sandbox.zpool_get import FEATURES
 # What the installer makes of the first disk; the second one is empty.
 DISKS = {
     "ada0": ["GPT 128", "1 efi 40 532480 efiboot0", "2 freebsd-boot 532520 1024 gptboot0",
-             "3 freebsd-swap 534528 4194304 swap0", "4 freebsd-zfs 4728832 16240640 zfs0"],
+             "3 freebsd-swap 534528 4194304 swap 0", "4 freebsd-zfs 4728832 16240640 zfs0"],
     "ada1": [],
 }
 

@@ -47,12 +47,34 @@ def run(state: State, command: str, arguments: list[str]) -> int:
     if state.flag("jailed") and command != "mount" and not (what and world.is_ours(what)):
         warn(f"cannot {command} '{arguments[-1] if arguments else ''}': permission denied")
         return 1
-    status = commands[command](world, arguments)
+    status = _fixed(world, command, arguments) or commands[command](world, arguments)
     if command in DEVICES:
         world.reload()
         if any(d.kind == "volume" for d in world.datasets.values()):
             volumes.show_devices(world)
     return status
+
+
+def _fixed(world: World, command: str, arguments: list[str]) -> int:
+    """Say what a read-only pool refuses, and return the status; 0 if it does not."""
+    word = arguments[-1] if arguments else ""
+    pool = word.partition("@")[0].partition("/")[0]
+    if not world.pools.get(pool, ("", "", 0))[2]:
+        return 0
+    named = [each for each in arguments if each in world.datasets or world.snapshot(each)]
+    if command == "set" and named:
+        for each in named:
+            warn(f"cannot set property for '{each}': pool is read-only")
+        return 255
+    said = {
+        "create": "" if named else f"cannot create '{word}'",
+        "rename": f"cannot rename '{named[0]}'" if named else "",
+        "inherit": f"cannot inherit {arguments[-2:][0]} for '{word}'" if named else "",
+        "rollback": f"cannot rollback '{word.partition('@')[0]}'" if named else "",
+    }.get(command)
+    if said:
+        warn(f"{said}: pool is read-only")
+    return int(bool(said))
 
 
 def _options(arguments: list[str], flags: str, valued: str = ""

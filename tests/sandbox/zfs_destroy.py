@@ -58,7 +58,7 @@ def _snapshots(world: World, given: dict[str, list[str]], name: str, spec: str) 
     if "n" in given:
         return 0
     if world.pools[found[0].of.pool][2]:
-        warn(f"cannot destroy snapshots: pool '{found[0].of.pool}' is read-only")
+        warn("cannot destroy snapshots: pool is read-only")
         return 1
     return _destroy(world, given, found)
 

@@ -152,7 +152,8 @@ _WHAT = {"hold": "hold snapshot", "release": "release hold from snapshot"}
 
 def _refusal(world: World, action: str, tag: str, found: list[Snapshot]) -> str:
     has = "select 1 from holds where snapshot = ? and tag = ?"
-    if world.pools[found[0].of.pool][2]:
+    none = action == "release" and not any(world.state.one(has, one.id, tag) for one in found)
+    if world.pools[found[0].of.pool][2] and not none:
         return f"cannot {action}: pool is read-only"
     if action == "release":
         # It may destroy them: dsl_dataset_user_release_impl() unmounts them all by force first.

@@ -8,15 +8,19 @@ from sandbox.datasets import World
 from sandbox.standin import options, split_commas, warn
 
 FEATURES = (
-    "async_destroy", "empty_bpobj", "lz4_compress", "spacemap_histogram", "enabled_txg",
-    "hole_birth", "extensible_dataset", "embedded_data", "bookmarks", "filesystem_limits",
-    "large_blocks", "large_dnode", "sha512", "skein", "userobj_accounting", "encryption",
-    "project_quota", "device_removal", "spacemap_v2", "allocation_classes", "zstd_compress",
-    "draid", "zilsaxattr", "block_cloning",
+    "async_destroy", "empty_bpobj", "lz4_compress", "multi_vdev_crash_dump", "spacemap_histogram",
+    "enabled_txg", "hole_birth", "extensible_dataset", "embedded_data", "bookmarks",
+    "filesystem_limits", "large_blocks", "large_dnode", "sha512", "skein", "edonr",
+    "userobj_accounting", "encryption", "project_quota", "device_removal", "obsolete_counts",
+    "zpool_checkpoint", "spacemap_v2", "allocation_classes", "resilver_defer", "bookmark_v2",
+    "redaction_bookmarks", "redacted_datasets", "bookmark_written", "log_spacemap", "livelist",
+    "device_rebuild", "zstd_compress", "draid", "zilsaxattr", "head_errlog", "blake3",
+    "block_cloning", "vdev_zaps_v2",
 )
 # In use as soon as there is a pool.
-ACTIVE = ("lz4_compress", "spacemap_histogram", "enabled_txg", "hole_birth", "extensible_dataset",
-          "embedded_data", "userobj_accounting", "project_quota", "spacemap_v2")
+ACTIVE = ("empty_bpobj", "lz4_compress", "spacemap_histogram", "enabled_txg", "hole_birth",
+          "extensible_dataset", "embedded_data", "userobj_accounting", "project_quota",
+          "spacemap_v2", "log_spacemap", "head_errlog", "vdev_zaps_v2")
 DEFAULTS = {
     "altroot": "-", "bootfs": "-", "delegation": "on", "autoreplace": "off", "cachefile": "-",
     "failmode": "wait", "listsnapshots": "off", "autoexpand": "off", "comment": "-",
@@ -38,7 +42,7 @@ def wrong(props: dict[str, str]) -> str:
     for name, value in props.items():
         if name.startswith("feature@"):
             if name.removeprefix("feature@") not in FEATURES:
-                return f"property '{name}' is not valid"
+                return f"feature '{name.removeprefix('feature@')}' unsupported by kernel"
             if value not in ("enabled", "disabled"):
                 return f"property '{name}' can only be set to 'enabled' or 'disabled'"
         elif name in READ_ONLY:
@@ -101,14 +105,22 @@ def get(world: World, arguments: list[str]) -> int:
     fields = split_commas(given.get("o", ["name,property,value,source"]))
     names = words[1:] or sorted(world.pools)
     rows = []
+    if names and names[0] not in world.pools:
+        warn(f"Cannot get properties of {names[0]}: no such pool available.")
+        return 1
+    if any(name not in world.pools for name in names):
+        warn(f'Expected a list of vdevs in "{names[0]}", but got:\n\t{names[1]} (unknown)\n')
+        return 2
     for name in names:
-        if name not in world.pools:
-            warn(f"cannot open '{name}': no such pool")
-            return 1
-        for each, value, source in _rows(world, name):
-            if words[0] == "all" or each in words[0].split(","):
-                row = {"name": name, "property": each, "value": value, "source": source}
-                rows.append([row[field] for field in fields])
+        found = {each: (value, source) for each, value, source in _rows(world, name)}
+        asked = list(found) if words[0] == "all" else words[0].split(",")
+        for each in asked:
+            if each not in found:
+                warn(f"bad property list: invalid property '{each}'")
+                return 2
+            row = {"name": name, "property": each, "value": found[each][0],
+                   "source": found[each][1]}
+            rows.append([row[field] for field in fields])
     print_table([f.upper() for f in fields], rows, "H" in given, [False] * len(fields))
     return 0
 
@@ -147,7 +159,9 @@ def put(world: World, arguments: list[str]) -> int:
     reason = wrong({name: value})
     known = value in world.datasets and value.partition("/")[0] == pool
     if name == "bootfs" and value and not known:
-        reason = f"'{value}' is an invalid name"
+        reason = "no such pool or dataset"
+    if world.pools[pool][2]:
+        reason = "pool is read-only"
     if reason:
         warn(f"cannot set property for '{pool}': {reason}")
         return 1
@@ -162,10 +176,10 @@ def status(world: World, arguments: list[str]) -> int:
         print("all pools are healthy")
         return 0
     names = words or sorted(world.pools)
-    for index, name in enumerate(names):
+    for name in names:
         if name not in world.pools:
             warn(f"cannot open '{name}': no such pool")
-            return 1
+    for index, name in enumerate(each for each in names if each in world.pools):
         row = world.state.one("select vdevs from pools where name = ?", name)
         lines = _tree(name, row[0].split("\t") if row[0] else [], "P" in given)
         width = max(len(line) for line in lines)
@@ -175,7 +189,7 @@ def status(world: World, arguments: list[str]) -> int:
             section = line in SECTIONS.values()
             print(f"\t{line}\t" if section else f"\t{line:<{width}}  ONLINE       0     0     0")
         print("\nerrors: No known data errors")
-    return 0
+    return int(any(name not in world.pools for name in names))
 
 
 def _tree(name: str, words: list[str], whole: bool) -> list[str]:

@@ -69,6 +69,28 @@ def test_a_read_only_pool_holds_nothing(host: Host) -> None:
     host.pool("zroot", readonly=True)
     assert said(host, "zfs hold x zroot/home@1") == ("cannot hold: pool is read-only\n", 1)
     assert said(host, "zfs release k zroot/home@1") == ("cannot release: pool is read-only\n", 1)
+    none = "cannot release hold from snapshot 'zroot/home@1': no such tag on this dataset\n"
+    assert said(host, "zfs release x zroot/home@1") == (none, 1)
+
+
+def test_nor_is_anything_else_changed_in_it(host: Host) -> None:
+    said(host, "zfs snapshot zroot/home@1; zfs set org.x:y=1 zroot/home")
+    host.pool("zroot", readonly=True)
+    fixed = "pool is read-only\n"
+    for script, answer, status in (
+        ("zfs create zroot/new", "cannot create 'zroot/new': ", 1),
+        ("zfs create -V 1m zroot/new", "cannot create 'zroot/new': ", 1),
+        ("zfs rename zroot/home zroot/new", "cannot rename 'zroot/home': ", 1),
+        ("zfs rename zroot/home@1 zroot/home@2", "cannot rename 'zroot/home@1': ", 1),
+        ("zfs inherit org.x:y zroot/home", "cannot inherit org.x:y for 'zroot/home': ", 1),
+        ("zfs set org.x:y=2 zroot/home", "cannot set property for 'zroot/home': ", 255),
+        ("zfs set org.x:y=2 zroot/home@1", "cannot set property for 'zroot/home@1': ", 255),
+        ("zfs rollback zroot/home@1", "cannot rollback 'zroot/home': ", 1),
+        ("zfs destroy zroot/home@1", "cannot destroy snapshots: ", 1),
+        ("zpool set comment=x zroot", "cannot set property for 'zroot': ", 1),
+    ):
+        assert said(host, script) == (answer + fixed, status), script
+    assert said(host, "zfs get -Ho value org.x:y zroot/home") == ("1\n", 0)
 
 
 def test_a_release_unmounts_by_force_and_may_destroy(host: Host) -> None:

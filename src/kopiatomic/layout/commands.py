@@ -87,6 +87,7 @@ def _disks(layout: Layout) -> Iterator[str]:
         yield f"gpart restore -l {quote(disk.name)} <<'END'"
         yield from disk.table
         yield "END"
+        yield from _long_labels(disk)
         yield from _boot_code(layout, disk)
     devices = [each for pool in layout.pools for group in pool.groups for each in group.devices]
     for device in devices:
@@ -94,6 +95,18 @@ def _disks(layout: Layout) -> Iterator[str]:
             below = quote(device.removesuffix(".eli"))
             yield f"# {device} was encrypted by geli(8), whose key is in no backup. Before the"
             yield f"# pool: geli init -b -s 4096 {below}; geli attach {below}"
+
+
+def _long_labels(disk: Disk) -> Iterator[str]:
+    """Return what restores labels of several words: gpart(8) takes the first, and no flags then."""
+    for line in disk.table[1:]:
+        index, _, _, _, *rest = line.split()
+        flags = rest.pop()[1:-1].split(",") if rest and re.fullmatch(r"\[.*\]", rest[-1]) else []
+        if len(rest) < 2:
+            continue
+        which = f"-i {quote(index)}"
+        yield f"gpart modify {which} -l {quote(' '.join(rest))} {quote(disk.name)}"
+        yield from (f"gpart set -a {quote(flag)} {which} {quote(disk.name)}" for flag in flags)
 
 
 def _boot_code(layout: Layout, disk: Disk) -> Iterator[str]:

@@ -66,6 +66,22 @@ class TestDisks:
         start = lines.index("gpart restore -l ada0 <<'END'")
         assert lines[start + 1 : start + 6] == [*LAYOUT.disks[0].table, "END"]
 
+    def test_a_label_of_several_words_is_given_anew_with_the_flags(self):
+        """gpart(8) restores the first word of it, and no flags then."""
+        table = (
+            "GPT 128",
+            "1 freebsd-zfs 40 4096 my data [bootme,bootonce]",
+            "2 freebsd-zfs 4136 4096 its own",
+            "3 freebsd-swap 8232 1 one [bootme]",
+        )
+        layout = LAYOUT._replace(disks=(Disk("ada0", table),))
+        assert [each for each in joined(layout) if each.startswith(("gpart m", "gpart s"))] == [
+            "gpart modify -i 1 -l 'my data' ada0",
+            "gpart set -a bootme -i 1 ada0",
+            "gpart set -a bootonce -i 1 ada0",
+            "gpart modify -i 2 -l 'its own' ada0",
+        ]
+
     def test_boot_code_and_the_loader(self):
         assert starting(LAYOUT, "gpart bootcode") == [
             "gpart bootcode -b /boot/pmbr -p /boot/gptzfsboot -i 2 ada0"

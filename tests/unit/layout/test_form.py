@@ -37,6 +37,13 @@ def test_what_is_written_is_read_again():
     )
 
 
+@pytest.mark.parametrize("label", ["swap 0", "a [b] c", "two words [bootme]", "[bootme]"])
+def test_a_partition_may_be_called_by_several_words(label):
+    line = f"1 freebsd-zfs 40 4096 {label}"
+    read = form.parse(changed(["disks", 0, "table", 1], line), "-")
+    assert read.disks[0].table[1] == line
+
+
 def test_the_order_in_which_properties_are_found_changes_nothing():
     pairs = [("quota", "1"), ("atime", "off"), ("a:b", "c")]
     texts = {

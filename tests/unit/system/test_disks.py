@@ -22,7 +22,7 @@ SHOW = """\
 """
 BACKUP = """\
 GPT 128
-1   freebsd-boot     40     1024 boot0 \n2    freebsd-zfs   2048 41938944  [bootme]
+1   freebsd-boot     40     1024 boot0 \n2    freebsd-zfs   2048 41938944  [bootme] \n\
 """
 
 
@@ -43,9 +43,11 @@ def test_the_table_of_the_disk_that_a_partition_is_on(fp):
     assert disks.disks(DOOR, ["/dev/ada0p2"]) == (Disk("ada0", table),)
 
 
-@pytest.mark.parametrize("device", ["/dev/gpt/my data", "/dev/gpt/my data.eli", "/dev/ada0p2.eli"])
+@pytest.mark.parametrize(
+    "device", ["/dev/gpt/my%20data", "/dev/gpt/my%20data.eli", "/dev/ada0p2.eli"]
+)
 def test_labels_and_what_is_encrypted_lead_there_too(fp, device):
-    answers(fp, "gpt/my data  N/A  ada0p2\n  gpt/boot0  N/A  ada0p1\n")
+    answers(fp, "gpt/my%20data  N/A  ada0p2\n  gpt/boot0  N/A  ada0p1\n")
     fp.register("gpart backup ada0", stdout="GPT 128\n")
     assert disks.disks(DOOR, [device]) == (Disk("ada0", ("GPT 128",)),)
 

@@ -1,0 +1,80 @@
+"""What zpool(8), gpart(8) and glabel(8) say, as FreeBSD 14.2 said it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sandbox import layouts
+from sandbox.host import Host
+
+pytestmark = pytest.mark.linux(reason="the stand-ins are for Linux only")
+
+# As gpart(8) gave it for a disk of 200 MB, each line with the blank at its end.
+BACKUP = """\
+GPT 128
+1   freebsd-boot     40   1024 boot0 \n\
+2            efi   1064  69632  \n\
+3   freebsd-swap  70696  40960 swap \n\
+4    freebsd-zfs 112640 294912 zfs0  [bootme] \n\
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with Host.create(tmp_path / "host") as made:
+        yield layouts.demo(made)
+        assert made.violations() == []
+
+
+def said(host: Host, script: str) -> tuple[str, int]:
+    result = host.shell(script, stderr_to_stdout=True)
+    return result.stdout, result.returncode
+
+
+def restored(host: Host, table: str) -> None:
+    (host.root / "tmp/table").write_text(table)
+    assert said(host, "gpart restore -l ada1 < /tmp/table") == ("", 0)
+
+
+def test_a_table_of_partitions_comes_back_as_it_was(host: Host) -> None:
+    restored(host, BACKUP)
+    assert said(host, "gpart backup ada1") == (BACKUP, 0)
+    assert said(host, "gpart restore -l ada1 < /tmp/table") == (
+        "gpart: geom 'ada1': File exists\n", 1,
+    )  # fmt: skip
+
+
+def test_of_a_label_the_first_word_is_restored_and_then_no_flags(host: Host) -> None:
+    restored(host, BACKUP.replace("zfs0 ", "zfs 0 ").replace("swap \n", "swap one \n"))
+    assert said(host, "gpart backup ada1") == (
+        BACKUP.replace("zfs0  [bootme] ", "zfs "), 0,
+    )  # fmt: skip
+    assert said(host, "gpart modify -i 4 -l 'zfs 0' ada1") == ("ada1p4 modified\n", 0)
+    assert said(host, "gpart set -a bootme -i 4 ada1") == ("bootme set on ada1p4\n", 0)
+    assert said(host, "gpart backup ada1")[0].endswith("294912 zfs 0  [bootme] \n")
+    assert "gpt/zfs%200  N/A  ada1p4\n" in said(host, "glabel status -s")[0]
+    assert said(host, "gpart modify -i 9 -l x ada1") == (
+        "gpart: index '9': No such file or directory\n", 1,
+    )  # fmt: skip
+
+
+def test_properties_of_a_pool_come_in_the_order_that_is_asked_for(host: Host) -> None:
+    ask = "zpool get -Hp -o property,value,source readonly,altroot,bootfs tank"
+    assert said(host, ask) == ("readonly\toff\t-\naltroot\t-\tdefault\nbootfs\t-\tdefault\n", 0)
+
+
+def test_pools_that_are_not_there(host: Host) -> None:
+    assert said(host, "zpool get -Hp all nosuch tank") == (
+        "Cannot get properties of nosuch: no such pool available.\n", 1,
+    )  # fmt: skip
+    text, status = said(host, "zpool status -P nosuch tank")
+    assert text.startswith("cannot open 'nosuch': no such pool\n  pool: tank\n")
+    assert status == 1
+    assert said(host, "zpool set bootfs=tank/none tank") == (
+        "cannot set property for 'tank': no such pool or dataset\n", 1,
+    )  # fmt: skip
+    assert said(host, "zpool create -d -o feature@nosuch=enabled new /dev/vtbd9") == (
+        "cannot create 'new': feature 'nosuch' unsupported by kernel\n", 1,
+    )  # fmt: skip

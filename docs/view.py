@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 720, 508
 TITLE = "A view of the live system in which the chosen datasets are frozen"
 TEXT = (
     "Left, the live system: /, /home, /var/db and /media. Right, the view: / is the live one,"
-    " /home and /var/db are frozen, for they come from a snapshot, and /media is not in it."
+    " /home and /var/db are frozen because they come from a snapshot, and /media is not in it."
     " The client, kopia or restic, runs inside the view and writes the backup into the repository."
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -52,6 +53,9 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Whoever reads this through a pipe is waiting, too.
         sys.stdout.reconfigure(line_buffering=True)
+    if os.geteuid() != 0:
+        print("make demo must be run by root: it makes mounts and runs backups", file=sys.stderr)
+        return 77
     right = []
     # On FreeBSD the clients are packages: nothing is built there.
     wanted = Building(["restic", "kopia"]) if LINUX else nullcontext()

@@ -16,7 +16,10 @@ import pytest
 from support import clients
 from support.machine import CHECKOUT, Patient, wait_for
 
-pytestmark = [pytest.mark.linux, pytest.mark.restic, pytest.mark.kopia, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.linux(reason="on FreeBSD the clients are packages, and none is built"),
+    pytest.mark.restic, pytest.mark.kopia, pytest.mark.slow,
+]  # fmt: skip
 
 # A go that builds until it is told that it is enough; the real clients come out of it.
 GO = """#!/bin/sh

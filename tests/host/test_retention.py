@@ -153,8 +153,9 @@ class TestRestic:
 class TestLocks:
     def leave(self, restic: Repository) -> None:
         """Have a restic killed while it holds a lock."""
-        slow = f"restic backup --limit-upload 1 {TOP}/home/big & sleep 2; kill -9 $!"
-        restic.machine.run(["/bin/sh", "-c", slow], env=restic.environment)
+        held = "restic list --no-lock locks | grep -q ."
+        slow = f"restic backup --limit-upload 1 {TOP}/home/big & until {held}; do :; done"
+        restic.machine.run(["/bin/sh", "-c", f"{slow}; kill -9 $!"], env=restic.environment)
         assert restic("list", "--no-lock", "locks").strip()
 
     @pytest.fixture(autouse=True)

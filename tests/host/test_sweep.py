@@ -146,7 +146,7 @@ def at_boot(filled: Machine) -> Callable[[str], subprocess.CompletedProcess[str]
             'start_it() { $start_cmd; }\n'
         )
     else:
-        text = text.replace("%%PREFIX%%/bin", str(filled.programs))
+        text = text.replace("%%PREFIX%%/sbin", str(filled.programs))
     filled.path(f"{BASE}/kopiatomic_sweep").write_text(text)
 
     def start(setting: str) -> subprocess.CompletedProcess[str]:

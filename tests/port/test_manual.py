@@ -324,8 +324,8 @@ def test_mandoc_has_nothing_to_say(program):
 # Of FreeBSD 14.2's base; zfs(8) and its like come with it.
 PAGES_OF_BASE = set(
     """bhyve.8 cat.1 chflags.1 getfacl.1 ps.1 sh.1 ssh.1 tar.1 chroot.2 nmount.2 rmdir.2 sysexits.3
-    periodic.conf.5 rc.conf.5 bectl.8 bsdinstall.8 cron.8 mdconfig.8 mount_nullfs.8 periodic.8 zfs.8
-    zfs-hold.8 zfs-program.8 zfs-snapshot.8""".split()
+    devfs.rules.5 periodic.conf.5 rc.conf.5 bectl.8 bsdinstall.8 cron.8 mdconfig.8 mount_nullfs.8
+    periodic.8 zfs.8 zfs-destroy.8 zfs-hold.8 zfs-jail.8 zfs-program.8 zfs-snapshot.8""".split()
 )
 
 

@@ -161,12 +161,7 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
         if outcome.unknown:
             raise Refusal(f"cannot clear up after an earlier run: {outcome.unknown}", EX_OSERR)
         if outcome.left:
-            raise Refusal(
-                f"{outcome.left[-1].point}, left by an earlier run, cannot be unmounted "
-                f"({outcome.reason}); end what uses it, then: "
-                f"{view.unmount_by_hand(outcome.left[-1])}",
-                EX_TEMPFAIL,
-            )
+            raise Refusal(_in_the_way(door, outcome), EX_TEMPFAIL)
         mark = marks_of(place, door.jailed)
         snapshots = zfs.own_snapshots(door, mark) if thoroughly else own.of_job(door, place)
         removed = own.remove(door, snapshots)
@@ -179,6 +174,17 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
     if not removed.left:
         state.finish(place)
     return None if old else table
+
+
+def _in_the_way(door: Door, outcome: view.TakenDown) -> str:
+    """Say of a mount of an earlier run that it stays, and what to do."""
+    left = outcome.left[-1]
+    told = (
+        f"{left.point}, left by an earlier run, cannot be unmounted ({outcome.reason}); "
+        f"end what uses it, then: {view.unmount_by_hand(left)}"
+    )
+    # vfs_suser() in sys/kern/vfs_mount.c: not even a jail that has the same name again may.
+    return f"{told} (on the host, if the jail was started anew since)" if door.jailed else told
 
 
 def look_after_boot(place: Place, door: Door, report: Report) -> None:

@@ -828,6 +828,19 @@ class TestTakingDown:
         assert f"{directory}/view cannot be unmounted" in "".join(report.problems)
         assert f"or: umount -f {directory}/view" in "".join(report.problems)
 
+    @pytest.mark.parametrize("jailed", [True, False])
+    def test_one_of_an_earlier_run_that_stays(self, world, jailed):
+        """A jail that was started anew may not unmount what it had mounted before."""
+        world.answers["fstat"] = [(0, "")] * 9
+        world.enter("/a", f"{world.top}/restomic/default/view", "nullfs", (9, 77))
+        world.library.refusals.update(unmount=[errno.EPERM] * 99)
+        door = Door(kernel=world.library.kernel(), jailed=jailed)
+        report = Report("restomic", "default", "", began=0.0)
+        with pytest.raises(Refusal, match="left by an earlier run, cannot be unmounted") as caught:
+            routine.sweep(state.Place("restomic", "default"), door, report)
+        assert caught.value.status == 75
+        assert ("on the host" in str(caught.value)) is jailed
+
     def test_one_whose_mount_point_was_removed_meanwhile(self, world, monkeypatch):
         """What the client found there cannot be known, whatever it says."""
         astray = lambda _, mount: mount.point.endswith("/view/b")  # noqa: E731

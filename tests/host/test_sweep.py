@@ -84,6 +84,23 @@ def test_a_job_that_runs_now_is_passed_over_and_told(filled: Machine):
     clean(filled)
 
 
+@pytest.mark.parametrize("names", [("precious", "u"), ("restomic-precious", "restomic-a")])
+def test_what_a_property_says_of_others_is_not_believed(filled: Machine, names: tuple[str, str]):
+    """A value may hold a newline, and who may set it is not who may destroy all snapshots."""
+    theirs, liar = f"kta/src@{names[0]}", f"kta/home@{names[1]}"
+    shell(filled, f"zfs snapshot {theirs} {liar}")
+    lie = f"x\\n{theirs}\\tlocal\\trestomic:default:0123456789ab"
+    lie += f"\\n{theirs}\\trestomic:default:0123456789ab"
+    try:
+        shell(filled, f"zfs set org.kopiatomic:run=\"$(printf '{lie}')\" {liar}")
+        result = filled.run([RESTOMIC, "--sweep"])
+        assert (result.returncode, result.stdout) == (0, "nothing was left behind\n")
+        shell(filled, f"zfs list {theirs}")
+    finally:
+        shell(filled, f"zfs destroy {theirs}; zfs destroy {liar}")
+    clean(filled)
+
+
 def test_nothing_left(filled: Machine):
     result = filled.run([RESTOMIC, "--sweep", "-a"])
     assert (result.returncode, result.stdout, result.stderr) == (0, "nothing was left behind\n", "")

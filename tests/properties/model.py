@@ -442,18 +442,18 @@ class Model:
             return 0, "".join("\t".join(row) + "\n" for row in rows), ""
         if verb == "get":
             named = words[words.index(zfs.RUN_PROPERTY) + 1 :]
-            sources = words[words.index("-s") + 1].split(",")
-            both = words[words.index("-o") + 1] == "name,value"
-            marked = [
-                f"{name}\t{each.run}\n" for name, each in self.clones.items()
-                if "local" in sources and name in (named or [name])
-            ]  # fmt: skip
-            lines = [
-                f"{name}\t{each.run}\n" if both else f"{name}\n"
-                for name, each in self.snapshots.items()
-                if each.run != "-" and each.source in sources and name in (named or [name])
-            ]  # fmt: skip
-            return 0, "".join([*lines, *marked]), ""
+            fields = words[words.index("-o") + 1].split(",")
+            sources = words[words.index("-s") + 1].split(",") if "-s" in words else None
+            marked = [(name, each.run, "local") for name, each in self.clones.items()]
+            marked += [(name, e.run, e.source) for name, e in self.snapshots.items()]
+            lines = []
+            for name, mark, source in marked:
+                told = {"name": name, "value": mark, "source": "-" if mark == "-" else source}
+                if name in (named or [name]) and (
+                    sources is None or (mark != "-" and source in sources)
+                ):
+                    lines.append("\t".join(told[each] for each in fields) + "\n")
+            return 0, "".join(lines), ""
         if verb == "destroy":
             assert len(words) == 2, words
             return self._destroy(words[1])

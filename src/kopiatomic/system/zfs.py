@@ -337,9 +337,12 @@ def marked_snapshots(door: Door) -> dict[str, str]:
     Only a property set here counts (source ``local``): a replica that was
     received with the property belongs to whoever replicates. Raises CommandFailed.
     """
-    what = ("-t", "snapshot,volume", "-s", "local", "-o", "name,value", RUN_PROPERTY)
-    argv = ("zfs", "get", "-Hp", *what)
-    return _marks_in(argv, door.run(argv).stdout)
+    what = ("-t", "snapshot,volume", "-s", "local", "-o", "name", RUN_PROPERTY)
+    argv = ("zfs", "get", "-H", *what)
+    lines = lines_of(door.run(argv).stdout)
+    if lines and not any("@" in name or "/" in name for name in lines):
+        raise CommandFailed(argv, "printed something that is not a list of names")
+    return _marks_of_all(door, [e for e in lines if "@" in e or is_like_our_clone(e)])
 
 
 def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
@@ -355,10 +358,7 @@ def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
     fails, the kernel panics there (VERIFY0(dmu_objset_from_ds()) in zcp_iter.c).
     Raises CommandFailed.
     """
-    marked: dict[str, str] = {}
-    for part in chunks(_likely(door, beginnings)):
-        marked |= _marks_of(door, part)
-    return marked
+    return _marks_of_all(door, _likely(door, beginnings))
 
 
 def _likely(door: Door, beginnings: tuple[str, ...]) -> list[str]:
@@ -374,25 +374,54 @@ def _is_called(name: str, beginnings: tuple[str, ...]) -> bool:
     return name.partition("@")[2].startswith(beginnings)
 
 
-def _marks_of(door: Door, snapshots: Sequence[str]) -> dict[str, str]:
-    """Return those of these that bear our mark, by name; one that has gone bears none."""
-    argv = ["zfs", "get", "-Hp", "-s", "local", "-o", "name,value", RUN_PROPERTY, *snapshots]
+def _marks_of_all(door: Door, names: Sequence[str]) -> dict[str, str]:
+    """Return the marks of these, asked for in as few commands as there can be."""
+    marked: dict[str, str] = {}
+    for part in chunks(names):
+        marked |= _marks_of(door, part)
+    return marked
+
+
+def _marks_of(door: Door, names: Sequence[str]) -> dict[str, str]:
+    """Return those of these that bear our mark, by name; one that has gone bears none.
+
+    What bears it will be destroyed, and a property's value may hold newlines: who may set
+    one (zfs-allow(8), userprop) can have a line printed for what is somebody else's. But of
+    each that was asked for, marked or not, zfs(8) prints a line of its own. So a name with
+    two lines is asked for alone, and one that was not asked for counts for nothing.
+    """
+    argv = ["zfs", "get", "-Hp", "-o", "name,source,value", RUN_PROPERTY, *names]
+    text = _answer(door, argv)
+    rows: dict[str, list[list[str]]] = {name: [] for name in names}
+    for fields in (line.split("\t", 2) for line in lines_of(text)):
+        if len(fields) == 3 and fields[0] in rows:
+            rows[fields[0]].append(fields)
+    if text and not any(rows.values()):
+        raise CommandFailed(argv, "printed something that is not a list of properties")
+    marks: dict[str, str] = {}
+    for name, found in rows.items():
+        if len(found) == 1 and found[0][1] == "local":
+            marks[name] = found[0][2]
+        elif len(found) > 1 and (mark := _mark_of_one(door, name)):
+            marks[name] = mark
+    return marks
+
+
+def _mark_of_one(door: Door, name: str) -> str:
+    """Return the mark that something bears, empty for none; one of several lines is not ours."""
+    text = _answer(door, ["zfs", "get", "-Hp", "-s", "local", "-o", "value", RUN_PROPERTY, name])
+    mark = text.removesuffix("\n")
+    return "" if "\n" in mark else mark
+
+
+def _answer(door: Door, argv: Sequence[str]) -> str:
+    """Return what zfs(8) answers of those things that there are; raises CommandFailed."""
     result = door.run(argv, check=False)
     reasons = lines_of(result.stderr)
     gone = bool(reasons) and all("dataset does not exist" in each for each in reasons)
     if result.status != 0 and not gone:
         raise CommandFailed(argv, failure(result))
-    return _marks_in(argv, result.stdout)
-
-
-def _marks_in(argv: Sequence[str], text: str) -> dict[str, str]:
-    lines = [line.partition("\t") for line in lines_of(text)]
-    if lines and not any(tab and ("@" in name or "/" in name) for name, tab, _ in lines):
-        raise CommandFailed(argv, "printed something that is not a list of properties")
-    return {
-        name: value for name, tab, value in lines
-        if tab and ("@" in name or is_like_our_clone(name))
-    }  # fmt: skip
+    return result.stdout
 
 
 def snapshots_on(door: Door, datasets: Sequence[str]) -> list[Listed]:
@@ -472,12 +501,7 @@ def _rows_about(
 
 def _rows(door: Door, argv: Sequence[str], width: int) -> list[list[str]]:
     """Return the fields of what zfs(8) answers; what is not there is no failure."""
-    result = door.run(argv, check=False)
-    reasons = lines_of(result.stderr)
-    gone = bool(reasons) and all("dataset does not exist" in each for each in reasons)
-    if result.status != 0 and not gone:
-        raise CommandFailed(argv, failure(result))
-    lines = lines_of(result.stdout)
+    lines = lines_of(_answer(door, argv))
     rows = [row for row in (line.split("\t") for line in lines) if len(row) == width]
     if lines and not rows:
         raise CommandFailed(argv, "printed something that is not its result")

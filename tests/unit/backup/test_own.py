@@ -9,7 +9,7 @@ from kopiatomic.system.command import CommandFailed, Door
 DOOR = Door()
 LIST = "zfs list -H -o name -s name -t snapshot,volume"
 POOLS = "zpool list -Hp -o name,readonly,health"
-GET = ["zfs", "get", "-Hp", "-s", "local", "-o", "name,value", "org.kopiatomic:run"]
+GET = ["zfs", "get", "-Hp", "-o", "name,source,value", "org.kopiatomic:run"]
 
 
 def test_those_of_a_job_by_their_mark(place, fp):
@@ -18,7 +18,7 @@ def test_those_of_a_job_by_their_mark(place, fp):
     fp.register(POOLS, stdout="t\toff\tONLINE\n")
     fp.register(LIST, stdout="".join(f"{each}\n" for each in ["t@daily", *names]))
     # The last one bears no mark of ours: somebody else has named it so.
-    text = "".join(f"{name}\t{run}\n" for name, run in zip(names, runs, strict=False))
+    text = "".join(f"{name}\tlocal\t{run}\n" for name, run in zip(names, runs, strict=False))
     # A pool that is exported now was there then, and may have some of them as well.
     state.note_search(["t", "u"])
     fp.register([*GET, *names], stdout=text)

@@ -284,7 +284,8 @@ class TestWhatIsLeftFromBeforeTheBoot:
     def test_its_own_are_removed(self, booted):
         booted.answers["zfs list"] = [(0, f"{self.NAME}\nkta/b@restomic-x\n")]
         booted.answers["zfs get"] = [
-            (0, f"{self.NAME}\trestomic:default:1\nkta/b@restomic-x\trestomic:other:2\n")
+            (0, f"{self.NAME}\tlocal\trestomic:default:1\n"
+                "kta/b@restomic-x\tlocal\trestomic:other:2\n")
         ]
         report = run(JOB, booted)
         assert booted.said[:4] == ["zpool list", "zfs list", "zfs get", "zfs destroy"]
@@ -293,7 +294,7 @@ class TestWhatIsLeftFromBeforeTheBoot:
 
     def test_what_stays_is_told_and_the_note_with_it(self, booted):
         booted.answers["zfs list"] = [(0, f"{self.NAME}\n")]
-        booted.answers["zfs get"] = [(0, f"{self.NAME}\trestomic:default:1\n")]
+        booted.answers["zfs get"] = [(0, f"{self.NAME}\tlocal\trestomic:default:1\n")]
         booted.answers["zfs destroy"] = [(1, "dataset is busy")]
         report = run(JOB, booted)
         assert report.notes[0].startswith(f"the snapshot {self.NAME} of an earlier run stays: ")
@@ -572,7 +573,7 @@ class TestPools:
             mark = re.search(r"restomic:default:[0-9a-f]+", world.texts[0])[0]
             name = "ktb2@" + re.search(r"@(restomic-[0-9A-Za-z-]+)", world.texts[0])[1]
             world.answers["zfs list"] = [(0, f"{name}\nktb2@daily\n")]
-            world.answers["zfs get"] = [(0, f"{name}\t{mark}\n")]
+            world.answers["zfs get"] = [(0, f"{name}\tlocal\t{mark}\n")]
             moved.append(name)
 
         world.does["zfs destroy"] = answer

@@ -9,7 +9,8 @@ from kopiatomic.state import Place
 
 PLACE = Place("restomic", "default")
 MOUNT = ["mount", "-v", "--libxo", "json"]
-MARKED = "zfs get -Hp -t snapshot,volume -s local -o name,value org.kopiatomic:run"
+MARKED = "zfs get -H -t snapshot,volume -s local -o name org.kopiatomic:run"
+MARKS = "zfs get -Hp -o name,source,value org.kopiatomic:run"
 LISTED = "zfs list -H -o name -s name -t snapshot,volume"
 NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
 HOUR, DAY = 3600.0, 86400.0
@@ -38,11 +39,8 @@ def see_snapshots(fp, marked: dict[str, str], *others: str, times: int = 1) -> N
         fp.register(LISTED, stdout="".join(f"{each}\n" for each in sorted([*marked, *others])))
         if marked:
             ours = [each for each in sorted(marked) if "@restomic-" in each or "@kopi" in each]
-            text = "".join(f"{each}\t{marked[each]}\n" for each in ours)
-            fp.register(
-                ["zfs", "get", "-Hp", "-s", "local", "-o", "name,value", "org.kopiatomic:run",
-                 *ours], stdout=text,
-            )  # fmt: skip
+            text = "".join(f"{each}\tlocal\t{marked[each]}\n" for each in ours)
+            fp.register([*MARKS.split(), *ours], stdout=text)
 
 
 def mount_table(*points: str) -> str:

@@ -7,7 +7,7 @@ from kopiatomic.monitoring import leftovers
 from kopiatomic.monitoring.leftovers import Leftover
 from kopiatomic.state import Place
 from kopiatomic.system.command import Door
-from unit.monitoring.runs import MARKED, MOUNT, PLACE, mount_table, see_snapshots
+from unit.monitoring.runs import MARKED, MARKS, MOUNT, PLACE, mount_table, see_snapshots
 
 DOOR = Door()
 REFERENCES = "zfs list -Hp -t snapshot -s name -o name,userrefs"
@@ -66,7 +66,8 @@ class TestLeftovers:
     def test_thoroughly_also_what_has_another_name_by_now(self, places, fp):
         state.note_search(["t"])
         fp.register(MOUNT, stdout=mount_table("/"), occurrences=2)
-        fp.register(MARKED, stdout="t@keep\trestomic:default:1\n", occurrences=2)
+        fp.register(MARKED, stdout="t@keep\n", occurrences=2)
+        fp.register(f"{MARKS} t@keep", stdout="t@keep\tlocal\trestomic:default:1\n", occurrences=2)
         fp.register(REFERENCES, stdout="t@keep\t0\n", occurrences=4)
         found = leftovers.find_leftovers(DOOR, thoroughly=True)
         assert [each.name for each in found] == ["t@keep"]

@@ -226,24 +226,34 @@ class TestPools:
 
 
 class TestOwnSnapshots:
-    COMMAND = "zfs get -Hp -t snapshot,volume -s local -o name,value org.kopiatomic:run"
+    NAMES = "zfs get -H -t snapshot,volume -s local -o name org.kopiatomic:run"
+    GET = "zfs get -Hp -o name,source,value org.kopiatomic:run"
 
     def test_only_the_jobs_own(self, fp):
+        fp.register(self.NAMES, stdout="t@a\nt@b\nt@c\nt@d\nt\n")
         fp.register(
-            self.COMMAND,
-            stdout="t@a\trestomic:default:1\nt@b\trestomic:other:2\n"
-            "t@c\tkopiatomic:default:3\nt@d\trestomic:default:4\nt\trestomic:default:5\n",
+            f"{self.GET} t@a t@b t@c t@d",
+            stdout="t@a\tlocal\trestomic:default:1\nt@b\tlocal\trestomic:other:2\n"
+            "t@c\tlocal\tkopiatomic:default:3\nt@d\tlocal\trestomic:default:4\n",
         )
         assert zfs.own_snapshots(DOOR, "restomic:default:") == ["t@a", "t@d"]
+
+    def test_what_a_value_says_of_others_counts_for_nothing(self, fp):
+        """Who may set a property of one dataset could have us destroy what is in another."""
+        fp.register(self.NAMES, stdout="t/u@a\nt@b\n")
+        lie = "t/u@a\tlocal\tx\nt@precious\tlocal\trestomic:default:1\n"
+        fp.register(f"{self.GET} t/u@a t@b", stdout=f"{lie}t@b\tlocal\trestomic:default:2\n")
+        assert zfs.own_snapshots(DOOR, "restomic:default:") == ["t@b"]
 
 
 class TestMarkedAmong:
     LIST = "zfs list -H -o name -s name -t snapshot,volume"
-    GET = "zfs get -Hp -s local -o name,value org.kopiatomic:run"
+    GET = "zfs get -Hp -o name,source,value org.kopiatomic:run"
 
     def test_the_property_is_asked_of_what_is_named_so_alone(self, fp):
         fp.register(self.LIST, stdout="t/restomic-x@daily\nt@restomic-1\nt@restomic-2\nt@x\n")
-        fp.register(f"{self.GET} t@restomic-1 t@restomic-2", stdout="t@restomic-1\ta:b:1\n")
+        text = "t@restomic-1\tlocal\ta:b:1\nt@restomic-2\t-\t-\n"
+        fp.register(f"{self.GET} t@restomic-1 t@restomic-2", stdout=text)
         assert zfs.marked_among(DOOR, ("restomic-", "kopiatomic-")) == {"t@restomic-1": "a:b:1"}
 
     def test_of_none_nothing_is_asked(self, fp):
@@ -254,22 +264,50 @@ class TestMarkedAmong:
     def test_more_than_a_command_line_takes(self, fp):
         names = [f"t/{'x' * 200}{number:05}@r-1" for number in range(3000)]
         fp.register(self.LIST, stdout="".join(f"{each}\n" for each in names))
-        fp.register(["zfs", "get", fp.any()], occurrences=2, stdout="t@r-1\tm\n")
-        assert zfs.marked_among(DOOR, ("r-",)) == {"t@r-1": "m"}
-        asked = [issued(fp)[1][8:], issued(fp)[2][8:]]
+        text = f"{names[0]}\tlocal\tm\n{names[-1]}\t-\t-\n"
+        fp.register(["zfs", "get", fp.any()], occurrences=2, stdout=text)
+        assert zfs.marked_among(DOOR, ("r-",)) == {names[0]: "m"}
+        asked = [issued(fp)[1][6:], issued(fp)[2][6:]]
         assert asked[0] + asked[1] == names
         assert all(argument_bytes(call) < 450_000 for call in issued(fp))
 
     def test_one_that_has_gone_meanwhile_is_none(self, fp):
         fp.register(self.LIST, stdout="t@r-1\nt@r-2\n")
         gone = "cannot open 't@r-1': dataset does not exist\n"
-        fp.register(f"{self.GET} t@r-1 t@r-2", returncode=1, stderr=gone, stdout="t@r-2\tm\n")
+        fp.register(f"{self.GET} t@r-1 t@r-2", returncode=1, stderr=gone,
+                    stdout="t@r-2\tlocal\tm\n")  # fmt: skip
         assert zfs.marked_among(DOOR, ("r-",)) == {"t@r-2": "m"}
+
+    ONE = "zfs get -Hp -s local -o value org.kopiatomic:run"
+
+    def test_one_that_a_value_speaks_of_is_asked_for_alone(self, fp):
+        """A newline in a value makes a line; each that was asked for has one of its own as well."""
+        fp.register(self.LIST, stdout="t/u@r-1\nt@r-2\nt@r-3\n")
+        lie = "t/u@r-1\tlocal\tm\nt@r-2\tlocal\tm\nt@r-3\tlocal\tx\n"
+        fp.register(f"{self.GET} t/u@r-1 t@r-2 t@r-3",
+                    stdout=f"{lie}t@r-2\treceived\tm\nt@r-3\tlocal\tm3\n")  # fmt: skip
+        fp.register(f"{self.ONE} t@r-2")
+        fp.register(f"{self.ONE} t@r-3", stdout="m3\n")
+        assert zfs.marked_among(DOOR, ("r-",)) == {"t/u@r-1": "m", "t@r-3": "m3"}
+
+    def test_a_mark_of_several_lines_is_none(self, fp):
+        fp.register(self.LIST, stdout="t/u@r-1\n")
+        lie = "t/u@r-1\tlocal\tm\nt/u@r-1\tlocal\tm\n"
+        fp.register(f"{self.GET} t/u@r-1", stdout=lie)
+        fp.register(f"{self.ONE} t/u@r-1", stdout="m\nt/u@r-1\tlocal\tm\n")
+        assert zfs.marked_among(DOOR, ("r-",)) == {}
+
+    @pytest.mark.parametrize("source", ["received", "inherited from t", "-", "default"])
+    def test_a_mark_that_was_not_set_here_is_none(self, fp, source):
+        fp.register(self.LIST, stdout="t@r-1\n")
+        fp.register(f"{self.GET} t@r-1", stdout=f"t@r-1\t{source}\tm\n")
+        assert zfs.marked_among(DOOR, ("r-",)) == {}
 
     def test_clones_of_volumes_are_among_them(self, fp):
         ours, theirs = f"t/{CLONE}", f"t/vm/{CLONE}"
         fp.register(self.LIST, stdout=f"t/swap\n{ours}\n{ours}@auto\n{theirs}\nt/vol@r-1\n")
-        fp.register(f"{self.GET} {ours} t/vol@r-1", stdout=f"{ours}\tm\nt/vol@r-1\tm\n")
+        text = f"{ours}\tlocal\tm\nt/vol@r-1\tlocal\tm\n"
+        fp.register(f"{self.GET} {ours} t/vol@r-1", stdout=text)
         assert zfs.marked_among(DOOR, ("restomic-", "r-")) == {ours: "m", "t/vol@r-1": "m"}
 
     @pytest.mark.parametrize(
@@ -284,13 +322,14 @@ class TestMarkedAmong:
 
 class TestClones:
     ROW = "\tvolume\t-\t-\t-\t-\t-\t-\n"
-    GET = "zfs get -Hp -s local -o name,value org.kopiatomic:run"
+    GET = "zfs get -Hp -o name,source,value org.kopiatomic:run"
 
     def test_ours_are_nobody_s_datasets(self, fp):
         """While one run reads a volume, another must not back the clone up."""
         ours, theirs = f"t/{CLONE}", f"t/{CLONE[:-1]}9"
         fp.register(LIST, stdout="".join(f"{each}{self.ROW}" for each in ("t/a", ours, theirs)))
-        fp.register(f"{self.GET} {ours} {theirs}", stdout=f"{ours}\trestomic:default:1\n")
+        text = f"{ours}\tlocal\trestomic:default:1\n{theirs}\t-\t-\n"
+        fp.register(f"{self.GET} {ours} {theirs}", stdout=text)
         assert [each.name for each in zfs.list_datasets(DOOR)] == ["t/a", theirs]
 
     def test_nothing_is_asked_where_none_is_called_so(self, fp):
@@ -301,9 +340,10 @@ class TestClones:
     def test_one_that_was_renamed_is_no_clone_of_ours(self, fp):
         """Whoever does that means to keep it."""
         fp.register(
-            "zfs get -Hp -t snapshot,volume -s local -o name,value org.kopiatomic:run",
-            stdout=f"t/kept\trestomic:default:1\nt/{CLONE}\trestomic:default:2\n",
+            "zfs get -H -t snapshot,volume -s local -o name org.kopiatomic:run",
+            stdout=f"t/kept\nt/{CLONE}\n",
         )
+        fp.register(f"{self.GET} t/{CLONE}", stdout=f"t/{CLONE}\tlocal\trestomic:default:2\n")
         assert zfs.own_snapshots(DOOR, "restomic:default:") == [f"t/{CLONE}"]
 
 

@@ -366,6 +366,13 @@ def test_status_and_check(lived_in: Machine, repository: Repository):
     assert "kta/home/ben" in line
     assert "kta/home," not in line
     assert "kta/src" not in line
+    (line,) = [line for line in check.stdout.splitlines() if "only directories" in line]
+    assert line == "of 1 dataset only directories are in a job: kta/home"
+    lived_in.run(["zfs", "set", "org.kopiatomic:backup=off", "kta/home"], check=True)
+    check = lived_in.run(["/usr/local/sbin/kopiatomic", "--check"])
+    assert "only directories" not in check.stdout
+    said = back_up(repository, f"{HOME}/etc")
+    assert f"kta/home  {HOME}, only {HOME}/etc" in said
 
 
 def test_a_drill_finds_the_directories(lived_in: Machine, repository: Repository):

@@ -21,6 +21,7 @@ from kopiatomic.monitoring.exposure import WatchedPath, exposures, find_watched
 from kopiatomic.monitoring.history import DAY, UNCHANGED, JobHistory, PastRun, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
 from kopiatomic.monitoring.status import running_since
+from kopiatomic.record import Record
 from kopiatomic.state import Place
 from kopiatomic.system import mounts, zfs
 from kopiatomic.system.command import CommandFailed, Door, printable, quote
@@ -37,6 +38,12 @@ NAMED = 10
 
 BACKUP = "backup"
 
+# How to say of datasets that no job need have them.
+_NEEDS_NONE = (
+    "neither it nor the datasets below it need a backup: "
+    f"zfs set {zfs.BACKUP_PROPERTY}=off DATASET"
+)
+
 _NOT_ALL_IS_CHECKED = "correct this: until then, not everything can be checked"
 
 
@@ -44,7 +51,8 @@ _NOT_ALL_IS_CHECKED = "correct this: until then, not everything can be checked"
 class Finding:
     """One danger: ``text`` says what is wrong, ``remedy`` what to do about it."""
 
-    kind: str  # unseen, never, stale, clock, failed, uncovered, leftover, copy or exposed
+    # unseen, never, stale, clock, failed, uncovered, partial, leftover, copy or exposed
+    kind: str
     job: str | None  # program/job
     text: str
     remedy: str
@@ -366,42 +374,63 @@ def _late(history: JobHistory, job: Expected, now: float, backed_up: bool) -> li
 
 
 def _uncovered(observed: Observations, now: float) -> list[Finding]:
-    """Find the mounted datasets that no job chooses, although nobody has excluded them."""
+    """Find the mounted datasets that no job chooses, or only in part, although nobody says so."""
     runs = [run for history in observed.jobs if (run := _speaks(history, observed, now))]
     if not runs:
         # That no job has a successful backup is reported already.
         return []
     seen = visible_mounts(observed.table)
-    in_jail = observed.in_jail
-    covered = {n for run in runs for n in _covered_by(run, observed.datasets, seen, in_jail)}
+    covers = [_covered_by(run, observed.datasets, seen, observed.in_jail) for run in runs]
+    whole = {name for cover in covers for name in cover.whole}
+    parts = {name for cover in covers for name in cover.parts} - whole
     mounted = {mount.special for mount in seen if mount.type == "zfs"}
-    bare = [
+    wanted = [
         each.name
         for each in observed.datasets
-        if each.name in mounted and each.name not in covered
-        and each.jailed == in_jail and each.backup != "off"
-    ]  # fmt: skip
-    if not bare:
-        return []
-    many = "1 dataset is" if len(bare) == 1 else f"{len(bare)} datasets are"
-    return [
-        Finding(
-            "uncovered", None, f"{many} in no job: {_some(bare)}",
-            "add it to a job; or, if neither it nor the datasets below it need a backup: "
-            f"zfs set {zfs.BACKUP_PROPERTY}=off DATASET",
-        )
-    ]  # fmt: skip
+        if each.name in mounted and each.jailed == observed.in_jail and each.backup != "off"
+    ]
+    bare = [name for name in wanted if name not in whole | parts]
+    return [*_bare(bare), *_in_part([name for name in wanted if name in parts])]
+
+
+def _bare(names: Sequence[str]) -> list[Finding]:
+    many = "1 dataset is" if len(names) == 1 else f"{len(names)} datasets are"
+    found = Finding(
+        "uncovered", None, f"{many} in no job: {_some(names)}",
+        f"add it to a job; or, if {_NEEDS_NONE}",
+    )  # fmt: skip
+    return [found] if names else []
+
+
+def _in_part(names: Sequence[str]) -> list[Finding]:
+    many = "1 dataset" if len(names) == 1 else f"{len(names)} datasets"
+    found = Finding(
+        "partial", None, f"of {many} only directories are in a job: {_some(names)}",
+        "name the dataset or its mount point as well; or, if nothing else in it and nothing in "
+        "the datasets below it needs a backup: "
+        f"zfs set {zfs.BACKUP_PROPERTY}=off DATASET, with which a job goes on to back up what "
+        "it names",
+    )  # fmt: skip
+    return [found] if names else []
+
+
+class _Cover(Record):
+    """What a job covers: datasets as a ``whole``, and those of which it has ``parts``."""
+
+    whole: frozenset[str]
+    parts: frozenset[str]
 
 
 def _covered_by(
     run: PastRun, datasets: Sequence[Dataset], seen: Sequence[Mount], in_jail: bool
-) -> Iterable[str]:
+) -> _Cover:
     """Return what the job of a run would capture of today's datasets, or leave out on purpose.
 
     Of an entry that does not tell what was chosen, what was captured counts, and so it does
     where the next run would be refused, which that run will tell by itself.
     """
-    before = (*run.captured, *run.excluded)
+    captured = {name for name in run.captured if name not in run.parts}
+    before = _Cover(frozenset({*captured, *run.excluded}), frozenset(run.parts))
     if run.job is None:
         return before
     try:
@@ -411,9 +440,10 @@ def _covered_by(
     except Refusal:
         return before
     meant = (EXCLUDED, PROPERTY, INACTIVE)
-    wanted = [each.name for each in chosen.left_out if each.kind in meant]
-    captured = (each.dataset for each in chosen.captured)
-    return [*(name for name in captured if name not in run.unmatched), *wanted]
+    wanted = {each.name for each in chosen.left_out if each.kind in meant}
+    found = [each for each in chosen.captured if each.dataset not in run.unmatched]
+    parts = frozenset(each.dataset for each in found if each.directories)
+    return _Cover(frozenset({*(each.dataset for each in found), *wanted}) - parts, parts)
 
 
 def _speaks(history: JobHistory, observed: Observations, now: float) -> PastRun | None:

@@ -288,6 +288,34 @@ class TestChosen:
         found = find(past(done), datasets=(dataset("t"), dataset("t/x")), table=mounts)
         assert [each.text for each in found] == ["1 dataset is in no job: t"]
 
+    def test_one_of_which_only_directories_are_chosen(self, tmp_path):
+        """The backup of /etc is none of the dataset that holds /."""
+        place = tmp_path / "mounted"
+        (place / "etc").mkdir(parents=True)
+        machine = ((dataset("t"), dataset("t/x")), (zfs("t", "/"), zfs("t/x", str(place))))
+
+        def see(*jobs: Job, datasets=machine[0]) -> list[check.Finding]:
+            runs = [run(HOUR, job=job) for job in jobs]
+            pairs = zip(runs, (PLACE, OTHER), strict=False)
+            made = [past(each, place=where) for each, where in pairs]
+            return find(*made, datasets=datasets, table=machine[1])
+
+        part = Job("restomic", targets=("t", str(place / "etc")))
+        (found,) = see(part)
+        assert found.kind == "partial"
+        assert found.text == "of 1 dataset only directories are in a job: t/x"
+        assert "zfs set org.kopiatomic:backup=off DATASET" in found.remedy
+        assert see(part, Job("kopiatomic", targets=("t/x",))) == []
+        # Whoever means it says so as of any other dataset, and what is named stays in.
+        assert see(part, datasets=(dataset("t"), dataset("t/x", backup="off"))) == []
+
+    def test_one_of_which_only_directories_were_captured(self):
+        names = ("zroot/home", "zroot/home/ben", "tank")
+        done = run(HOUR, captured=names, parts={"tank": ("/tank/x",)})
+        datasets, table = simple()
+        (found,) = find(past(done), datasets=tuple(datasets), table=tuple(table))
+        assert (found.kind, found.text.rpartition(": ")[2]) == ("partial", "tank")
+
     @pytest.mark.parametrize("target", ["gone", "/no/such/path", "zroot"])
     def test_where_the_next_run_would_be_refused_what_was_captured_counts(self, target):
         job = Job("restomic", targets=(target,))

@@ -359,7 +359,7 @@ def _obstacle(
         return LeftOut(name, "a volume, which holds no files", VOLUME)
     if point is None:
         return _why_not_seen(dataset, root)
-    if point.startswith(BECTL_MOUNTS) and _is_sibling(name, root):
+    if point.startswith(BECTL_MOUNTS) and is_beside_root(name, root):
         return LeftOut(name, "a boot environment that is not in use, mounted by bectl", INACTIVE)
     return _too_long(name, point, names)
 
@@ -399,14 +399,14 @@ def _why_not_seen(dataset: Dataset, root: str) -> LeftOut:
     if dataset.canmount == "off":
         return LeftOut(name, "not mounted: its property canmount is off", CANNOT_MOUNT)
     # Of others beside it, which need not be boot environments, bectl(8) sets this.
-    if dataset.canmount == "noauto" and _is_sibling(name, root):
+    if dataset.canmount == "noauto" and is_beside_root(name, root):
         return LeftOut(name, "a boot environment that is not in use", INACTIVE)
     if dataset.mountpoint == "none":
         return LeftOut(name, "not mounted: its property mountpoint is none", NO_MOUNT_POINT)
     return LeftOut(name, "not mounted", NOT_MOUNTED)
 
 
-def _is_sibling(name: str, root: str) -> bool:
+def is_beside_root(name: str, root: str) -> bool:
     """Say whether a dataset is, or is in, a boot environment beside the one in use (bectl(8))."""
     beside = f"{root.rpartition('/')[0]}/"
     return "/" in root and name.startswith(beside) and root not in (name, *_parents(name))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kopiatomic import state
 from kopiatomic.backup import own, preflight
 from kopiatomic.backup.names import name_run
-from kopiatomic.backup.selection import EXCLUDED, INACTIVE, PROPERTY, select
+from kopiatomic.backup.selection import EXCLUDED, INACTIVE, PROPERTY, is_beside_root, select
 from kopiatomic.backup.unmounted import Sight
 from kopiatomic.clients import programs
 from kopiatomic.errors import Refusal
@@ -51,7 +51,7 @@ _NOT_ALL_IS_CHECKED = "correct this: until then, not everything can be checked"
 class Finding:
     """One danger: ``text`` says what is wrong, ``remedy`` what to do about it."""
 
-    # unseen, never, stale, clock, failed, uncovered, partial, leftover, copy or exposed
+    # unseen, never, stale, clock, failed, uncovered, partial, dropped, leftover, copy or exposed
     kind: str
     job: str | None  # program/job
     text: str
@@ -374,7 +374,10 @@ def _late(history: JobHistory, job: Expected, now: float, backed_up: bool) -> li
 
 
 def _uncovered(observed: Observations, now: float) -> list[Finding]:
-    """Find the mounted datasets that no job chooses, or only in part, although nobody says so."""
+    """Find the datasets that no job chooses, or only in part, although nobody says so.
+
+    They are the mounted ones, and of all others those that were in a backup once.
+    """
     runs = [run for history in observed.jobs if (run := _speaks(history, observed, now))]
     if not runs:
         # That no job has a successful backup is reported already.
@@ -390,7 +393,32 @@ def _uncovered(observed: Observations, now: float) -> list[Finding]:
         if each.name in mounted and each.jailed == observed.in_jail and each.backup != "off"
     ]
     bare = [name for name in wanted if name not in whole | parts]
-    return [*_bare(bare), *_in_part([name for name in wanted if name in parts])]
+    kept = {*whole, *parts, *mounted, *(name for run in runs for name in run.captured)}
+    return [
+        *_bare(bare),
+        *_in_part([name for name in wanted if name in parts]),
+        *_dropped(observed, [each for each in _not_boot(observed, seen) if each.name not in kept]),
+    ]
+
+
+def _not_boot(observed: Observations, seen: Sequence[Mount]) -> list[Dataset]:
+    """Return the datasets but for boot environments that are not in use: each was / once."""
+    root = next((each.special for each in seen if each.point == "/"), "")
+    return [each for each in observed.datasets if not is_beside_root(each.name, root)]
+
+
+def _dropped(observed: Observations, others: Sequence[Dataset]) -> list[Finding]:
+    """Find what is not mounted, as a volume is not, and was in a good backup once."""
+    good = [run for history in observed.jobs for run in history.runs if run.succeeded]
+    once = {name for run in good for name in run.captured}
+    names = [each.name for each in others if each.name in once and each.backup != "off"]
+    many = "1 dataset was" if len(names) == 1 else f"{len(names)} datasets were"
+    found = Finding(
+        "dropped", None, f"{many} in a backup once, and no job has it now: {_some(names)}",
+        f"name it in a job, with --volumes or --jailed where it came along by these; or, if "
+        f"{_NEEDS_NONE}",
+    )  # fmt: skip
+    return [found] if names else []
 
 
 def _bare(names: Sequence[str]) -> list[Finding]:
@@ -441,7 +469,8 @@ def _covered_by(
         return before
     meant = (EXCLUDED, PROPERTY, INACTIVE)
     wanted = {each.name for each in chosen.left_out if each.kind in meant}
-    found = [each for each in chosen.captured if each.dataset not in run.unmatched]
+    members = (*chosen.captured, *chosen.volumes)
+    found = [each for each in members if each.dataset not in run.unmatched]
     parts = frozenset(each.dataset for each in found if each.directories)
     return _Cover(frozenset({*(each.dataset for each in found), *wanted}) - parts, parts)
 

@@ -238,6 +238,52 @@ class TestUncovered:
             assert kinds(found) == told
 
 
+class TestDropped:
+    """What is not mounted, as a volume is not, and that was in a backup once."""
+
+    VOLUME = Dataset("t/vm", "volume", False, "-", False, "-", "-", "-")
+
+    def see(self, *runs: PastRun, last: Job, others=(), **changes) -> list[check.Finding]:
+        datasets = (
+            dataset("t"), self.VOLUME._replace(**changes), unmounted("t/n"),
+            unmounted("t/j", jailed=True), dataset("t/ROOT/now"),
+            unmounted("t/ROOT/old", canmount="noauto"),
+        )  # fmt: skip
+        table = (zfs("t/ROOT/now", "/"), zfs("t", "/t"))
+        done = run(HOUR, job=last, captured=("t", "t/ROOT/now"))
+        jobs = (past(*runs, done), *others)
+        return find(*jobs, datasets=datasets, table=table)
+
+    BEFORE = run(DAY, captured=("t", "t/vm", "t/n", "t/j", "t/ROOT/now", "t/ROOT/old", "t/gone"))
+    ALL = Job("restomic", everything=True)
+
+    def test_it_is_told(self):
+        (found,) = self.see(self.BEFORE, last=self.ALL)
+        assert found.kind == "dropped"
+        told = "3 datasets were in a backup once, and no job has it now: t/vm, t/n, t/j"
+        assert found.text == told
+        assert "--volumes" in found.remedy
+        assert "zfs set org.kopiatomic:backup=off DATASET" in found.remedy
+
+    def test_who_never_chose_any_hears_of_none(self):
+        assert self.see(last=self.ALL) == []
+        assert self.see(run(DAY, "incomplete", captured=("t", "t/vm")), last=self.ALL) == []
+
+    def test_volumes_that_the_job_chooses_are_covered(self):
+        before = run(DAY, captured=("t", "t/vm"))
+        assert self.see(before, last=self.ALL._replace(volumes=True)) == []
+        named = Job("restomic", targets=("t", "t/ROOT/now", "t/vm"))
+        assert self.see(before, last=named) == []
+        assert self.see(before, last=self.ALL._replace(exclude=("t/vm",), volumes=True)) == []
+        assert self.see(before, last=self.ALL, backup="off") == []
+
+    def test_the_newest_good_backup_of_any_job_counts(self):
+        """A key may be loaded, or a disk mounted, for the time of the backup alone."""
+        volumes = Job("kopiatomic", targets=("t/vm",))
+        other = past(run(HOUR, job=volumes, captured=("t/vm", "t/n", "t/j")), place=OTHER)
+        assert self.see(self.BEFORE, last=self.ALL, others=(other,)) == []
+
+
 class TestChosen:
     """What a job would choose today counts, and not what it captured."""
 

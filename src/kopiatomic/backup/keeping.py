@@ -105,8 +105,16 @@ def _write(work: Work) -> tuple[str, tuple[str, ...]]:
     task, place = work.task, work.place
     taken = taking.take(task.door, work.report.captured_at, _version(task))
     text = form.as_text(taken.layout, commands.script(taken.layout))
+    data = text.encode()
+    try:
+        form.parse(data, place.layout)
+    except Refusal as refusal:
+        work.report.notes.append(
+            "the layout of the pools holds what --layout will not read again, only its commands "
+            f"can be used: {refusal}"
+        )
     state.write_layout(place, text)
-    return hashlib.sha256(text.encode()).hexdigest(), taken.lacking
+    return hashlib.sha256(data).hexdigest(), taken.lacking
 
 
 def _version(task: Task) -> dict[str, str]:

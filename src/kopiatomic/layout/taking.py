@@ -79,9 +79,19 @@ def _name(text: str) -> str:
 
 def _disks(door: Door, devices: Sequence[str]) -> tuple[tuple[disks.Disk, ...], list[str]]:
     try:
-        return disks.disks(door, devices), []
+        found = disks.disks(door, devices)
     except CommandFailed as error:
         return (), [f"the partitions of the disks: {error}"]
+    made, lacking = [], []
+    for disk in found:
+        table = []
+        for line in disk.table:
+            if not line.isprintable():
+                lacking.append(f"the label of partition {line.split()[0]} of {disk.name}: no text")
+                line = " ".join(line.split()[:4])
+            table.append(line)
+        made.append(disk._replace(table=tuple(table)))
+    return tuple(made), lacking
 
 
 def _versions(door: Door) -> tuple[dict[str, str], list[str]]:

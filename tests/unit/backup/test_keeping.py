@@ -21,6 +21,7 @@ from kopiatomic.layout.form import Layout
 from kopiatomic.state import Place
 from kopiatomic.system import process
 from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.disks import Disk
 from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 
 NOW = 2_000_000_000.0
@@ -155,6 +156,16 @@ class TestSaving:
         assert report.notes == [
             "not in the layout of the pools: the partitions of the disks: no"
         ]
+        assert report.layouts == ["is saved as a1b2c3d4"]
+
+
+    def test_what_cannot_be_read_again_is_a_note(self, world):
+        """Who needs it has nothing else, and finds out too late."""
+        world.layout = LAYOUT._replace(disks=(Disk("ada0", ("GPT 128", "1 efi 40 x")),))
+        report = world.night()
+        (note,) = report.notes
+        assert note.startswith("the layout of the pools holds what --layout will not read again")
+        assert "'1 efi 40 x' cannot be" in note
         assert report.layouts == ["is saved as a1b2c3d4"]
 
 

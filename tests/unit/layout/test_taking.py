@@ -91,6 +91,17 @@ class TestAsAWhole:
         assert taken.lacking == ("the partitions of the disks: gpart show -p: gpart: no "
                                  "(exit status 1)",)  # fmt: skip
 
+    def test_a_label_that_is_no_text_is_lacking(self, fp, monkeypatch):
+        answer(fp, "", device="/dev/ada0p1", patch=monkeypatch)
+        fp.register("gpart show -p", stdout="=> 40 9 ada0 GPT (1G)\n 40 8 ada0p1 efi (1G)\n")
+        fp.register("glabel status -s")
+        said = b"GPT 4\n1 efi 40 8 caf\xe9 x [bootme]\n2 efi 48 8 caf\xc3\xa9 x\n"
+        fp.register("gpart backup ada0", stdout=said)
+        taken = taking.take(DOOR, ["t"], {})
+        assert taken.layout.disks[0].table[1:] == ("1 efi 40 8", "2 efi 48 8 café x")
+        assert taken.lacking == ("the label of partition 1 of ada0: no text",)
+        assert form.parse(form.as_text(taken.layout, []).encode(), "-") == taken.layout
+
     def test_a_version_that_cannot_be_told_is_lacking(self, fp, monkeypatch):
         answer(fp, "", patch=monkeypatch)
         monkeypatch.setattr(taking, "_VERSIONS", (("FreeBSD", ("false",)),))

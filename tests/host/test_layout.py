@@ -94,6 +94,17 @@ class TestSaving:
         (source,) = [each for each in held["datasets"] if each["name"] == f"{POOL}/src"]
         assert source["properties"] == {"quota": "67108864"}
 
+    def test_a_mark_on_datasets_takes_nothing_out_of_it(self, filled: Machine, repository):
+        shell(filled, f"zfs set org.kopiatomic:run=x {POOL}")
+        try:
+            said = back_up(repository, "kta/src")
+        finally:
+            shell(filled, f"zfs inherit org.kopiatomic:run {POOL}")
+        assert "is saved as" in said
+        assert "internal error" not in said
+        names = {each["name"] for each in json.loads(dump(repository))["datasets"]}
+        assert {POOL, f"{POOL}/src", f"{POOL}/home/ben"} <= names
+
     def test_it_holds_the_pools_that_the_job_captures(self, filled: Machine, repository):
         filled.make_pool("ktb")
         back_up(repository, "kta/src")

@@ -18,6 +18,7 @@ from kopiatomic.record import Record
 from kopiatomic.state import Place
 from kopiatomic.system import process
 from kopiatomic.system.command import CommandFailed, describe_status, printable
+from kopiatomic.system.process import Interrupted
 
 # How often the machine is asked for it, in seconds: a job that runs every hour does so once a
 # day, one that runs every night each time.
@@ -63,6 +64,20 @@ def stream_of(place: Place) -> str:
 
 def keep_layout(work: Work) -> None:
     """Save the layout where it is not saved as it is; what goes wrong is a note."""
+    try:
+        _keep(work)
+    except Interrupted:
+        raise
+    except (CommandFailed, OSError, Refusal) as error:
+        work.report.notes.append(f"the layout of the pools was not saved: {error}")
+    except Exception as error:
+        # The files are in the backup, whatever a property or a disk is called.
+        work.report.notes.append(
+            f"the layout of the pools was not saved: internal error, please report it: {error!r}"
+        )
+
+
+def _keep(work: Work) -> None:
     report, now = work.report, time.time()
     if not is_wanted(work.task):
         return
@@ -73,11 +88,7 @@ def keep_layout(work: Work) -> None:
     if not (tasks and is_due and report.captured_at):
         report.layout = as_dict(known) if known else None
         return
-    try:
-        digest, lacking = _write(work)
-    except (CommandFailed, OSError, Refusal) as error:
-        report.notes.append(f"the layout of the pools was not saved: {error}")
-        return
+    digest, lacking = _write(work)
     report.notes += [f"not in the layout of the pools: {each}" for each in lacking]
     saved = dict(known.saved) if known else {}
     for task in tasks:

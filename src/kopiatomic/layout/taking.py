@@ -14,7 +14,7 @@ from kopiatomic.system import disks, mounts, pools
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import Mount
 from kopiatomic.system.pools import Setting
-from kopiatomic.system.zfs import RUN_PROPERTY, lines_of, pool_of
+from kopiatomic.system.zfs import RUN_PROPERTY, is_like_our_clone, lines_of, pool_of
 
 # What is decided when a dataset is made, with the values that need not be said.
 _DECIDED = {"casesensitivity": "sensitive", "normalization": "none", "utf8only": "off"}
@@ -163,9 +163,18 @@ def _datasets(
     for name in sorted(settings, key=lambda each: each.split("/")):
         setting = roots.get(pool_of(name))
         root = "" if setting is None or setting.value == "-" else setting.value.rstrip("/")
-        if RUN_PROPERTY not in settings[name]:
+        if not _is_our_clone(name, settings[name]):
             made.append(_dataset(name, settings, points.get(name, ""), root))
     return tuple(made)
+
+
+def _is_our_clone(name: str, own: Mapping[str, Setting]) -> bool:
+    """Say so of a volume that is called as the clones of ours are and was marked here.
+
+    A mark anywhere else is somebody's idea of a property.
+    """
+    marked = own.get(RUN_PROPERTY, Setting("-", "-")).source == "local"
+    return marked and "volsize" in own and is_like_our_clone(name)
 
 
 def _dataset(
@@ -178,7 +187,8 @@ def _dataset(
         decided = each in _DECIDED and value != _DECIDED[each]
         decided = decided or (each == "volblocksize" and value != "-")
         is_default = (each, value) == ("canmount", "on")  # it is not inherited
-        if each in _APART or is_default or (source == "-" and not decided):
+        without = each in _APART or each == RUN_PROPERTY or is_default
+        if without or (source == "-" and not decided):
             continue
         if not value.isprintable() or is_secret(each) or re.search(_WITH_PASSWORD, value):
             omitted.append(each)

@@ -243,6 +243,13 @@ class TestFailures:
         assert report.outcome == "success"
         assert world.night(60.0).layouts == ["is saved as a1b2c3d4"]
 
+    def test_of_our_own_are_notes_as_well(self, world):
+        world.layout = KeyError("t")
+        report = world.night()
+        (note,) = report.notes
+        assert note.startswith("the layout of the pools was not saved: internal error")
+        assert (report.outcome, report.problems) == ("success", [])
+
     def test_of_the_disk(self, world):
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kopiatomic import __version__
-from kopiatomic.layout import form, taking
+from kopiatomic.layout import commands, form, taking
 from kopiatomic.layout.form import DatasetLayout, Key
 from kopiatomic.system import mounts
 from kopiatomic.system.command import CommandFailed, Door
@@ -135,10 +135,27 @@ class TestDatasets:
         assert found["t/a"].properties == {}
 
     def test_a_clone_of_ours_is_gone_after_the_run(self, datasets):
-        found = datasets(of("t/c", ("org.kopiatomic:run", "local", "x"))
+        clone = "t/restomic-20261127T030000Z-0123456789ab.0"
+        mark = ("org.kopiatomic:run", "local", "x")
+        found = datasets(of(clone, ("volsize", "local", "64"), mark, kind="volume")
                          + of("t/d", ("origin", "-", "t/a@s")))  # fmt: skip
-        assert "t/c" not in found
+        assert clone not in found
         assert found["t/d"].clone_of == "t/a@s"
+
+    def test_anything_else_that_is_marked_is_the_user_s(self, fp, monkeypatch):
+        """The whole pool may be marked, by whoever may set a property."""
+        mark = ("org.kopiatomic:run", "local", "x")
+        clone = "t/restomic-20261127T030000Z-0123456789ab.0"
+        text = f"t\t{mark[0]}\tlocal\tx\n"
+        text += of("t/a", ("quota", "local", "5"), mark) + of("t/a/b") + of(clone, mark)
+        text += of(f"{clone[:-1]}1", ("volsize", "received", "64"),
+                   (mark[0], "received", "x"), kind="volume")  # fmt: skip
+        answer(fp, text, patch=monkeypatch)
+        layout = taking.take(DOOR, ["t"], {}).layout
+        names = ["t", "t/a", "t/a/b", clone, f"{clone[:-1]}1"]
+        assert [each.name for each in layout.datasets] == names
+        assert layout.datasets[1].properties == {"quota": "5"}
+        assert form.parse(form.as_text(layout, commands.script(layout)).encode(), "-") == layout
 
     @pytest.mark.parametrize(
         ("name", "value"),

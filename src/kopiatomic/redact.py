@@ -46,6 +46,9 @@ _NOT_SECRET = frozenset({"GOOGLE_APPLICATION_CREDENTIALS", "ST_AUTH"})
 
 _IN_URL = r"(\w://[^/\s:@]*):([^/\s@]+)@"
 
+# How a private key begins, and the keys of some services.
+_KEY = r"-----BEGIN |\bAGE-SECRET-KEY-|\bAKIA[0-9A-Z]{16}\b|\bgh[opsu]_[0-9A-Za-z]{36}"
+
 # What a shell passes over: whole lines of comment, and the ends of lines that go on.
 _NOTHING = r"(?m)^[ \t]*#.*$|\\\n"
 
@@ -93,6 +96,11 @@ def secrets_in(script: str) -> Iterator[tuple[str, str]]:
     for _, password in re.findall(_IN_URL, text):
         if not password.startswith(("$", "`")):
             yield "password of a URL", password
+
+
+def holds_secret(text: str) -> bool:
+    """Say whether free text holds a secret, as far as its looks tell: under a name, or a key."""
+    return re.search(_KEY, text) is not None or any(secrets_in(text))
 
 
 def _values(text: str, match: re.Match[str]) -> list[str]:

@@ -105,6 +105,21 @@ class TestSaving:
         names = {each["name"] for each in json.loads(dump(repository))["datasets"]}
         assert {POOL, f"{POOL}/src", f"{POOL}/home/ben"} <= names
 
+    def test_no_secret_gets_into_it(self, filled: Machine, repository: Repository):
+        secret = "correct horse"
+        assert secret in repository.environment.values()
+        shell(filled, f"zfs set org.x:note='it is {secret}' {POOL}/src")
+        shell(filled, f"zpool set comment='TOKEN=geheim' {POOL}")
+        try:
+            said = back_up(repository, "kta/src")
+        finally:
+            shell(filled, f"zpool set comment= {POOL}")
+        assert f"the comment of the pool {POOL}, which may hold a secret" in said
+        text = dump(repository)
+        assert secret not in text
+        assert "geheim" not in text
+        assert "org.x:note" in text
+
     def test_it_holds_the_pools_that_the_job_captures(self, filled: Machine, repository):
         filled.make_pool("ktb")
         back_up(repository, "kta/src")

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from kopiatomic.clients.wrapper import script_of
-from kopiatomic.redact import is_secret, redactor, secrets_in
+from kopiatomic.redact import holds_secret, is_secret, redactor, secrets_in
 from kopiatomic.system.command import printable
 
 
@@ -189,3 +189,16 @@ def test_a_wrapper_that_is_none(tmp_path):
     (tmp_path / "elf").write_bytes(b"\x7fELF PASSWORD=abcdef")
     assert redactor({}, script=script_of(str(tmp_path / "elf")))("abcdef") == "abcdef"
     assert redactor({}, script=script_of("/nonexistent"))("abcdef") == "abcdef"
+
+
+@pytest.mark.parametrize(
+    "text", ["PASSWORD=geheim", "see --token geheim", "https://u:geheim@example.org/x",
+             "-----BEGIN OPENSSH PRIVATE KEY-----", "AKIAIOSFODNN7EXAMPLE"],
+)  # fmt: skip
+def test_what_holds_a_secret_by_its_looks(text):
+    assert holds_secret(text)
+
+
+@pytest.mark.parametrize("text", ["the disks of 2026", "https://example.org/a@b", "key to it"])
+def test_what_holds_none(text):
+    assert not holds_secret(text)

@@ -114,7 +114,7 @@ def _is_backed_up(work: Work, task: Task) -> bool:
 def _write(work: Work) -> tuple[str, tuple[str, ...]]:
     """Write the layout to the job's file; return its digest, and what of it is lacking."""
     task, place = work.task, work.place
-    taken = taking.take(task.door, work.report.captured_at, _version(task))
+    taken = taking.take(task.door, work.report.captured_at, _version(task), task.hide)
     text = form.as_text(taken.layout, commands.script(taken.layout))
     data = text.encode()
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kopiatomic import __version__
 from kopiatomic.layout.form import DatasetLayout, Key, Layout, PoolLayout
 from kopiatomic.record import Record
-from kopiatomic.redact import is_secret
+from kopiatomic.redact import holds_secret, is_secret
 from kopiatomic.system import disks, mounts, pools
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import Mount
@@ -43,18 +43,28 @@ class Taken(Record):
     lacking: tuple[str, ...]
 
 
-def take(door: Door, names: Iterable[str], client: Mapping[str, str]) -> Taken:
+def take(
+    door: Door, names: Iterable[str], client: Mapping[str, str], hide: Callable[[str], str] = str
+) -> Taken:
     """Return the layout of the pools ``names``; raises CommandFailed if there is none.
 
     ``client`` is the version of what makes the backups, by its name. What cannot be said
-    of the disks is lacking and no failure.
+    of the disks is lacking and no failure. Free text in which ``hide`` finds a secret, or that
+    looks like one, is no part of it.
     """
     wanted = sorted(names)
     settings = pools.dataset_settings(door, wanted)
     of_pools = pools.pool_settings(door, wanted)
     groups = pools.groups(door, wanted)
     table = mounts.table(door)
-    made = tuple(_pool(name, of_pools.get(name, {}), groups.get(name, ())) for name in wanted)
+    made = tuple(
+        _pool(name, of_pools.get(name, {}), groups.get(name, ()), hide) for name in wanted
+    )
+    secret = [
+        f"the comment of the pool {name}, which may hold a secret"
+        for name in wanted
+        if _tells_secret(of_pools.get(name, {}).get("comment", Setting("-", "-")).value, hide)
+    ]
     roots = {name: of_pools.get(name, {}).get("altroot") for name in wanted}
     devices = [each for pool in made for group in pool.groups for each in group.devices]
     divided, lacking = _disks(door, devices)
@@ -65,11 +75,11 @@ def take(door: Door, names: Iterable[str], client: Mapping[str, str]) -> Taken:
             machine=_name(os.uname().machine),
             versions={**found, **client, "kopiatomic": __version__},
             pools=made,
-            datasets=_datasets(settings, _points(table), roots),
+            datasets=_datasets(settings, _points(table), roots, hide),
             disks=divided,
             loaders=_loaders(table),
         ),
-        (*lacking, *more),
+        (*secret, *lacking, *more),
     )
 
 
@@ -124,10 +134,20 @@ def _loaders(table: Sequence[Mount]) -> tuple[str, ...]:
     return tuple(each for each in found if each.isprintable())
 
 
+def _tells_secret(text: str, hide: Callable[[str], str]) -> bool:
+    """Say whether free text holds what is known as a secret, or looks like one."""
+    return hide(text) != text or holds_secret(text) or bool(re.search(_WITH_PASSWORD, text))
+
+
 # Pools
 
 
-def _pool(name: str, settings: Mapping[str, Setting], groups: Sequence[pools.Group]) -> PoolLayout:
+def _pool(
+    name: str,
+    settings: Mapping[str, Setting],
+    groups: Sequence[pools.Group],
+    hide: Callable[[str], str],
+) -> PoolLayout:
     features = [
         each.removeprefix("feature@")
         for each, setting in settings.items()
@@ -138,6 +158,7 @@ def _pool(name: str, settings: Mapping[str, Setting], groups: Sequence[pools.Gro
         for each, setting in settings.items()
         if setting.source == "local" and "@" not in each and each not in _OF_THE_IMPORT
         and setting.value.isprintable() and ":" not in each
+        and not (each == "comment" and _tells_secret(setting.value, hide))
     }  # fmt: skip
     boots = settings.get("bootfs", Setting("-", "-")).value
     return PoolLayout(
@@ -157,6 +178,7 @@ def _datasets(
     settings: Mapping[str, Mapping[str, Setting]],
     points: Mapping[str, str],
     roots: Mapping[str, Setting | None],
+    hide: Callable[[str], str],
 ) -> tuple[DatasetLayout, ...]:
     """Return the datasets but for clones of ours, which are gone after the run."""
     made = []
@@ -164,7 +186,7 @@ def _datasets(
         setting = roots.get(pool_of(name))
         root = "" if setting is None or setting.value == "-" else setting.value.rstrip("/")
         if not _is_our_clone(name, settings[name]):
-            made.append(_dataset(name, settings, points.get(name, ""), root))
+            made.append(_dataset(name, settings, points.get(name, ""), root, hide))
     return tuple(made)
 
 
@@ -178,7 +200,11 @@ def _is_our_clone(name: str, own: Mapping[str, Setting]) -> bool:
 
 
 def _dataset(
-    name: str, settings: Mapping[str, Mapping[str, Setting]], point: str, root: str
+    name: str,
+    settings: Mapping[str, Mapping[str, Setting]],
+    point: str,
+    root: str,
+    hide: Callable[[str], str],
 ) -> DatasetLayout:
     own = settings[name]
     kept: dict[str, str] = {}
@@ -190,7 +216,8 @@ def _dataset(
         without = each in _APART or each == RUN_PROPERTY or is_default
         if without or (source == "-" and not decided):
             continue
-        if not value.isprintable() or is_secret(each) or re.search(_WITH_PASSWORD, value):
+        secret = is_secret(each) or (":" in each and _tells_secret(value, hide))
+        if not value.isprintable() or secret or re.search(_WITH_PASSWORD, value):
             omitted.append(each)
         else:
             kept[each] = _without(value, root) if each == "mountpoint" else value

@@ -60,8 +60,9 @@ class World:
         patch.setattr(process, "run", self.run)
         patch.setattr(Restic, "version", lambda *_: "0.18")
 
-    def take(self, door, pools, client):
+    def take(self, door, pools, client, hide):
         self.looks.append(sorted(pools))
+        assert hide is str
         assert client == {"restic": "0.18"}
         if isinstance(self.layout, Exception):
             raise self.layout

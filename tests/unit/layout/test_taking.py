@@ -160,7 +160,9 @@ class TestDatasets:
     @pytest.mark.parametrize(
         ("name", "value"),
         [("org.x:password", "geheim"), ("org.x:api-key", "geheim"), ("org.x:url", "https://u:p@h/x"),
-         ("mountpoint", "/a\nb"), ("org.x:y", "\x1b[2J"), ("org.x:z", "caf\udce9")],
+         ("mountpoint", "/a\nb"), ("org.x:y", "\x1b[2J"), ("org.x:z", "caf\udce9"),
+         ("org.x:note", "log in with PASSWORD=geheim there"), ("org.x:how", "run x --token geheim"),
+         ("org.x:pem", "-----BEGIN OPENSSH PRIVATE KEY----- geheim")],
     )  # fmt: skip
     def test_what_may_be_secret_or_is_no_text_is_named_only(self, datasets, name, value):
         found = datasets(of("t/a", (name, "local", value)))["t/a"]
@@ -171,6 +173,40 @@ class TestDatasets:
     def test_addresses_without_a_password_stay(self, datasets):
         found = datasets(of("t/a", ("org.x:url", "local", "https://example.org/x")))
         assert found["t/a"].properties == {"org.x:url": "https://example.org/x"}
+
+
+class TestSecrets:
+    """Properties are free text, and the layout goes into the repository and is printed."""
+
+    def hide(self, text: str) -> str:
+        return text.replace("correct horse", "[hidden]")
+
+    def test_what_the_job_knows_as_secret(self, fp, monkeypatch):
+        lines = [("mountpoint", "local", "/correct horse"),
+                 ("org.x:note", "local", "it is correct horse"), ("org.x:other", "local", "horse"),
+                 ]  # fmt: skip
+        comment = "t\tcomment\tlocal\tcorrect horse\nt\tashift\tlocal\t12\n"
+        answer(fp, of("t/a", *lines), comment, patch=monkeypatch)
+        taken = taking.take(DOOR, ["t"], {}, self.hide)
+        (found,) = [each for each in taken.layout.datasets if each.name == "t/a"]
+        assert found.omitted == ("org.x:note",)
+        # Where it is mounted is no free text, and known to whoever sees the paths.
+        assert found.properties == {"org.x:other": "horse", "mountpoint": "/correct horse"}
+        assert taken.layout.pools[0].properties == {"ashift": "12"}
+        assert taken.lacking == ("the comment of the pool t, which may hold a secret",)
+
+    @pytest.mark.parametrize("comment", ["https://u:p4ss@h/", "PASSWORD=geheim", "--token geheim"])
+    def test_a_comment_that_looks_like_one(self, fp, monkeypatch, comment):
+        answer(fp, "", f"t\tcomment\tlocal\t{comment}\n", patch=monkeypatch)
+        taken = taking.take(DOOR, ["t"], {})
+        assert taken.layout.pools[0].properties == {}
+        assert len(taken.lacking) == 1
+
+    def test_an_ordinary_comment_stays(self, fp, monkeypatch):
+        answer(fp, "", "t\tcomment\tlocal\tthe disks of 2026\n", patch=monkeypatch)
+        taken = taking.take(DOOR, ["t"], {})
+        assert taken.layout.pools[0].properties == {"comment": "the disks of 2026"}
+        assert taken.lacking == ()
 
 
 class TestKeys:

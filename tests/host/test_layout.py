@@ -156,6 +156,22 @@ class TestSaving:
         assert "the backup succeeded" in said
         assert "the layout of the pools is saved" in back_up(repository, "kta/src")
 
+    def test_what_is_not_in_the_repository_is_saved_again(self, filled: Machine, repository):
+        """A wrapper may end well and have saved nothing."""
+        wrapper = filled.path(f"{repository.directory}/wrapper")
+        wrapper.write_text(
+            '#!/bin/sh\ncase "$*" in *--stdin*) exec cat >/dev/null;; esac\n'
+            f'exec {repository.client} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+        verb = {"restic": "backup", "kopia": "snapshot create"}[repository.client]
+        words = ("-c", f"{repository.directory}/wrapper {verb}", "kta/src")
+        for _ in range(2):
+            said = back_up(repository, *words)
+            assert "the layout of the pools was not saved: " in said
+        assert "the layout of the pools is saved" in back_up(repository, "kta/src")
+        assert saved(repository) == ["/kopiatomic/layout/default.json"]
+
     @pytest.mark.restic
     def test_the_latest_backup_is_the_one_with_the_files(self, filled: Machine, restic: Repository):
         back_up(restic, "kta/src")

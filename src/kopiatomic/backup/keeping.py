@@ -5,10 +5,12 @@ files, and no failure of it makes their backup a worse one: it is a note then.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Mapping
 
 from kopiatomic import state
+from kopiatomic.backup import proof
 from kopiatomic.backup.client_runs import LAYOUT, Called, ClientRun
 from kopiatomic.backup.work import Work
 from kopiatomic.clients.base import LAYOUTS, Request, Task
@@ -40,6 +42,7 @@ class Saved(Record):
 class Kept(Record):
     """What the history knows of the layouts of a job: when it was looked at, and what is saved.
 
+    Saved is what the repository has shown.
     ``saved`` has the name of each repository, which is empty where there is one only.
     """
 
@@ -167,8 +170,9 @@ def _call(work: Work, task: Task, called: Called) -> str | None:
         (), moment=None if moment is None else moment - 1, stream=called.run.stream,
         zone=client.zone(environment, task.script), aside=LAYOUT,
     )  # fmt: skip
-    called.words = client.backup_command(task.job, request)
+    called.request, called.words = request, client.backup_command(task.job, request)
     streams = work.streams._replace(output=None, messages=None, capture=True)
+    called.size, called.began = os.path.getsize(work.place.layout), time.time()
     ended = process.run(
         task.door, called.words, environment, work.signals, streams,
         root=work.names.view, source=called.run.source,
@@ -178,7 +182,11 @@ def _call(work: Work, task: Task, called: Called) -> str | None:
     if ended.status != 0:
         said = client.complaints(ended.messages).split("\n")[0]
         return f"{describe_status(ended.status)}{f', {printable(said)}' if said else ''}"
-    return client.lacking(ended.text)
+    # Only what the repository shows is saved, or it would not be tried again for a month.
+    called.streamed = client.said_of_stream(
+        task.job, request, called.figures, ended.output, task.script
+    )
+    return client.lacking(ended.text) or proof.lacks_stream(task, called, work.signals) or None
 
 
 # The history

@@ -142,13 +142,33 @@ def _conclude(
 def prove_volume(task: Task, called: Called, report: Report, signals: Signals) -> None:
     """Compare the size of a volume in the backup with what there was to read of it."""
     with _answering(called, report):
-        found = called.streamed
-        if found is None and called.request is not None:
-            found = task.client.prove_stream(
-                _reader(task, signals), task.job, called.request, called.figures, called.began,
-                task.script,
-            )  # fmt: skip
-        _conclude_volume(task, called, report, found)
+        _conclude_volume(task, called, report, _found_of_stream(task, called, signals))
+
+
+def _found_of_stream(task: Task, called: Called, signals: Signals) -> Streamed | None:
+    """Return what the repository has of a stream; raises what Reader raises, and Refusal."""
+    if called.streamed is not None or called.request is None:
+        return called.streamed
+    return task.client.prove_stream(
+        _reader(task, signals), task.job, called.request, called.figures, called.began,
+        task.script,
+    )  # fmt: skip
+
+
+def lacks_stream(task: Task, called: Called, signals: Signals) -> str:
+    """Say why what a client run was given of ``size`` bytes is not known to be in the repository.
+
+    Empty is: it is, or nobody wants to know. Raises Interrupted.
+    """
+    if not is_wanted(task.job):
+        return ""
+    try:
+        found = _found_of_stream(task, called, signals)
+    except (ClientFailed, CommandFailed, Refusal, OSError) as error:
+        return f"whether it is in the repository could not be checked: {error}"
+    if found is None or not found.backups:
+        return "there is no new backup in the repository"
+    return "" if found.size == called.size else "it is not in the repository in full size"
 
 
 def _conclude_volume(task: Task, called: Called, report: Report, found: Streamed | None) -> None:

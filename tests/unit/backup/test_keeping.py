@@ -14,7 +14,9 @@ from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.work import Work
 from kopiatomic.clients.base import Client, Task
+from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.clients.restic import Restic
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.job import Job
 from kopiatomic.layout import taking
 from kopiatomic.layout.form import Layout
@@ -59,6 +61,18 @@ class World:
         patch.setattr(taking, "take", self.take)
         patch.setattr(process, "run", self.run)
         patch.setattr(Restic, "version", lambda *_: "0.18")
+        self.shown: Streamed | Exception | None = None  # None: as it should be
+        self.asked: list[str] = []
+        patch.setattr(Restic, "prove_stream", self.show)
+        self.own_words: Streamed | None = None
+        patch.setattr(Restic, "said_of_stream", lambda *_: self.own_words)
+
+    def show(self, reader, job, request, figures, since, script) -> Streamed:
+        self.asked.append(request.stream)
+        assert since == self.now
+        if isinstance(self.shown, Exception):
+            raise self.shown
+        return self.shown or Streamed(figures.snapshots, len(self.calls[-1][1].encode()))
 
     def take(self, door, pools, client, hide):
         self.looks.append(sorted(pools))
@@ -264,6 +278,48 @@ class TestFailures:
         world.ends = [Interrupted(15)]
         with pytest.raises(Interrupted):
             world.night()
+
+
+class TestShown:
+    """A client may end well and have saved nothing; then it is tried again the next night."""
+
+    @pytest.mark.parametrize(
+        ("shown", "said"),
+        [
+            (Streamed(), "there is no new backup in the repository"),
+            (Streamed(("a",), None), "it is not in the repository in full size"),
+            (Streamed(("a",), 5), "it is not in the repository in full size"),
+            (ClientFailed(1, "no room"), "whether it is in the repository could not be checked"),
+        ],
+    )
+    def test_what_the_repository_does_not_show_is_not_saved(self, world, shown, said):
+        world.shown = shown
+        report = world.night()
+        (note,) = report.notes
+        assert said in note
+        assert report.layouts == []
+        assert (report.outcome, report.problems) == ("success", [])
+        assert keeping.last_kept(world.place).saved == {}
+        world.shown = None
+        assert world.night(60.0).layouts == ["is saved as a1b2c3d4"]
+        assert world.asked == ["/kopiatomic/layout/default.json"] * 2
+        assert world.night(DAY).layouts == []
+        assert len(world.asked) == 2
+
+    @pytest.mark.parametrize("size", [0, None])
+    def test_its_own_words_are_enough_where_they_are_exact(self, world, size):
+        world.night()
+        world.layout = LAYOUT._replace(host="g")
+        length = len(world.calls[0][1].encode())
+        world.own_words = Streamed(("a1b2c3d4",), length if size is None else size)
+        report = world.night(DAY)
+        assert (report.layouts == []) == (size == 0)
+        assert len(world.asked) == 1
+
+    def test_who_wants_no_proof_gets_none(self, world):
+        world.job = world.job._replace(proof=False)
+        assert world.night().layouts == ["is saved as a1b2c3d4"]
+        assert world.asked == []
 
 
 class TestHistory:

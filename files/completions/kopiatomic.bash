@@ -53,7 +53,7 @@ _kopiatomic()
 	    --datasets --excludes --lives --upkeep --verify --drill --seed
 	    --size-limit --wait --no-proof --notify --metrics --retries
 	    --retry-pause --full --layout --at --jailed --snapshot --no-layout
-	    --volumes --paths-from
+	    --volumes --paths-from --env-files
 	)
 	case $program in
 	kopiatomic)
@@ -88,7 +88,7 @@ _kopiatomic()
 		_kopiatomic_offer "$word" < <(compgen -c -- "$word" | sort -u)
 		return
 		;;
-	-e|--env-file|--paths-from)
+	-e|--env-file|--env-files|--paths-from)
 		_kopiatomic_files f "$word"
 		return
 		;;

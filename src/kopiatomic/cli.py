@@ -48,6 +48,7 @@ LONG = {
     "excludes=": "--excludes",
     "volumes": "--volumes",
     "lives=": "--lives",
+    "env-files=": "--env-files",
     "upkeep": "--upkeep",
     "verify=": "--verify",
     "maintenance": "--maintenance",
@@ -279,7 +280,15 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
     def words(option: str) -> "list[str]":
         return [word for text in every(option) for word in split_words(text, option)]
 
-    env_file, snapshot = last.get("-e"), last.get("--snapshot")
+    def files(option: str) -> "list[str]":
+        """Return the files of a list; a path with blanks in it that is there needs no quotes."""
+        return [
+            file
+            for text in every(option)
+            for file in ([text] if os.path.exists(text) else split_words(text, option))
+        ]
+
+    snapshot = last.get("--snapshot")
     return Job(
         program=program,
         name=state.check_job_name(last.get("-j") or "default"),
@@ -303,7 +312,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         live=(*every("--live"), *words("--lives")),
         jailed="--jailed" in last,
         at=os.path.normpath(last["--at"]) if last.get("--at") else None,
-        env_file=None if env_file is None else os.path.abspath(env_file),
+        env_files=tuple(map(os.path.abspath, (*every("-e"), *files("--env-files")))),
     )
 
 

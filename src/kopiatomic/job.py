@@ -13,7 +13,8 @@ class Job(Record):
     """One backup job, as the command line or periodic.conf(5) describes it.
 
     ``command`` and ``options`` are split into words already; the hooks are
-    text for /bin/sh. ``environment`` is what ``env_file`` holds.
+    text for /bin/sh. There is an env file for each repository; where the job is made ready
+    for one of these, it has that one alone, and ``environment`` is what it holds.
     """
 
     program: str  # kopiatomic or restomic
@@ -38,7 +39,7 @@ class Job(Record):
     pause: float = 300.0  # --retry-pause: before each of these, in seconds
     proof: bool = True  # not --no-proof: ask the repository whether all is in the backup
     layout: bool = False  # not --no-layout: save the layout of the pools as well
-    env_file: str | None = None  # -e
+    env_files: tuple[str, ...] = ()  # -e
     environment: Mapping[str, str] = MappingProxyType({})
     origins: Mapping[str, str] = MappingProxyType({})  # of targets in a list: file and line
     remarks: tuple[str, ...] = ()  # what there is to say of the lists

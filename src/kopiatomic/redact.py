@@ -135,16 +135,19 @@ def redactor(
     words: Sequence[str] = (),
     script: str = "",
     secret_options: Collection[str] = (),
+    further: Sequence[Mapping[str, str]] = (),
 ) -> Callable[[str], str]:
     """Return a function that hides secrets in a text.
 
     Secret are the values of variables and options that are called so, what the
     text of a wrapper, ``script``, gives to such, and passwords in URLs. Of the
     ``words`` those are, too, that the short ``secret_options``, as in -p, take.
+    ``further`` are environments for which the same holds.
     """
-    texts = [*environment.values(), *words, script]
+    variables = [item for each in (environment, *further) for item in each.items()]
+    texts = [*(value for _, value in variables), *words, script]
     values = {
-        *(value for name, value in environment.items() if is_secret(name)),
+        *(value for name, value in variables if is_secret(name)),
         *_in_words(words, secret_options),
         *(value for _, value in secrets_in(script)),
         *(password for text in texts for _, password in re.findall(_IN_URL, text)),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from kopiatomic import client_rows
 from kopiatomic.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, Refusal
 from kopiatomic.formatting import clock, duration
 from kopiatomic.record import Record
@@ -28,7 +29,7 @@ STATE_DIRECTORY = "/var/db/kopiatomic"
 INTERVAL = 1.0
 
 # The outcomes of a run that made a complete backup.
-GOOD = ("success", "trouble")
+GOOD = client_rows.GOOD
 
 # Entries kept in a job's history: more than a year of nights.
 HISTORY_LENGTH = 500
@@ -453,27 +454,38 @@ def remember_upkeep(place: Place, entry: Mapping[str, object]) -> None:
 def _add(path: str, entry: Mapping[str, object]) -> None:
     private_directory(STATE_DIRECTORY)
     entries = _kept([*_entries(path), entry])
+    whole = _last_good_files(entries)
     lines, room, successful = [], HISTORY_BYTES, False
-    for each in reversed(entries):
+    for number, each in reversed([*enumerate(entries)]):
         line = _line(each)
         last_successful = each.get("outcome") in GOOD and not successful
         successful = successful or last_successful
         room -= len(line)
         # --check and the next run need to know what the last successful backup contains.
-        lines.append(line if room >= 0 or last_successful else _line(_thinned(each)))
+        keeps = room >= 0 or last_successful or number in whole
+        lines.append(line if keeps else _line(_thinned(each)))
     _replace(path, "".join(reversed(lines)))
 
 
 def _kept(entries: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
-    """Return the newest entries, and before them the last good one of each kind.
+    """Return the newest entries, and before them the last good one of each kind and client run.
 
     What fails every few minutes for days must not push out when it last worked, and with
     what, to which the next good backup is compared.
     """
-    newest = list(entries[-HISTORY_LENGTH:])
-    good = {str(each.get("kind")): each for each in entries if each.get("outcome") in GOOD}
-    older = [each for each in entries[:-HISTORY_LENGTH] if each is good.get(str(each.get("kind")))]
-    return [*older, *newest]
+    good = {str(e.get("kind")): n for n, e in enumerate(entries) if e.get("outcome") in GOOD}
+    kept = {*good.values(), *client_rows.last_good(entries).values()}
+    older = [each for number, each in enumerate(entries[:-HISTORY_LENGTH]) if number in kept]
+    return [*older, *entries[-HISTORY_LENGTH:]]
+
+
+def _last_good_files(entries: Sequence[Mapping[str, object]]) -> set[int]:
+    """Return the numbers of the entries with the last good backup in each of several repositories.
+
+    A drill there needs to know what it has to find.
+    """
+    last = client_rows.last_good(entries)
+    return {number for key, number in last.items() if key[0] == client_rows.FILES}
 
 
 def _line(entry: Mapping[str, object]) -> str:

@@ -36,7 +36,9 @@ How to back it up:
                           'exec {client} "$@"' (default: {command})
   -o, --options OPTIONS   more options for the client: -o "--tag nightly"
   -e, --env-file FILE     file with NAME=VALUE lines for the environment of the
-                          client, such as passwords; only root may read it
+                          client, such as passwords; only root may read it;
+                          given more than once, the same moment goes to the
+                          repository of each
   -j, --job NAME          name of the job, to have several (default: default)
       --live DIRECTORY    leave DIRECTORY live although its dataset is frozen
       --no-proof          do not ask the repository after the backup whether
@@ -102,6 +104,7 @@ Output, and options for scripts:
       --datasets WORDS    more datasets and paths, quoted as for sh
       --excludes WORDS    more patterns for -x, likewise
       --lives WORDS       more directories for --live, likewise
+      --env-files WORDS   more files for -e, likewise
   -h, --help              print this help
   -v, --version           print the version
 

@@ -172,7 +172,7 @@ daily_restomic_post='logger "$KOPIATOMIC_OUTCOME"'
 """,
         [
             "--datasets", "zroot", "--excludes", "zroot/tmp",
-            "-c", r"/root/bin/my\ wrapper backup", "-e", "/usr/local/etc/with space.env",
+            "-c", r"/root/bin/my\ wrapper backup", "--env-files", "/usr/local/etc/with space.env",
             "-p", 'echo "before"; touch /tmp/x', "-s", "service postgresql start",
             "-q", 'logger "$KOPIATOMIC_OUTCOME"', "-r", "--plain",
         ],
@@ -234,11 +234,11 @@ daily_restomic_3_datasets='$HOME'
         night.run()
         assert night.started() == [
             ["restomic", "--periodic", "-j", "home",
-             "--datasets", "zroot/home 'zroot/with space'", "-e", "/home.env", "-r"],
+             "--datasets", "zroot/home 'zroot/with space'", "--env-files", "/home.env", "-r"],
             ["restomic", "--periodic", "-j", "off_site",
-             "--excludes", "general", "-e", "/general.env", "-a"],
+             "--excludes", "general", "--env-files", "/general.env", "-a"],
             ["restomic", "--periodic", "-j", "3", "--datasets", "$HOME",
-             "--excludes", "general", "-e", "/general.env", "-r"],
+             "--excludes", "general", "--env-files", "/general.env", "-r"],
         ]  # fmt: skip
 
     def test_one_that_fails_does_not_stop_the_next_and_the_worst_status_wins(self, night: Night):
@@ -336,8 +336,9 @@ AFTERCARE = {
         " monthly_upkeep_restomic_enable=YES monthly_upkeep_restomic_off_env_file=/off"
         " monthly_upkeep_restomic_off_verify=", [
         ["restomic", "--periodic", "--upkeep", "-j", "home", "--verify", "0",
-         "-c", "my restic", "-e", "/home"],
-        ["restomic", "--periodic", "--upkeep", "-j", "off", "-c", "my restic", "-e", "/off"],
+         "-c", "my restic", "--env-files", "/home"],
+        ["restomic", "--periodic", "--upkeep", "-j", "off",
+         "-c", "my restic", "--env-files", "/off"],
     ]),
     "weekly/860.drill-restomic": (
         "daily_restomic_options='-r x' weekly_drill_restomic_enable=YES"

@@ -45,6 +45,7 @@ def forget_commands(machine: Machine, job: str = "default") -> None:
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     for entry in entries:
         entry["client"]["command"] = ["restic", "backup"]
+        del entry["client_runs"]
     path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
 
 

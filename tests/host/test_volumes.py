@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 from collections.abc import Callable
 
@@ -151,7 +152,7 @@ def settings(machine: Machine) -> list[str]:
 
 @restic_only
 def test_a_volmode_of_none_from_above(guest: Machine, restic: Repository):
-    """The clone has no device then, unless it gets a volmode of its own."""
+    """The clone gets a volmode of its own."""
     shell(guest, f"zfs set volmode=dev {DISK}; zfs set volmode=none {POOL}")
     run(restic, DISK)
     assert dump(restic, f"{BASE}/restored") == image()
@@ -209,6 +210,25 @@ def sleeper(guest: Machine) -> Callable[..., subprocess.Popen[str]]:
 def clone_of(machine: Machine) -> str:
     (clone,) = [each for each in datasets(machine) if each.startswith(f"{POOL}/restomic-")]
     return clone
+
+
+def test_the_host_does_not_look_into_it(
+    guest: Machine, sleeper: Callable[..., subprocess.Popen[str]]
+):
+    """What is in the disk of a virtual machine stays there: partitions, labels, mirrors."""
+    table = bytearray(512)
+    table[446:462] = struct.pack("<4B4BII", 0x80, 0, 2, 0, 0xA5, 0, 2, 0, 63, SIZE // 512 - 63)
+    table[510:] = b"\x55\xaa"
+    shell(guest, f"{write(guest, bytes(table))}; zfs set test:written=yes {DISK}")
+    # So it does with the disk itself.
+    wait_for(lambda: guest.run(["test", "-e", f"{DEVICE}s1"]).returncode == 0)
+    process = sleeper()
+    clone = clone_of(guest)
+    shown = shell(guest, f"cd /dev/zvol && ls -d {clone}*").stdout
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert shown == f"{clone}\n"
+    clones_gone(guest)
 
 
 def test_what_a_killed_run_leaves_is_swept(

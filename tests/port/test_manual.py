@@ -303,7 +303,7 @@ def test_the_numbers_are_those_of_the_program(program):
 @both
 def test_every_metric_is_described_and_no_other(program):
     told = items(section(PAGES[program], "Monitoring"), "Li")
-    names = ["build_info", *(each.name for each in metrics.METRICS)]
+    names = ["build_info", *(each.name for each in (*metrics.METRICS, *metrics.RUN_METRICS))]
     assert sorted(told) == sorted(f"{metrics.PREFIX}_{name}" for name in names)
 
 
@@ -324,8 +324,9 @@ def test_mandoc_has_nothing_to_say(program):
 # Of FreeBSD 14.2's base; zfs(8) and its like come with it.
 PAGES_OF_BASE = set(
     """bhyve.8 cat.1 chflags.1 getfacl.1 ps.1 sh.1 ssh.1 tar.1 chroot.2 nmount.2 rmdir.2 sysexits.3
-    devfs.rules.5 periodic.conf.5 rc.conf.5 bectl.8 bsdinstall.8 cron.8 mdconfig.8 mount_nullfs.8
-    periodic.8 zfs.8 zfs-destroy.8 zfs-hold.8 zfs-jail.8 zfs-program.8 zfs-snapshot.8""".split()
+    geom.4 devfs.rules.5 periodic.conf.5 rc.conf.5 bectl.8 bsdinstall.8 cron.8 mdconfig.8
+    mount_nullfs.8 periodic.8 zfs.8 zfs-destroy.8 zfs-hold.8 zfs-jail.8 zfs-program.8
+    zfs-snapshot.8""".split()
 )
 
 
@@ -420,6 +421,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         for name in ("restic-home.env", "kopiatomic/restic-home.env"):
             (local / "etc" / name).write_text("RESTIC_REPOSITORY=/backup/restic\n")
             (local / "etc" / name).chmod(0o600)
+        for name in ("here", "away", "home"):
+            path = local / f"etc/kopiatomic/{name}.env"
+            path.write_text(f"RESTIC_REPOSITORY=/r/{name}\nKOPIA_CONFIG_PATH=/root/{name}.config\n")
+            path.chmod(0o600)
         made.install_periodic()
         yield made
     finally:
@@ -427,7 +432,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 def run(host: Sandbox, text: str) -> tuple[int, str]:
-    result = host.run(["/bin/sh", "-c", text])
+    result = host.run(["/bin/sh", "-c", f"cd /usr/local/etc/kopiatomic; {text}"])
     return result.returncode, result.stdout + result.stderr
 
 

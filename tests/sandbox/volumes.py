@@ -2,7 +2,9 @@
 
 FreeBSD has devices there. What is the same: a name below /dev/zvol for each volume unless its
 volmode is none, one for each snapshot where snapdev is visible, and none for what was cloned with
-`-o volmode=...`, which is a race that as often as not ends without one.
+`-o volmode=...`, which is a race that ends without one, or with a panic in g_label_taste(). GEOM
+looks at a volume whose volmode is not dev: what is in its table of partitions, of which only
+that of an MBR is understood here, has a name, too.
 """
 
 from __future__ import annotations
@@ -34,6 +36,18 @@ def raced(state: State, number: int, lost: bool) -> None:
         state.run("delete from meta where key = ?", f"no device {number}")
 
 
+def partitions(path: str) -> list[str]:
+    """What GEOM adds to a device's name for each partition in its MBR."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return []
+    if len(head) < 512 or head[510:] != b"\x55\xaa" or head[54:57] == b"FAT":
+        return []
+    return [f"s{number + 1}" for number in range(4) if head[446 + 16 * number + 4]]
+
+
 def show_devices(world: World) -> None:
     """Make the names of the devices what they have to be."""
     top = devices(world.state)
@@ -58,10 +72,14 @@ def show_devices(world: World) -> None:
 def _wanted(world: World) -> dict[str, str]:
     store, found = world.state.store, {}
     for one in world.datasets.values():
-        if one.kind != "volume" or world.value(one, "volmode")[0] == "none" or one.locked:
+        mode = world.value(one, "volmode")[0]
+        if one.kind != "volume" or mode == "none" or one.locked:
             continue
         if not world.state.meta(f"no device {one.id}"):
-            found[one.name] = f"{store.dataset(one.id)}/{FILE}"
+            path = f"{store.dataset(one.id)}/{FILE}"
+            found[one.name] = path
+            if mode != "dev":
+                found |= {f"{one.name}{each}": path for each in partitions(path)}
         if world.value(one, "snapdev")[0] == "visible":
             for each in world.snapshots.get(one.name, []):
                 found[each.name] = f"{store.snapshot(one.id, each.id)}/{FILE}"

@@ -18,7 +18,7 @@ from sandbox.datasets import (
 )
 from sandbox.jails import give
 from sandbox.standin import options, warn
-from sandbox.state import State, new_guid, now
+from sandbox.state import State, new_guid, now, violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,6 +188,8 @@ def _clone(world: World, arguments: list[str]) -> int:
     if volume:
         props["volsize"] = world.value(source, "volsize")[0]
         volumes.raced(state, number, "volmode" in props)
+        if props.get("volmode", "none") != "none":
+            violation(f"zfs clone -o volmode of {name}: GEOM may panic")
     for key, value in props.items():
         state.run("insert into props values (?, ?, ?, 'local')", number, key, value)
     state.store.clone(source.of.id, source.id, number)

@@ -71,10 +71,30 @@ def test_a_clone_has_what_the_snapshot_had(host: Host) -> None:
 
 
 def test_a_volmode_that_is_given_with_the_clone_gives_no_device(host: Host) -> None:
-    ok(host, "zfs snapshot tank/vol@s; zfs clone -o volmode=dev tank/vol@s tank/c")
+    ok(host, "zfs snapshot tank/vol@s; zfs clone -o volmode=none tank/vol@s tank/c")
     assert devices(host) == "vol\n"
     ok(host, "zfs set volmode=dev tank/c")
     assert devices(host) == "c\nvol\n"
+
+
+def test_one_that_is_not_none_may_be_the_end(tmp_path: Path) -> None:
+    """Fatal trap 12 in g_label_taste(), where it is not the end without a device."""
+    with Host.create(tmp_path / "host") as host:
+        ok(host, "zpool create tank /dev/vtbd2; zfs create -V 64m tank/vol")
+        ok(host, "zfs snapshot tank/vol@s; zfs clone -o volmode=dev tank/vol@s tank/c")
+        assert devices(host) == "vol\n"
+        assert host.violations() == ["zfs clone -o volmode of tank/c: GEOM may panic"]
+
+
+def test_geom_looks_at_what_is_in_a_volume_unless_its_volmode_is_dev(host: Host) -> None:
+    table = bytearray(512)
+    table[450], table[510:] = 0xA5, b"\x55\xaa"
+    (host.root / "tmp/table").write_bytes(table)
+    ok(host, """
+        dd if=/tmp/table of=/dev/zvol/tank/vol conv=notrunc 2>/dev/null
+        zfs snapshot tank/vol@s; zfs clone tank/vol@s tank/a
+        zfs clone -o volmode=none tank/vol@s tank/b; zfs set volmode=dev tank/b""")
+    assert devices(host).split() == ["a", "as1", "b", "vol", "vols1"]
 
 
 def test_a_volmode_of_none_from_above_gives_no_device(host: Host) -> None:

@@ -34,6 +34,16 @@ def test_short_and_long_forms_mean_the_same():
     assert short.targets == ("t/a",)
 
 
+def test_env_files_are_one_for_each_repository(tmp_path):
+    """periodic(8)'s are a list, in which a path with blanks that is there need not be quoted."""
+    assert job("-e", "/a", "--env-file", "/b", "t").env_files == ("/a", "/b")
+    assert job("--env-files", "/a '/b c'\n/d", "t").env_files == ("/a", "/b c", "/d")
+    blanks = tmp_path / "with blanks"
+    blanks.touch()
+    assert job("--env-files", str(blanks), "t").env_files == (str(blanks),)
+    assert job("t").env_files == ()
+
+
 def test_what_is_not_mounted_and_where_it_is_shown():
     made = job("--jailed", "--at", "/mnt/", "-r", "t")
     assert (made.jailed, made.at) == (True, "/mnt")

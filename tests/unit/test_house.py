@@ -67,7 +67,7 @@ def test_programs_are_started_through_the_one_door(path: Path):
 LAYERS = [
     {"errors", "record"},
     {"system"},
-    {"formatting", "job", "lists", "state", "environment", "redact"},
+    {"formatting", "job", "lists", "state", "environment", "redact", "client_rows"},
     {"clients", "layout"},
     {"backup", "repository"},
     {"monitoring"},

@@ -4,13 +4,13 @@ import os
 import time
 from collections.abc import Mapping
 
-from kopiatomic import state
+from kopiatomic import client_rows, state
 from kopiatomic.backup import cloning, retries
 from kopiatomic.backup.client_runs import FILES, VOLUME, Called, ClientRun
 from kopiatomic.backup.plan import Plan, mentions
 from kopiatomic.backup.work import Failed, Work
 from kopiatomic.clients.base import Request, Task
-from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE
+from kopiatomic.errors import EX_CONFIG, EX_DATAERR, EX_UNAVAILABLE
 from kopiatomic.state import Place
 from kopiatomic.system import process
 from kopiatomic.system.command import (
@@ -28,9 +28,9 @@ from kopiatomic.system.process import Ended
 def back_up(work: Work) -> None:
     """Make all client runs of the plan; one that fails does not keep the next from its work."""
     tasks = [work.task_of(run) for run in work.plan.runs]
-    work.report.runs = [
+    work.report.begin_runs(
         Called(run, task.repository) for run, task in zip(work.plan.runs, tasks, strict=True)
-    ]
+    )
     for called, task in zip(work.report.runs, tasks, strict=True):
         work.signals.check()
         try:
@@ -41,6 +41,8 @@ def back_up(work: Work) -> None:
 
 def run_client(work: Work, task: Task, called: Called) -> None:
     """Run the client in the view, again as far as that is wanted, and judge how it ended."""
+    if called.run.obstacle is not None:
+        raise Failed(called.run.obstacle, EX_CONFIG)
     try:
         cloning.open_source(work, called)
         ended = call_client(work, task, called)
@@ -72,7 +74,9 @@ def call_client(work: Work, task: Task, called: Called) -> Ended:
     except CommandFailed as error:
         raise Failed(str(error), EX_UNAVAILABLE) from error
     called.status, called.seconds = ended.status, ended.seconds
-    work.report.said += decode(ended.messages if for_us_alone else ended.said)
+    said = decode(ended.messages if for_us_alone else ended.said)
+    work.report.said += said
+    called.printed += said
     called.complaints = client.complaints(ended.messages)
     called.figures = client.figures(ended.output, ended.messages)
     if work.evidence is not None and called.run.kind == FILES:
@@ -91,7 +95,7 @@ def request_for(
     """Return what the client is asked for in one client run."""
     client, plan, parent = task.client, work.plan, None
     if run.kind == FILES:
-        last = last_paths(work.place)
+        last = last_paths(work.place, task)
         parent = client.parent(task.door, task.job, run.paths, last, environment, task.script)
     zone = client.zone(environment, task.script)
     request = Request(
@@ -141,16 +145,25 @@ def unseen_hint(plan: Plan, text: str) -> str | None:
     return None
 
 
-def last_paths(place: Place) -> list[str] | None:
-    """Return the paths of the job's last successful backup, or None if none is known."""
-    entry = last_entry(place)
+def last_paths(place: Place, task: Task | None = None) -> list[str] | None:
+    """Return the paths of the last good backup, or None if they are not known.
+
+    With one of several tasks, they are those of the last one in the repository of that.
+    """
+    entry = last_entry(place, task)
     paths = entry.get("paths") if entry else None
     return [str(path) for path in paths] if isinstance(paths, list) else None
 
 
-def last_entry(place: Place) -> dict[str, object] | None:
-    """Return what the history says of the job's last successful backup, or None."""
+def last_entry(place: Place, task: Task | None = None) -> dict[str, object] | None:
+    """Return what the history says of the job's last good backup of files, or None.
+
+    With one of several tasks it is the last that was good in the repository of that.
+    """
+    entries = state.newest_first(place)
     try:
-        return next(state.successes(place), None)
+        if task is not None and task.repository:
+            return next(client_rows.good_files(entries, task.env_file), None)
+        return next(client_rows.any_good_files(entries), None)
     except OSError:
         return None  # which is told when this run cannot be added either

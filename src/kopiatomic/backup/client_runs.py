@@ -5,13 +5,14 @@ All of them are of the same moment, one after the other in the same view.
 
 from collections.abc import Callable
 
+from kopiatomic.client_rows import FILES, LAYOUT, VOLUME
 from kopiatomic.clients.base import Figures, Request
 from kopiatomic.clients.streams import Streamed
 from kopiatomic.record import Record
 from kopiatomic.system.fingerprint import Fingerprint
 
-# What a client run backs up: these words are in the history.
-FILES, VOLUME, LAYOUT = "files", "volume", "layout"
+__all__ = ["FILES", "LAYOUT", "VOLUME", "Called", "ClientRun", "Try"]
+
 
 
 class ClientRun(Record):
@@ -20,7 +21,8 @@ class ClientRun(Record):
     Its ``kind`` is FILES, which are in ``paths``, or VOLUME, that ``of`` names, or LAYOUT.
     The last two are read from the file or device ``source``, which lies outside of the view,
     and are kept under the name ``stream``. ``repository`` is the number of the env file that
-    says which repository the client writes to.
+    says which repository the client writes to; of several, a local one is in ``directory``.
+    It is not made where there is an ``obstacle``.
     """
 
     kind: str = FILES
@@ -29,6 +31,8 @@ class ClientRun(Record):
     paths: tuple[str, ...] = ()
     stream: str | None = None
     source: str | None = None
+    directory: str | None = None
+    obstacle: str | None = None
 
     @property
     def aside(self) -> str:
@@ -62,6 +66,7 @@ class Called:
         self.status: int | None = None
         self.seconds = 0.0
         self.figures = Figures()
+        self.printed = ""  # the end of what it printed
         self.complaints = ""  # what it said on standard error that is to be told
         self.saved = False  # whether there is a backup, which may lack something
         self.lacking = False  # whether it does
@@ -88,4 +93,4 @@ class Called:
         """Take secrets out of whatever came from outside."""
         self.words = [hide(word) for word in self.words]
         self.tries = [each._replace(reason=hide(each.reason)) for each in self.tries]
-        self.complaints = hide(self.complaints)
+        self.printed, self.complaints = hide(self.printed), hide(self.complaints)

@@ -14,8 +14,9 @@ from kopiatomic.backup.selection import (
 )
 from kopiatomic.backup.targets import asked_for
 from kopiatomic.backup.unmounted import Sight
-from kopiatomic.clients.base import Request, Task
+from kopiatomic.clients.base import Request, Task, together
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
+from kopiatomic.job import Job
 from kopiatomic.record import Record
 from kopiatomic.system import mounts
 from kopiatomic.system.command import CommandFailed, fits
@@ -49,6 +50,19 @@ def _drawn(scene: Scene, selection: Selection) -> Drawing:
     return Drawing(scene, selection, arrange(scene, selection))
 
 
+def _for_several(task: Task, job: Job, scene: Scene) -> Scene:
+    """Return a scene with what the client needs for all of a job's repositories."""
+    every = [scene.needs]
+    for each in task.more:
+        own = job._replace(env_files=each.job.env_files, environment=each.job.environment)
+        every.append(each.client.needs(own, each.program, each.environment, each.script))
+    return scene._replace(
+        needs=together(every)._replace(repository=None),
+        repositories=tuple(needs.repository for needs in every),
+        temporaries=tuple(needs.temporary for needs in every[1:]),
+    )
+
+
 def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     """Look at the machine once and plan the run; raises Refusal.
 
@@ -67,7 +81,9 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         selection = _with_existing(task, selection)
     needs = client.needs(job, task.program, task.environment, task.script)
     each_point = client.one_file_system(job, task.script)
-    scene = Scene(seen, needs, names, each_point, door.jailed, 1 + len(task.more))
+    scene = Scene(seen, needs, names, each_point, door.jailed)
+    if task.more:
+        scene = _for_several(task, job, scene)
     drawing = _drawn(scene, selection)
     plan = drawing.plan
     parts.check_shown(plan)

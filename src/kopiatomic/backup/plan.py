@@ -129,14 +129,24 @@ class Plan(Record):
 
 
 class Scene(Record):
-    """What a plan is drawn from beside the selection: the mounts, the needs, the names."""
+    """What a plan is drawn from beside the selection: the mounts, the needs, the names.
+
+    Of several ``repositories`` each is the directory of a local one, or None; the needs are
+    those of all. ``temporaries`` are the usual TMPDIRs of those after the first.
+    """
 
     mounts: tuple[Mount, ...]
     needs: Needs
     names: Names
     each_point: bool = False  # whether the client stays on the file systems of its paths
     in_jail: bool = False
-    repositories: int = 1  # how many repositories each client run is wanted in
+    repositories: tuple[str | None, ...] = (None,)
+    temporaries: tuple[str, ...] = ()
+
+    @property
+    def local(self) -> list[str]:
+        """The directories of the local repositories."""
+        return [each for each in (self.needs.repository, *self.repositories) if each]
 
 
 def arrange(scene: Scene, selection: Selection) -> Plan:
@@ -174,20 +184,39 @@ def arrange(scene: Scene, selection: Selection) -> Plan:
         unseen=tuple(sorted(unseen)),
         notes=notes,
         written=tuple(sorted(written)),
-        runs=_client_runs(scene, client_paths, volumes),
+        runs=_client_runs(scene, view, client_paths, volumes),
         volumes=volumes,
     )
 
 
 def _client_runs(
-    scene: Scene, paths: tuple[str, ...], volumes: Sequence[Captured]
+    scene: Scene, view: Mapping[str, ViewMount], paths: tuple[str, ...], volumes: Sequence[Captured]
 ) -> tuple[ClientRun, ...]:
-    """Return what the client is called for, all of it for one repository and then the next."""
+    """Return what the client is called for, all of it for one repository and then the next.
+
+    A repository that the client could not write keeps nothing from the others; raises
+    Refusal if there is none beside those.
+    """
+    obstacles = [_not_writable(scene, view, directory) for directory in scene.repositories]
+    if all(obstacles):
+        raise Refusal(str(obstacles[0]), EX_CONFIG)
     runs = [ClientRun(paths=paths)] if paths else []
     runs += [_run_of(scene.names, each) for each in volumes]
     return tuple(
-        run._replace(repository=repository)
-        for repository in range(scene.repositories)
+        run._replace(repository=number, directory=directory, obstacle=obstacle)
+        for number, (directory, obstacle) in enumerate(
+            zip(scene.repositories, obstacles, strict=True)
+        )
+        for run in runs
+    )
+
+
+def cut_off(runs: Iterable[ClientRun], missing: Collection[str]) -> tuple[ClientRun, ...]:
+    """Return client runs as they are when the view lacks what is mounted at ``missing`` points."""
+    return tuple(
+        run
+        if run.directory is None or nearest(run.directory, missing) is None
+        else run._replace(obstacle=f"its repository {run.directory} is not in the view")
         for run in runs
     )
 
@@ -345,8 +374,9 @@ def _wanted(scene: Scene, frozen: Iterable[str]) -> set[str]:
     """
     needs = scene.needs
     whole = [*needs.live, *needs.scratch, *needs.writable]
-    whole += [needs.repository] if needs.repository else []
-    places = [*SYSTEM_PLACES, needs.program, needs.temporary, *needs.places, *frozen, *whole]
+    whole += scene.local
+    temporary = (needs.temporary, *scene.temporaries)
+    places = [*SYSTEM_PLACES, needs.program, *temporary, *needs.places, *frozen, *whole]
     leads = {up for place in places for up in ancestors(place)}
     return {
         mount.point
@@ -414,9 +444,10 @@ def _keep_live(
         live.add(hints.point)
         skipped.add(hints.point)
         view[hints.point] = _live(hints)
-    temporary = None if _is_live(scene, view, needs.temporary) else names.temporary
+    usual = (needs.temporary, *scene.temporaries)
+    temporary = None if all(_is_live(scene, view, each) for each in usual) else names.temporary
     written = [*needs.scratch, *([temporary] if temporary else [])]
-    repositories = [needs.repository] if needs.repository else []
+    repositories = scene.local
     # One within what is backed up is in the way, and refused.
     beside = [place for place in repositories if nearest(place, paths) is None]
     writable, written, beside = (
@@ -539,12 +570,21 @@ def _check_client(scene: Scene, view: Mapping[str, ViewMount]) -> None:
             f"add --live {_mount_at(scene, needs.program).point}",
             EX_CONFIG,
         )
-    if needs.repository is not None and not _is_live(scene, view, needs.repository):
-        raise Refusal(
-            f"the repository {needs.repository} would be frozen or not visible during the backup; "
-            f"keep it in another dataset, or add --live {needs.repository}",
-            EX_CONFIG,
-        )
+    obstacle = _not_writable(scene, view, needs.repository)
+    if obstacle is not None:
+        raise Refusal(obstacle, EX_CONFIG)
+
+
+def _not_writable(
+    scene: Scene, view: Mapping[str, ViewMount], directory: str | None
+) -> str | None:
+    """Say why the client could not write a local repository, or None if it can."""
+    if directory is None or _is_live(scene, view, directory):
+        return None
+    return (
+        f"the repository {directory} would be frozen or not visible during the backup; "
+        f"keep it in another dataset, or add --live {directory}"
+    )
 
 
 def _in_order(

@@ -126,8 +126,9 @@ def _conclude(
         _no_backup(task, called, report)
         return
     if found.stands_in:
+        which = f"{called.name}: " if len(report.runs) > 1 else ""
         report.notes.append(
-            f"nothing has changed, so {task.client.name} made no new backup: "
+            f"{which}nothing has changed, so {task.client.name} made no new backup: "
             f"{found.stands_in[:16]} stands for it"
         )
     untold = [each for each in found.missing if each.point not in evidence.told]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kopiatomic.backup.client_runs import VOLUME, Called, ClientRun
 from kopiatomic.backup.names import clone_of
@@ -25,7 +25,7 @@ from kopiatomic.record import Record
 from kopiatomic.state import Place
 from kopiatomic.system import fingerprint
 from kopiatomic.system.command import describe_status, fits, printable, quote
-from kopiatomic.system.volumes import clone_command
+from kopiatomic.system.volumes import clone_commands
 from kopiatomic.system.zfs import by_pool, snapshot_command
 
 # How many backups a report names.
@@ -63,12 +63,12 @@ class Report:
         job: str,
         run: str,
         began: float,
-        env_file: str | None = None,
+        env_files: tuple[str, ...] = (),
         command: tuple[str, ...] = (),
         hooks: tuple[str, ...] = (),
     ) -> None:
         self.program, self.job, self.run, self.began = program, job, run, began
-        self.env_file, self.command, self.hooks = env_file, command, hooks
+        self.env_files, self.command, self.hooks = env_files, command, hooks
         self.ended = 0.0
         self.waited = 0.0  # before it began, for another run of the job to end
         self.runs: list[Called] = []  # the client runs, in their order
@@ -98,6 +98,12 @@ class Report:
         self._faults.append(_Fault(status, outcome, run))
         for each in self.runs if run is None else (run,):
             each.lacking = each.lacking or outcome == "incomplete"
+
+    def begin_runs(self, runs: Iterable[Called]) -> None:
+        """Enter the client runs that are to be made; what is lacking already they all lack."""
+        self.runs = list(runs)
+        for each in self.runs:
+            each.lacking = any(fault.outcome == "incomplete" for fault in self._faults)
 
     @property
     def outcome(self) -> str:
@@ -136,6 +142,10 @@ class Report:
     def not_needed(self) -> None:
         """Note that no backup is made, since the last good one has all that there is."""
         self.is_needless = True
+
+    def blames(self, run: Called) -> bool:
+        """Say whether a problem is that of a client run."""
+        return any(fault.run is run for fault in self._faults)
 
     def conceal(self, hide: Callable[[str], str]) -> None:
         """Take secrets out of whatever came from outside."""
@@ -189,7 +199,8 @@ def as_dict(report: Report) -> dict[str, object]:
         "program": report.program,
         "job": report.job,
         "run": report.run,
-        "env_file": report.env_file,
+        "env_file": next(iter(report.env_files), None),
+        "env_files": list(report.env_files),
         "command": list(report.command),
         "hooks": list(report.hooks),
         "outcome": report.outcome,
@@ -217,22 +228,23 @@ def as_dict(report: Report) -> dict[str, object]:
 def _client_as_dict(report: Report) -> dict[str, object]:
     """Return the client runs; what there was before there could be several is the first one's."""
     first = report.runs[0] if report.runs else Called(ClientRun())
-    told = _run_as_dict(first)
+    told = _run_as_dict(report, first)
     return {
         "client": told["client"],
         "tries": told["tries"],
         "found_in_backup": told["found_in_backup"],
-        "client_runs": [_run_as_dict(run) for run in report.runs],
+        "client_runs": [_run_as_dict(report, run) for run in report.runs],
     }
 
 
-def _run_as_dict(called: Called) -> dict[str, object]:
-    run = called.run
+def _run_as_dict(report: Report, called: Called) -> dict[str, object]:
+    run, files = called.run, report.env_files
     return {
         "name": called.name,
         "kind": run.kind,
         "of": run.of or None,
         "repository": called.repository or None,
+        "env_file": files[run.repository] if run.repository < len(files) else None,
         "outcome": called.outcome,
         "paths": list(run.paths),
         "stream": run.stream,
@@ -336,7 +348,12 @@ def as_mail(report: Report) -> str:
     """Return a report for periodic(8)'s mail: with what the client said, if that matters."""
     if not report.problems:
         return as_text(report)
-    return as_text(report) + what_was_said(_called(report, "the command"), report.said)
+    name = _called(report, "the command")
+    blamed = [run for run in report.called if report.blames(run) and run.printed]
+    if len(report.runs) < 2 or not blamed:
+        return as_text(report) + what_was_said(name, report.said)
+    said = (what_was_said(f"{name}, {printable(run.name)},", run.printed) for run in blamed)
+    return as_text(report) + "".join(said)
 
 
 def _called(report: Report, otherwise: str = "the client") -> str:
@@ -500,10 +517,15 @@ def _client(report: Report, run: Called) -> list[str]:
 
 def _tries(report: Report) -> list[str]:
     return [
-        f"after {duration(each.seconds)}, {describe_status(each.status)}: {each.reason}"
+        f"{_named(report, run)}after {duration(each.seconds)}, {describe_status(each.status)}: "
+        f"{each.reason}"
         for run in report.runs
         for each in run.tries
     ]
+
+
+def _named(report: Report, run: Called) -> str:
+    return f"{run.name}: " if len(report.runs) > 1 else ""
 
 
 def _complaints(report: Report) -> list[str]:
@@ -516,8 +538,13 @@ def _complaints(report: Report) -> list[str]:
     return section(f"What {_called(report)} said on standard error:", shown)
 
 
-def plan_as_dict(plan: Plan, clients: Sequence[Sequence[str]]) -> dict[str, object]:
-    """Return a plan as plain data, for -n --json; ``clients`` are the words of its client runs."""
+def plan_as_dict(
+    plan: Plan, clients: Sequence[Sequence[str]], names: Sequence[str]
+) -> dict[str, object]:
+    """Return a plan as plain data, for -n --json.
+
+    ``clients`` are the words of its client runs, ``names`` what these are called.
+    """
     chosen = {**_chosen(plan), **_taken(plan)}
     if _takes(plan):
         from kopiatomic.backup import existing
@@ -530,8 +557,8 @@ def plan_as_dict(plan: Plan, clients: Sequence[Sequence[str]]) -> dict[str, obje
         "paths": list(plan.paths),
         "client": list(clients[0]),
         "client_runs": [
-            {**run._asdict(), "command": list(words)}
-            for run, words in zip(plan.runs, clients, strict=True)
+            {"name": name, **run._asdict(), "command": list(words)}
+            for run, words, name in zip(plan.runs, clients, names, strict=True)
         ],
         "notes": list(plan.notes),
     }
@@ -548,20 +575,21 @@ def _would_take(plan: Plan) -> list[str]:
 
 def _clone_commands(plan: Plan) -> list[list[str]]:
     return [
-        clone_command(
+        words
+        for each in plan.volumes
+        if not each.still
+        for words in clone_commands(
             f"{each.dataset}@{plan.names.snapshot}",
             clone_of(plan.names, each.dataset, each.number),
             plan.names.run,
         )
-        for each in plan.volumes
-        if not each.still
     ]
 
 
-def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
+def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]], names: Sequence[str]) -> str:
     """Return a plan for a person: what is captured and left out, and the exact commands.
 
-    ``clients`` are the words of its client runs.
+    ``clients`` are the words of its client runs, ``names`` what these are called.
     """
     lines = ["Would capture:", *table([(e.dataset, e.shown) for e in plan.members])]
     lines += _unmounted(plan)
@@ -571,20 +599,26 @@ def plan_as_text(plan: Plan, clients: Sequence[Sequence[str]]) -> str:
     lines += section("Would be live, not frozen, because the client needs it so:", plan.live)
     lines += section("Note:", plan.notes)
     lines += ["", "Would run:"]
-    for names in by_pool(plan.snapshots).values():
-        argv = snapshot_command(names, plan.names.run)
+    for snapshots in by_pool(plan.snapshots).values():
+        argv = snapshot_command(snapshots, plan.names.run)
         if fits(argv):
             lines.append(f"  {quote(argv)}")
         else:
-            lines.append(f"  a channel program for {len(names)} snapshots (zfs-program(8))")
+            lines.append(f"  a channel program for {len(snapshots)} snapshots (zfs-program(8))")
     held = [hold.snapshot for hold in plan.holds if hold.existing is not None]
-    for names in by_pool(held).values():
-        lines.append(f"  {quote(['zfs', 'hold', plan.names.run, *names], limit=MOST_CAPTURED)}")
+    for snapshots in by_pool(held).values():
+        lines.append(f"  {quote(['zfs', 'hold', plan.names.run, *snapshots], limit=MOST_CAPTURED)}")
     lines += [f"  {quote(hold_command(hold))}" for hold in plan.holds]
     lines += [f"  {quote(mount_command(mount, plan.names))}" for mount in plan.view]
     lines += [f"  {quote(words)}" for words in _clone_commands(plan)]
-    for run, words in zip(plan.runs, clients, strict=True):
+    for run, words, name in zip(plan.runs, clients, names, strict=True):
         source = f" < {quote([run.source])}" if run.source else ""
-        lines.append(f"  {quote(['chroot', plan.names.view, *words])}{source}")
+        # The words may be the same, and the variables of its env file others.
+        which = f"  # {printable(name)}" if len(plan.runs) > 1 else ""
+        called = quote(["chroot", plan.names.view, *words])
+        if run.obstacle is not None:
+            lines.append(f"  nothing for {printable(name)}: {printable(run.obstacle)}")
+        else:
+            lines.append(f"  {called}{source}{which}")
     lines.append("and then take all of it down again.")
     return "\n".join(lines) + "\n"

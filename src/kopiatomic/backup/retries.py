@@ -29,7 +29,8 @@ def once_more(
     called.tries.append(Try(ended.status, ended.seconds, told))
     tell(
         streams,
-        f"{job.program}: {task.client.name} could not reach the repository: {told}; "
+        f"{job.program}: {task.client.name} could not reach the repository"
+        f"{f' of {task.repository}' if task.repository else ''}: {told}; "
         f"trying again in {duration(job.pause)} ({len(called.tries)} of {job.retries})",
     )
     signals.pause(job.pause)

@@ -22,6 +22,7 @@ from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.keeping import keep_layout
 from kopiatomic.backup.names import Names, marks_of, name_run
+from kopiatomic.backup.plan import cut_off
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.backup.work import Failed, NothingNew, Work
 from kopiatomic.clients.base import Task
@@ -105,7 +106,8 @@ def begin_report(task: Task, names: Names) -> Report:
     job = task.job
     hooks = tuple(dict.fromkeys(map(os.path.abspath, preflight.hook_programs(job).values())))
     began = time.time()
-    made = Report(job.program, job.name, names.run, began, job.env_file, job.command, hooks)
+    files = tuple(file for each in (task, *task.more) for file in each.job.env_files)
+    made = Report(job.program, job.name, names.run, began, files, job.command, hooks)
     made.selection = choice.as_dict(job) if job.snapshot is None else taking.selection_of(task)
     return made
 
@@ -398,7 +400,7 @@ def build_view(work: Work) -> None:
         while True:
             work.signals.check()
             try:
-                view.build(door, work.plan, notes.append)
+                missing = view.build(door, work.plan, notes.append)
                 break
             except view.Misled as error:
                 begin_anew(work)
@@ -412,7 +414,8 @@ def build_view(work: Work) -> None:
     if proof.is_wanted(work.task.job):
         work.evidence = proof.expect(work.plan, work.task.client)
     # The client may run for hours: until then, only what is still needed is kept.
-    work.drawing, work.report.plan = None, work.plan._replace(view=(), holds=())
+    runs = cut_off(work.plan.runs, missing)
+    work.drawing, work.report.plan = None, work.plan._replace(view=(), holds=(), runs=runs)
     work.signals.check()
 
 

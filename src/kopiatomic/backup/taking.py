@@ -6,7 +6,9 @@ What most jobs do without is imported where it is needed, so that their runs beg
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from kopiatomic import client_rows
 from kopiatomic.backup import choice
+from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.view import Lost
@@ -33,18 +35,17 @@ def selection_of(task: Task) -> dict[str, object]:
     repository is a new one.
     """
     job = task.job
+    files = [file for each in (task, *task.more) for file in each.job.env_files]
     return {
         **choice.as_dict(job),
         "command": [task.hide(word) for word in job.command],
         "options": [task.hide(word) for word in job.options],
-        "env_file": _version_of(job.env_file),
+        "env_file": [told for file in files for told in _version_of(file)],
     }
 
 
-def _version_of(path: str | None) -> list[object]:
+def _version_of(path: str) -> list[object]:
     """Return what tells one state of a file from another."""
-    if path is None:
-        return []
     try:
         return [path, os.stat(path).st_mtime_ns]
     except OSError:
@@ -60,6 +61,9 @@ def is_backed_up(task: Task, plan: Plan, last: Mapping[str, object] | None) -> b
 
     if last is None or any(each.missed for each in plan.left_out):
         return False
+    good = {row.key for row in client_rows.rows_of(last) if row.is_good}
+    if task.more and any((FILES, "", e.env_file) not in good for e in (task, *task.more)):
+        return False  # one of the repositories has yet to get it
     return existing.is_backed_up(plan.captured, selection_of(task), last)
 
 

@@ -270,14 +270,15 @@ def _numbers(path: str) -> tuple[int, int]:
 # The view
 
 
-def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
+def build(door: Door, plan: Plan, say: Callable[[str], None]) -> list[str]:
     """Mount everything, parents first.
 
     A live mount that cannot be shown is told through ``say`` and left out, if the
-    client is not known to need it: it does without a cache, too. What cannot be closed,
-    a mount point that has gone or is a file, stays as it is. Raises Misled for a frozen
-    dataset that cannot be shown, CommandFailed for any other.
+    client is not known to need it: it does without a cache, too; their mount points are
+    returned. What cannot be closed, a mount point that has gone or is a file, stays as it
+    is. Raises Misled for a frozen dataset that cannot be shown, CommandFailed for any other.
     """
+    missing = []
     wanted = {"/", plan.temporary, *plan.live}.difference(
         place for place in plan.written if place != plan.temporary
     )
@@ -292,6 +293,8 @@ def build(door: Door, plan: Plan, say: Callable[[str], None]) -> None:
             if mount.kind != "live" or mount.needed or mount.point in wanted:
                 raise
             say(f"{printable(mount.point)} is not in the view: {error.reason}")
+            missing.append(mount.point)
+    return missing
 
 
 def _make(door: Door, mount: ViewMount, names: Names) -> None:

@@ -1,6 +1,6 @@
 """The backup clients: all that differs between kopia and restic, a file for each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kopiatomic import redact
 from kopiatomic.clients.base import Client, Task
@@ -35,24 +35,39 @@ def client_of(program: str) -> Client:
     return TABLE[program]()
 
 
-def make_ready(job: Job, door: Door, inherited: Mapping[str, str], installed: bool = True) -> Task:
+def make_ready(
+    job: Job,
+    door: Door,
+    inherited: Mapping[str, str],
+    installed: bool = True,
+    further: Sequence[Job] = (),
+) -> Task:
     """Return a job with all that its client is run with; raises Refusal if it cannot be run.
 
+    ``further`` are the same job with the env files of its other repositories.
     ``inherited`` is the caller's environment. Where somebody only reads how the client
     would be called, it need not be ``installed``; then its path is not looked for.
     """
     client = client_of(job.program)
     program = client.program(job) if installed else ""
-    environment = client.environment(job, inherited)
+    environment, *others = (client.environment(each, inherited) for each in (job, *further))
     script = script_of(program)
     called = [word for words in calls(script, client.name) for word in words]
     words = [*job.command, *job.options, *called]
     # The report has the text of a hook that fails.
     hooks = (job.before, job.after_snapshot, job.after, job.notify)
     scripts = "\n".join(filter(None, (script, *hooks)))
-    hide = redact.redactor(environment, words, scripts, client.secret_options)
+    hide = redact.redactor(environment, words, scripts, client.secret_options, others)
     trace = door.trace
     if trace is not None:
         tell = trace
         door = door._replace(trace=lambda line: tell(hide(line)))
-    return Task(job, client, door, environment, program, hide, script=script)
+    task = Task(job, client, door, environment, program, hide, script=script)
+    if not further:
+        return task
+    # Most jobs have one repository.
+    from kopiatomic.clients import repositories
+
+    rest = zip(further, others, strict=True)
+    more = [task._replace(job=each, environment=held) for each, held in rest]
+    return repositories.told_apart([task, *more])

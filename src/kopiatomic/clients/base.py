@@ -103,6 +103,22 @@ class Needs(Record):
     texts: tuple[str, ...] = ()
 
 
+def together(every: Sequence[Needs]) -> Needs:
+    """Return the needs of the first with all that the others need beside."""
+
+    def united(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each for listed in lists for each in listed))
+
+    return every[0]._replace(
+        writable=united(each.writable for each in every),
+        live=united(each.live for each in every),
+        scratch=united(each.scratch for each in every),
+        repositories=united(each.repositories for each in every),
+        places=united(each.places for each in every),
+        texts=united(each.texts for each in every),
+    )
+
+
 class Request(Record):
     """One backup, as a client is asked for it.
 
@@ -315,6 +331,9 @@ class Client:
     # What makes it say which version it is.
     version_words: tuple[str, ...] = ("--version",)
 
+    # The variable that says which repository, as an env file sets it.
+    repository_variable: str = ""
+
     # Short options that take a secret; of long ones the name says that.
     secret_options: tuple[str, ...] = ()
 
@@ -419,10 +438,11 @@ class Client:
 
     def by_hand(self, job: Job) -> ByHand:
         """Return how somebody calls this job's client for anything but a backup."""
+        env_file = next(iter(job.env_files), None)
         try:
-            return ByHand(quote(self.base_command(job)), job.env_file)
+            return ByHand(quote(self.base_command(job)), env_file)
         except Refusal:
-            return ByHand(self.name, job.env_file)
+            return ByHand(self.name, env_file)
 
     def version(self, door: Door, job: Job, environment: Mapping[str, str]) -> str | None:
         """Return the client's version, None if it cannot be told."""
@@ -534,6 +554,13 @@ class Client:
     def repository(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
         """Return the directory of a local repository, where it can be told; or None."""
         raise NotImplementedError
+
+    def leads_to(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
+        """Return what tells a job's repository from others, or None where it cannot be told.
+
+        It may hold a secret, and is there to be compared only.
+        """
+        return None
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read what the client printed."""
@@ -814,6 +841,11 @@ class Task(Record):
     script: str = ""
     repository: str = ""
     more: tuple["Task", ...] = ()
+
+    @property
+    def env_file(self) -> str | None:
+        """The path of its repository's env file, or None if it has none."""
+        return next(iter(self.job.env_files), None)
 
 
 def permissions(mode: int) -> int:

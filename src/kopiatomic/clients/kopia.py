@@ -81,6 +81,7 @@ class Kopia(Client):
         "--config-file", "-p", "--password", "--log-dir", "--log-file", "--log-level",
         "--file-log-level",
     )  # fmt: skip
+    repository_variable = "KOPIA_CONFIG_PATH"
     repository_switches = (
         "--progress", "--no-progress", "--use-keyring", "--no-use-keyring",
         "--disable-file-logging", "--disable-content-log",
@@ -161,6 +162,22 @@ class Kopia(Client):
             return str(storage["config"]["path"]) if storage["type"] == "filesystem" else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def leads_to(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
+        """Return what the wrapper connects to, or what is in the configuration file."""
+        for words in wrapper.calls(script, self.name):
+            if words[:2] == ["repository", "connect"]:
+                called = quote(words)
+                return None if "$" in called or "`" in called else called
+        config = self.config(job, self.known(environment, script), script)
+        if config is None:
+            return None
+        try:
+            held = _read(config)
+            told = held.get("storage") or held["apiServer"]
+            return json.dumps(told, sort_keys=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return os.path.realpath(config)
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the JSON on standard output and the last lines of progress."""

@@ -126,6 +126,7 @@ class Restic(Client):
         "--exclude", "-e", "--iexclude", "--exclude-file", "--iexclude-file", "--files-from",
         "--files-from-verbatim", "--files-from-raw",
     )  # fmt: skip
+    repository_variable = "RESTIC_REPOSITORY"
     repository_switches = (
         "--insecure-tls", "--insecure-no-password", "--no-cache", "--cleanup-cache",
     )  # fmt: skip
@@ -198,6 +199,20 @@ class Restic(Client):
             return None
         path = named.removeprefix("local:")
         return path if path.startswith("/") else None
+
+    def leads_to(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
+        """Return what the option, the wrapper or the variable says that restic follows."""
+        named = last_value(self.options(job, script), "--repo", "-r", "--repository-file")
+        if named is None:
+            names = ("RESTIC_REPOSITORY", "RESTIC_REPOSITORY_FILE")
+            if any(self.hides(job, script, name) for name in names):
+                return None
+            known = self.known(environment, script)
+            named = next((known[name] for name in names if known.get(name)), None)
+        if named is None or "$" in named or "`" in named:
+            return None
+        path = named.removeprefix("local:")
+        return os.path.realpath(path) if path.startswith("/") else named
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the summary, which is text or, with --json, a line of JSON."""

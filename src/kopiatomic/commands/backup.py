@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from kopiatomic import formatting, state
 from kopiatomic.backup import jail, keeping, preflight, report, routine, taking
 from kopiatomic.backup.calling import last_entry
-from kopiatomic.backup.client_runs import FILES, LAYOUT, ClientRun
+from kopiatomic.backup.client_runs import FILES, LAYOUT, Called, ClientRun
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
 from kopiatomic.backup.plan import Plan
@@ -65,10 +65,12 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
         notes.append(f"the layout of the pools would be saved too if it has changed: {_keep(task)}")
     plan = plan._replace(notes=(*plan.notes, *notes))
     clients = [_words(task, plan, run) for run in plan.runs]
+    every = (task, *task.more)
+    names = [Called(run, every[run.repository].repository).name for run in plan.runs]
     if "--json" in values:
-        text = formatting.as_json(report.plan_as_dict(plan, clients))
+        text = formatting.as_json(report.plan_as_dict(plan, clients, names))
     else:
-        text = report.plan_as_text(plan, clients)
+        text = report.plan_as_text(plan, clients, names)
     common.show(task.hide(text))
     return 0
 

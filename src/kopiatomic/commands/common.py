@@ -40,29 +40,41 @@ def need_root(job: Job) -> None:
 
 
 def task_of_root(job: Job, door: Door) -> Task:
-    """Return a job made ready, with what its env file holds; raises Refusal."""
+    """Return a job made ready, with what its env files hold; raises Refusal."""
     need_root(job)
-    if job.env_file is not None:
-        job = job._replace(environment=environment.read(job.env_file))
-    return make_ready(job, door, os.environ)
+    held = [environment.read(file) for file in job.env_files]
+    return _made_ready(job, held, door)
+
+
+def _made_ready(
+    job: Job, held: Sequence[Mapping[str, str]], door: Door, installed: bool = True
+) -> Task:
+    """Return a job made ready for each of its env files, of which ``held`` is what they hold."""
+    jobs = [
+        job._replace(env_files=(file,), environment=variables)
+        for file, variables in zip(job.env_files, held, strict=True)
+    ]
+    first, *further = jobs or [job]
+    return make_ready(first, door, os.environ, installed, further)
 
 
 def task_of_anyone(job: Job, door: Door, installed: bool = True) -> tuple[Task, list[str]]:
     """Return a job made ready for a dry run, which needs no rights, and notes; raises Refusal.
 
-    Where only root can read the env file, the job does without, and there is a note.
+    Where only root can read an env file, the job does without, and there is a note.
     The client must be there unless it need not be ``installed``.
     """
-    notes = []
-    if job.env_file is not None:
+    notes, held = [], []
+    for file in job.env_files:
+        variables: Mapping[str, str] = {}
         try:
-            held = environment.read(job.env_file, os.geteuid())
-            job = job._replace(environment=held)
+            variables = environment.read(file, os.geteuid())
         except Refusal as refusal:
             if os.geteuid() == 0 or refusal.status == EX_NOPERM:
                 raise
-            notes = [f"{job.env_file} is not read, which root will do"]
-    return make_ready(job, door, os.environ, installed), notes
+            notes.append(f"{file} is not read, which root will do")
+        held.append(variables)
+    return _made_ready(job, held, door, installed), notes
 
 
 def wait_of(job: Job, values: Mapping[str, str], periodic: float = 0.0) -> Wait:

@@ -25,7 +25,8 @@ class PastCare:
 
     ``steps`` are those of upkeep: what for, and ``ok``, ``failed`` or ``not run``. Of the
     ``files`` that a drill chose, ``restored`` came back as they were, of the mount points
-    ``points``.
+    ``points``. It was done in the ``repository`` of this name, where the job has several; all
+    that were looked after together have the same ``run``, when that began.
     """
 
     kind: str  # UPKEEP or DRILL
@@ -37,6 +38,8 @@ class PastCare:
     restored: int | None = None
     points: tuple[str, ...] = ()
     ended: float | None = None
+    repository: str = ""
+    run: float | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -61,35 +64,58 @@ class Work:
     what: str
     worked: PastCare | None
     failed: PastCare | None
+    repository: str = ""
 
     @property
     def name(self) -> str:
         """What people call it."""
-        return NAMES.get(self.what, self.what)
+        name = NAMES.get(self.what, self.what)
+        return f"{name} of {printable(self.repository)}" if self.repository else name
 
 
 def works(care: Sequence[PastCare]) -> list[Work]:
-    """Return each kind of work that was ever tried; ``care`` is in order, oldest first."""
-    worked: dict[str, PastCare] = {}
-    last: dict[str, PastCare] = {}
+    """Return each kind of work that was ever tried; ``care`` is in order, oldest first.
+
+    Of several repositories each has its own, but for those that are no longer the job's.
+    """
+    worked: dict[tuple[str, str], PastCare] = {}
+    last: dict[tuple[str, str], PastCare] = {}
+    wanted = {kind: repositories(care, kind) for kind in {each.kind for each in care}}
     for each in care:
+        if each.repository not in wanted[each.kind]:
+            continue
         for what, is_good in each.results().items():
-            last[what] = each
+            last[what, each.repository] = each
             if is_good:
-                worked[what] = each
+                worked[what, each.repository] = each
     order = list(NAMES)
-    told = sorted(last, key=lambda what: order.index(what) if what in order else len(order))
+    told = sorted(last, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
     return [
-        Work(what, worked.get(what), None if worked.get(what) is last[what] else last[what])
-        for what in told
+        Work(
+            key[0], worked.get(key), None if worked.get(key) is last[key] else last[key], key[1]
+        )
+        for key in told
     ]
 
 
-def last_worked(care: Iterable[PastCare], kind: str, now: float) -> PastCare | None:
+def repositories(care: Sequence[PastCare], kind: str) -> list[str]:
+    """Return the repositories in which this kind of work was done the last time, by name.
+
+    It is one without a name where the job has but one.
+    """
+    ours = [each for each in care if each.kind == kind]
+    if not ours or not ours[-1].repository:
+        return [""]
+    return [each.repository for each in ours if each.run == ours[-1].run and each.repository]
+
+
+def last_worked(
+    care: Iterable[PastCare], kind: str, now: float, repository: str = ""
+) -> PastCare | None:
     """Return the last upkeep or drill that worked, if its date is not in the future."""
     good = [
         each for each in care
-        if each.kind == kind and each.succeeded
+        if each.kind == kind and each.succeeded and each.repository == repository
         and each.began is not None and each.began <= now + TOLERANCE
     ]  # fmt: skip
     return good[-1] if good else None

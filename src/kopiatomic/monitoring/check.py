@@ -5,7 +5,7 @@ touches nothing.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kopiatomic import state
@@ -16,10 +16,11 @@ from kopiatomic.backup.unmounted import Sight
 from kopiatomic.clients import programs
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
-from kopiatomic.monitoring import care
+from kopiatomic.monitoring import care, runs
 from kopiatomic.monitoring.exposure import WatchedPath, exposures, find_watched
 from kopiatomic.monitoring.history import DAY, UNCHANGED, JobHistory, PastRun, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
+from kopiatomic.monitoring.runs import LastGood
 from kopiatomic.monitoring.status import running_since
 from kopiatomic.record import Record
 from kopiatomic.state import Place
@@ -215,11 +216,32 @@ def _stale(observed: Observations, now: float) -> list[Finding]:
         history = known.get(job.place, JobHistory(job.place))
         found += _wrong_clock(history, now)
         run = last_dated_success(history, now)
-        if run is None:
+        by_name = runs.several_until(history, now)
+        if any(each.run is not run for each in by_name):
+            found += _stale_by_name(history, by_name, now, job.max_age, observed.expected is None)
+        elif run is None:
             found.append(_never(history, now, observed.expected is None))
         elif now - (run.oldest_moment or 0.0) > job.max_age * HOUR:
             found.append(_too_old(history, run, now, job.max_age, observed.expected is None))
     return found
+
+
+def _stale_by_name(
+    history: JobHistory, by_name: Sequence[LastGood], now: float, max_age: float, forgettable: bool
+) -> Iterator[Finding]:
+    """Find the client runs of a job that were not good for too long; the others may be."""
+    label, remedy = history.place.label, _what_to_do(history, forgettable)
+    circumstances = _circumstances(history, now)
+    for each in by_name:
+        if each.when is None:
+            text = f"{label}: no good backup {printable(each.what)} yet"
+            yield Finding("never", label, text + circumstances, remedy)
+        elif now - each.when > max_age * HOUR:
+            text = (
+                f"{label}: the last good backup {printable(each.what)} was made "
+                f"{when(each.when)}, {age(now - each.when)} ago; at most {max_age:g} h are allowed"
+            )
+            yield Finding("stale", label, text + circumstances, remedy)
 
 
 def _nothing_ran() -> Finding:
@@ -317,13 +339,15 @@ def _neglected(observed: Observations, now: float) -> list[Finding]:
     for place, expected in limits.items():
         history = known.get(place, JobHistory(place))
         found += _failing(history, now, observed.expected is None or bool(expected))
-        told = {work.failed.kind for work in care.works(history.care) if work.failed}
+        failed = (work.failed for work in care.works(history.care))
+        told = {(each.kind, each.repository) for each in failed if each}
         backed_up = any(job.what == BACKUP for job in expected)
         for job in sorted(expected, key=lambda each: each.max_age):
-            if job.what != BACKUP and job.what not in told:
-                late = _late(history, job, now, backed_up)
-                told |= {job.what} if late else set()
-                found += late
+            for name in () if job.what == BACKUP else care.repositories(history.care, job.what):
+                if (job.what, name) not in told:
+                    late = _late(history, job, now, backed_up, name)
+                    told |= {(job.what, name)} if late else set()
+                    found += late
     return found
 
 
@@ -345,18 +369,21 @@ def _failing(history: JobHistory, now: float, expected: bool) -> list[Finding]:
     return found
 
 
-def _late(history: JobHistory, job: Expected, now: float, backed_up: bool) -> list[Finding]:
+def _late(
+    history: JobHistory, job: Expected, now: float, backed_up: bool, repository: str
+) -> list[Finding]:
     """Find upkeep or a drill that is enabled and did not work within its time.
 
     ``backed_up`` says that the backups of the job are expected as well.
     """
     label, limit = job.place.label, job.max_age * HOUR
     called = "upkeep" if job.what == care.UPKEEP else "restore drill"
+    called += f" of {printable(repository)}" if repository else ""
     remedy = (
         "if it is new, its first run is still to come; if not, see what periodic(8) has mailed "
         f"of it, or run it by hand with --{job.what}"
     )
-    last = care.last_worked(history.care, job.what, now)
+    last = care.last_worked(history.care, job.what, now, repository)
     if last is not None:
         if now - (last.began or now) <= limit:
             return []
@@ -477,7 +504,7 @@ def _covered_by(
 
 def _speaks(history: JobHistory, observed: Observations, now: float) -> PastRun | None:
     """Return the run that says what a job covers; None if there is none, or it is long ago."""
-    run = history.last_success
+    run = history.last_kept
     if run is None or observed.expected is None:
         return run
     if any(history.place == each.place for each in observed.expected):

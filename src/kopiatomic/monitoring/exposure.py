@@ -63,11 +63,11 @@ def _state_paths() -> list[tuple[str, str, str | None]]:
 
 
 def _job_paths(jobs: Iterable[JobHistory]) -> list[tuple[str, str, str | None]]:
-    """Return each job's env file, client and hooks, as its last run that knew them had them."""
+    """Return each job's env files, client and hooks, as its last run that knew them had them."""
     paths: list[tuple[str, str, str | None]] = []
     for history in jobs:
-        if history.runs and history.runs[-1].env_file is not None:
-            paths.append(("env file", history.runs[-1].env_file, history.place.label))
+        files = history.runs[-1].env_files if history.runs else ()
+        paths += [("env file", file, history.place.label) for file in files]
         word = next((run.client for run in reversed(history.runs) if run.client), None)
         path = find(word) if word and "/" not in word else word
         if path:

@@ -8,12 +8,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
-from kopiatomic import state
+from kopiatomic import client_rows, state
 from kopiatomic.backup import choice
 from kopiatomic.backup.selection import NO_SNAPSHOT
+from kopiatomic.client_rows import Row, rows_of
 from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.formatting import OUTCOMES
@@ -39,10 +40,10 @@ class PastRun:
     is how many, None where the entry has lost its lists, and
     ``excluded`` are the datasets among them that -x left out; ``live`` are places that
     were not frozen. ``client`` is the first word
-    of the client's command, ``env_file`` the path given with -e, ``hooks`` the
-    programs of its hooks. Where existing snapshots were taken, ``snapshots`` are these, in
-    the order of ``captured``, ``oldest`` is when the first of them, ``oldest_name``, was
-    created, and ``unmatched`` are datasets that have none.
+    of the client's command, ``env_files`` the paths given with -e, ``hooks`` the
+    programs of its hooks. ``rows`` are its client runs. Where existing snapshots were taken,
+    ``snapshots`` are these, in the order of ``captured``, ``oldest`` is when the first of them,
+    ``oldest_name``, was created, and ``unmatched`` are datasets that have none.
     """
 
     outcome: str
@@ -63,12 +64,13 @@ class PastRun:
     new_or_changed: int | None = None
     problems: tuple[str, ...] = ()
     client: str | None = None
-    env_file: str | None = None
+    env_files: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
     snapshots: tuple[str, ...] = ()
     oldest: float | None = None
     oldest_name: str = ""
     unmatched: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
 
     @property
     def when(self) -> float | None:
@@ -102,6 +104,13 @@ class PastRun:
         """Whether the run made a complete backup, whatever failed after it."""
         return self.outcome in state.GOOD
 
+    @property
+    def is_in_part(self) -> bool:
+        """Whether one of several client runs made a complete backup of the files."""
+        return len(self.rows) > 1 and any(
+            row.is_good and row.key[0] == client_rows.FILES for row in self.rows
+        )
+
 
 @dataclass(frozen=True)
 class JobHistory:
@@ -120,6 +129,12 @@ class JobHistory:
     def last_success(self) -> PastRun | None:
         """The last run that made a complete backup, or None."""
         return next((run for run in reversed(self.runs) if run.succeeded), None)
+
+
+    @property
+    def last_kept(self) -> PastRun | None:
+        """The same, or one that was complete in one of several repositories."""
+        return next((run for run in reversed(self.runs) if run.succeeded or run.is_in_part), None)
 
 
 # Reading them
@@ -198,13 +213,14 @@ def _read_care(place: Place) -> tuple[PastCare, ...]:
     except (OSError, RecursionError) as error:
         problem = f"the history {place.upkeep} cannot be read: {error}"
         entries = [{"kind": kind, "problems": [problem]} for kind in (UPKEEP, DRILL)]
-    return tuple(care_of(entry) for entry in entries if entry.get("kind") in (UPKEEP, DRILL))
+    known = (entry for entry in entries if entry.get("kind") in (UPKEEP, DRILL))
+    return tuple(each for entry in known for each in cares_of(entry))
 
 
 def _lock_time(place: Place) -> float | None:
     try:
         with open(place.lock, "rb") as file:
-            return _number(float(file.read(100).split()[1]))
+            return number(float(file.read(100).split()[1]))
     except (OSError, ValueError, IndexError):
         return None
 
@@ -216,11 +232,12 @@ def run_of(entry: dict[str, object]) -> PastRun:
     words = (*_texts(entry.get("command")), *_texts(told.get("command")))
     env_file, existing = entry.get("env_file"), entry.get("existing")
     taken: dict[str, object] = existing if isinstance(existing, dict) else {}
+    older = (env_file,) if isinstance(env_file, str) else ()
     return PastRun(
         outcome=_outcome(entry),
         began=_seconds(entry.get("began")),
         moment=_seconds(entry.get("moment")),
-        seconds=_number(entry.get("seconds")),
+        seconds=number(entry.get("seconds")),
         job=choice.job_of(entry),
         captured=_members(entry.get("captured"), "dataset"),
         points=_members(entry.get("captured"), "mountpoint"),
@@ -235,13 +252,33 @@ def run_of(entry: dict[str, object]) -> PastRun:
         new_or_changed=_count(told.get("new_or_changed")),
         problems=_texts(entry.get("problems")),
         client=words[0] if words else None,
-        env_file=env_file if isinstance(env_file, str) else None,
+        env_files=_texts(entry.get("env_files")) or older,
         hooks=_texts(entry.get("hooks")),
         snapshots=_members(entry.get("captured"), "snapshot"),
         oldest=_seconds(taken.get("oldest")),
         oldest_name=str(taken.get("oldest_snapshot", "")),
         unmatched=_members(entry.get("left_out"), "name", _is_unmatched),
+        rows=tuple(rows_of(entry)),
     )
+
+
+def cares_of(entry: dict[str, object]) -> list[PastCare]:
+    """Return what an entry about upkeep or a drill says, for each repository of several."""
+    parts, steps = entry.get("repositories"), entry.get("steps")
+    named = [each for each in parts if isinstance(each, dict)] if isinstance(parts, list) else []
+    rows = [each for each in steps if isinstance(each, dict)] if isinstance(steps, list) else []
+    whole = care_of(entry)
+    if not named:
+        return [whole]
+    return [
+        replace(
+            care_of({"kind": whole.kind, **part, "steps": [
+                row for row in rows if row.get("repository") == part.get("name")
+            ]}),
+            repository=str(part.get("name")), run=whole.began,
+        )
+        for part in named
+    ]  # fmt: skip
 
 
 def care_of(entry: dict[str, object]) -> PastCare:
@@ -286,21 +323,21 @@ def _seconds(value: object) -> float | None:
     return moment
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """Return a number that can be one of seconds."""
     if not isinstance(value, (int, float)):
         return None
     try:
-        number = float(value)
+        found = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return found if math.isfinite(found) and found >= 0 else None
 
 
 def _count(value: object) -> int | None:
     """Return a number that can be one of bytes or files."""
-    number = _number(value)
-    return None if number is None else int(number)
+    found = number(value)
+    return None if found is None else int(found)
 
 
 def _length(value: object) -> int | None:

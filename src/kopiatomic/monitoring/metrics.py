@@ -2,16 +2,17 @@
 
 The form is Prometheus's text format 0.0.4, and the names follow "Metric and label naming" of
 its documentation: base units, and no name that only a counter may have. One series of each
-metric is one job. What is not known of a job has no series; what has never been is 0 seconds
-after 1970, so that it is older than any limit.
+metric is one job, or one of several client runs of a job. What is not known has no series;
+what has never been is 0 seconds after 1970, so that it is older than any limit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kopiatomic import __version__
 from kopiatomic.clients.base import CHECK
-from kopiatomic.monitoring import care
-from kopiatomic.monitoring.history import JobHistory, PastRun, read_histories
+from kopiatomic.monitoring import care, runs
+from kopiatomic.monitoring.history import JobHistory, PastRun, number, read_histories
+from kopiatomic.monitoring.runs import LastGood
 from kopiatomic.record import Record
 
 PREFIX = "kopiatomic"
@@ -53,16 +54,21 @@ def _of_success(number: Callable[[PastRun], float | None]) -> Callable[[JobHisto
     return value
 
 
-def _work(job: JobHistory, kind: str) -> care.Work | None:
-    return next((work for work in care.works(job.care) if work.what == kind), None)
+def _works(job: JobHistory, kind: str) -> list[care.Work]:
+    """Return the work of a kind: one, or that in each of several repositories."""
+    return [work for work in care.works(job.care) if work.what == kind]
 
 
 def _last_good(kind: str) -> Callable[[JobHistory], float | None]:
-    """Return what tells when a step of upkeep, or a drill, last succeeded."""
+    """Return what tells when a step of upkeep, or a drill, last succeeded, in all repositories."""
 
     def value(job: JobHistory) -> float | None:
-        work = _work(job, kind)
-        return work.worked.ended if work and work.worked else 0.0
+        worked = [work.worked for work in _works(job, kind)]
+        if not all(worked):
+            return 0.0
+        ended = [each.ended for each in worked if each]
+        known = [each for each in ended if each is not None]
+        return (min(known) if len(known) == len(ended) else None) if ended else 0.0
 
     return value
 
@@ -71,8 +77,8 @@ def _last_result_of(kind: str) -> Callable[[JobHistory], float | None]:
     """Return what tells whether the last step of upkeep, or drill, succeeded."""
 
     def value(job: JobHistory) -> float | None:
-        work = _work(job, kind)
-        return None if work is None else float(work.failed is None)
+        works = _works(job, kind)
+        return float(not any(work.failed for work in works)) if works else None
 
     return value
 
@@ -114,6 +120,31 @@ METRICS = (
 )  # fmt: skip
 
 
+class RunMetric(Record):
+    """A metric of one of several client runs of a job, likewise."""
+
+    name: str
+    help: str
+    value: Callable[[LastGood], float | None]
+
+
+RUN_METRICS = (
+    RunMetric("client_run_last_success_timestamp_seconds",
+              "The moment that the last good backup by one of several client runs shows, "
+              "0 if there is none.",
+              lambda run: 0.0 if run.run is None else run.when),
+    RunMetric("client_run_last_success",
+              "Whether the last of such a client run made a complete backup.",
+              lambda run: float(run.row.is_good)),
+    RunMetric("client_run_duration_seconds",
+              "How long the client took for the last good one.",
+              lambda run: number(run.good.seconds) if run.good else None),
+    RunMetric("client_run_added_bytes",
+              "What the last good one added, before compression if the client tells.",
+              lambda run: number(run.good.added) if run.good else None),
+)  # fmt: skip
+
+
 def observe(program: str, job: str | None) -> list[JobHistory]:
     """Return a program's jobs, or the one that is asked for; raises Refusal."""
     return [
@@ -134,6 +165,10 @@ def as_text(program: str, jobs: Sequence[JobHistory]) -> str:
         samples = list(_samples(metric, jobs))
         if samples:
             lines += [*_head(metric.name, metric.help), *samples]
+    for each in RUN_METRICS:
+        samples = list(_samples_of_runs(each, jobs))
+        if samples:
+            lines += [*_head(each.name, each.help), *samples]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -151,6 +186,19 @@ def _samples(metric: Metric, jobs: Sequence[JobHistory]) -> Iterator[str]:
             place = job.place
             labels = {"program": place.program, "job": place.job}
             yield _sample(metric.name, labels, value)
+
+
+def _samples_of_runs(metric: RunMetric, jobs: Sequence[JobHistory]) -> Iterator[str]:
+    for job in jobs:
+        for run in runs.several(job):
+            value = metric.value(run)
+            if value is not None:
+                place, kind, of = job.place, run.row.key[0], run.row.key[1]
+                labels = {
+                    "program": place.program, "job": place.job, "run": run.name,
+                    "kind": kind, "of": of, "repository": run.row.repository,
+                }  # fmt: skip
+                yield _sample(metric.name, labels, value)
 
 
 def _sample(name: str, labels: Mapping[str, str], value: float) -> str:

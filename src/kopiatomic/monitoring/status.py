@@ -1,14 +1,16 @@
 """The state of the jobs: past runs, runs under way, and what killed runs have left behind."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kopiatomic.backup.selection import shown
 from kopiatomic.formatting import age, clock, duration, iso, section, size, table, when
-from kopiatomic.monitoring import care
+from kopiatomic.monitoring import care, runs
 from kopiatomic.monitoring.care import PastCare, Work
 from kopiatomic.monitoring.history import JobHistory, PastRun, last_failure, nights, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
+from kopiatomic.monitoring.runs import LastGood
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
 
@@ -89,6 +91,7 @@ def as_text(overview: Overview) -> str:
         lines += [*rows, "", LEGEND + (NOTHING_NEW if told else "")]
     else:
         lines += _no_history(overview.program, overview.job)
+    lines += _client_runs(overview)
     lines += _care(overview)
     lines += _running(overview)
     lines += _failures(overview)
@@ -144,6 +147,27 @@ def _added(run: PastRun) -> str:
     return "-"
 
 
+def _client_runs(overview: Overview) -> list[str]:
+    """Return a line for each client run of the jobs that have several."""
+    rows = [
+        (history.place.job if number == 0 else "", printable(each.name), line)
+        for history in overview.jobs
+        for number, each in enumerate(runs.several(history))
+        for line in _last_good(each, overview.now)
+    ]
+    return section("Client runs, and their last good backups:", _in_columns(rows))
+
+
+def _last_good(each: LastGood, now: float) -> list[str]:
+    if each.when is None:
+        good = "never" if each.run is None else "unknown"
+    else:
+        good = f"{when(each.when)}, {care.ago(now - each.when)}"
+    if each.row.is_good:
+        return [good]
+    return [good, f"  {each.row.outcome} {when(each.tried.start)}"]
+
+
 def _care(overview: Overview) -> list[str]:
     """Return a line for each kind of work between backups that a job has seen."""
     rows = [
@@ -152,15 +176,20 @@ def _care(overview: Overview) -> list[str]:
         for number, work in enumerate(care.works(history.care))
         for line in _worked(history, work, overview.now)
     ]
+    return section("Upkeep and drills, and when they last worked:", _in_columns(rows))
+
+
+def _in_columns(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return rows of a job, a name, and what there is to be told of that, as lines."""
     if not rows:
         return []
     job_width, name_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = []
     for job, name, line in rows:
-        # What is more to be told of a kind of work stands below it.
+        # What is more to be told of it stands below.
         left = (job, name) if not line.startswith(" ") else ("", "")
         lines.append(f"{left[0]:<{job_width}}  {left[1]:<{name_width}}  {line}")
-    return section("Upkeep and drills, and when they last worked:", lines)
+    return lines
 
 
 def _worked(history: JobHistory, work: Work, now: float) -> list[str]:
@@ -271,7 +300,24 @@ def _past_as_dict(history: JobHistory, overview: Overview) -> dict[str, object]:
         "running": history.running,
         "running_since": _optional_iso(history.since),
         "care": [_care_as_dict(work) for work in care.works(history.care)],
+        "client_runs": [_client_run_as_dict(each, now) for each in runs.several(history)],
         **(_lists_as_dict(history.last_success) if overview.full else {}),
+    }
+
+
+def _client_run_as_dict(each: LastGood, now: float) -> dict[str, object]:
+    """Return one of several client runs; a job that makes one has none here."""
+    kind, of, env_file = each.row.key
+    return {
+        "name": each.name,
+        "kind": kind,
+        "of": of or None,
+        "repository": each.row.repository or None,
+        "env_file": env_file,
+        "newest_success": _optional_iso(each.when),
+        "age_seconds": None if each.when is None else round(now - each.when),
+        "tried": _optional_iso(each.tried.start),
+        "outcome": each.row.outcome,
     }
 
 
@@ -279,6 +325,7 @@ def _care_as_dict(work: Work) -> dict[str, object]:
     worked, failed = work.worked, work.failed
     return {
         "what": work.what,
+        **({"repository": work.repository} if work.repository else {}),
         "worked": None if worked is None else _optional_iso(worked.began),
         "failed": None if failed is None else _optional_iso(failed.began),
         "problems": [] if failed is None else list(failed.problems),

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopiatomic import formatting, state
+from kopiatomic import client_rows, formatting, state
 from kopiatomic.clients.base import LAYOUTS, File, Source, Tally, Task
 from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.clients.room import batches
 from kopiatomic.errors import EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
+from kopiatomic.job import Job
 from kopiatomic.record import Record
 from kopiatomic.repository import account as accounts
 from kopiatomic.repository import scratch, volumes
@@ -81,6 +82,12 @@ class Drill(Account):
         for tally in self.tallies:
             tally.problems[:] = map(hide, tally.problems)
 
+    def take(self, part: Account) -> None:
+        """Enter what came of the drill in one of the repositories."""
+        super().take(part)
+        if isinstance(part, Drill):
+            self.tallies += part.tallies
+
 
 def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
     """Restore and compare some files and return the account.
@@ -92,22 +99,52 @@ def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
     base = task.client.base_command(job)
     place = Place(job.program, job.name)
     with state.lock(place, wait) as waited, Signals() as signals:
-        account = Drill(
-            "drill", job.program, job.name, time.time(), seed=wishes.seed, wanted=wishes.files,
-            size_limit=wishes.size_limit, waited=waited,
-        )  # fmt: skip
-        reader = Reader(task.door, base, task.environment, signals)
+        account = _begun(job, wishes)
+        account.waited = waited
+        if task.more:
+            account.parts = [_part(each, wishes) for each in (task, *task.more)]
         with accounts.kept(place, account, base[0], task.hide):
             try:
                 state.private_directory(state.STATE_DIRECTORY)
                 account.notes += scratch.sweep(place)
                 with Scratch(place, account) as room:
-                    _drill(task, reader, room, account, place)
-            except ClientFailed as error:
-                account.fail(_with_hint(task, error), exit_status(error.status))
+
+                    def drill(each: Task, part: Account) -> None:
+                        _drill_in(each, room, part, place, signals)
+
+                    accounts.in_each(task, account, drill)
             except (OSError, Refusal) as error:
                 account.fail(str(error), EX_OSERR)
     return account
+
+
+def _begun(job: Job, wishes: Wishes) -> Drill:
+    """Return the account of a drill that begins now."""
+    return Drill(
+        "drill", job.program, job.name, time.time(), seed=wishes.seed, wanted=wishes.files,
+        size_limit=wishes.size_limit,
+    )  # fmt: skip
+
+
+def _part(task: Task, wishes: Wishes) -> Drill:
+    """Return the account of one of several repositories."""
+    part = _begun(task.job, wishes)
+    part.repository, part.env_file = task.repository, task.env_file
+    return part
+
+
+def _drill_in(
+    task: Task, room: Scratch, account: Account, place: Place, signals: Signals
+) -> None:
+    """Restore and compare files of one repository."""
+    assert isinstance(account, Drill)
+    reader = Reader(task.door, task.client.base_command(task.job), task.environment, signals)
+    try:
+        _drill(task, reader, room, account, place)
+    except ClientFailed as error:
+        account.fail(_with_hint(task, error), exit_status(error.status))
+    except (OSError, Refusal) as error:
+        account.fail(str(error), EX_OSERR)
 
 
 def _with_hint(task: Task, error: ClientFailed) -> str:
@@ -115,9 +152,15 @@ def _with_hint(task: Task, error: ClientFailed) -> str:
     return f"{error}; {hint}" if hint else str(error)
 
 
-def captured(place: Place) -> list[dict[str, object]]:
-    """Return what the history says was captured in the job's last good backup."""
-    for entry in state.successes(place):
+def captured(place: Place, task: Task | None = None) -> list[dict[str, object]]:
+    """Return what the history says was captured in the job's last good backup.
+
+    Of several repositories, it is the last that was good in the task's.
+    """
+    entries = state.successes(place)
+    if task is not None and task.repository:
+        entries = client_rows.good_files(state.newest_first(place), task.env_file)
+    for entry in entries:
         rows = entry.get("captured")
         if isinstance(rows, list):
             return [row for row in rows if isinstance(row, dict)]
@@ -170,7 +213,7 @@ def _drill(task: Task, reader: Reader, room: Scratch, account: Drill, place: Pla
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
         return
-    rows = captured(place)
+    rows = captured(place, task)
     account.in_part = any("directories" in row for row in rows)
     shares, nowhere = shared_out(paths_of(rows), sources)
     for point in nowhere:
@@ -180,7 +223,8 @@ def _drill(task: Task, reader: Reader, room: Scratch, account: Drill, place: Pla
         began = time.monotonic()
         tally = Tally(source, share)
         account.tallies.append(tally)
-        done = Done(f"restore from {source.backup[:8]} ({source.title})")
+        named = f"restore from {source.backup[:8]} ({source.title})"
+        done = Done(named, repository=task.repository)
         account.steps.append(done)
         try:
             if volumes.is_of_volume(source):
@@ -306,8 +350,10 @@ def as_dict(drill: Drill) -> dict[str, object]:
                 "read": tally.read,
                 "blocks": None if tally.blocks is None else list(tally.blocks),
                 "problems": tally.problems,
+                **({"repository": part.repository} if part.repository else {}),
             }
-            for tally in drill.tallies
+            for part in _parts(drill)
+            for tally in part.tallies
         ],
     }
 
@@ -317,11 +363,12 @@ def as_text(drill: Drill) -> str:
     lines = [headline(drill.program, drill.job, "the restore drill", drill.outcome, drill.seconds)]
     lines += [f"  ! {printable(problem)}" for problem in drill.problems]
     lines += formatting.waited(drill.waited)
-    for tally in drill.tallies:
-        source = tally.source
-        when = clock(source.moment)
-        lines += ["", f"{printable(source.title)}, backup {source.backup[:8]} of {when}:"]
-        lines += [f"  {line}" for line in _told(tally, drill)]
+    for part in _parts(drill):
+        of = f" in {printable(part.repository)}" if part.repository else ""
+        for tally in part.tallies:
+            source, when = tally.source, clock(tally.source.moment)
+            lines += ["", f"{printable(source.title)}, backup {source.backup[:8]}{of} of {when}:"]
+            lines += [f"  {line}" for line in _told(tally, drill)]
     if drill.notes:
         lines += ["", "Note:", *(f"  {printable(note)}" for note in drill.notes)]
     if not any(tally.chosen and not tally.size for tally in drill.tallies):
@@ -329,6 +376,11 @@ def as_text(drill: Drill) -> str:
     again = f"--seed {drill.seed} chooses the same again, until the next backup"
     lines += ["", f"The files were chosen at random; {again}."]
     return "\n".join(lines) + "\n"
+
+
+def _parts(drill: Drill) -> list[Drill]:
+    """Return the accounts of the repositories; of one alone, that of all."""
+    return [part for part in drill.parts if isinstance(part, Drill)] or [drill]
 
 
 def _told(tally: Tally, drill: Drill) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from kopiatomic import state
-from kopiatomic.clients.base import Made, Past
+from kopiatomic.clients.base import Made, Past, Task
 from kopiatomic.state import Place
 from kopiatomic.system.machine import ancestors
 
@@ -12,17 +12,23 @@ from kopiatomic.system.machine import ancestors
 _NOT_WANTED = ("excluded", "property")
 
 
-def read(place: Place) -> Past:
-    """Return the runs of a job and of the program's other jobs, as far as they can be read."""
+def read(place: Place, task: Task) -> Past:
+    """Return the runs of a job and of the program's other jobs, as far as they can be read.
+
+    Where the task is that of one of several repositories, the job's runs are those into it.
+    """
     others: list[Made] = []
     for other in state.places(place.program):
         if other != place:
             others += runs_of(other)
-    return Past(tuple(runs_of(place)), tuple(others))
+    return Past(tuple(runs_of(place, task)), tuple(others))
 
 
-def runs_of(place: Place) -> list[Made]:
-    """Return the runs of a job that came to calling the client, oldest first."""
+def runs_of(place: Place, task: Task | None = None) -> list[Made]:
+    """Return the runs of a job that came to calling the client, oldest first.
+
+    With the task of one of several repositories, they are those into it.
+    """
     try:
         entries = state.read_history(place)
     except OSError:
@@ -38,15 +44,16 @@ def runs_of(place: Place) -> list[Made]:
             for row in _rows(entry.get("captured"))
             if "mountpoint" in row and "dataset" in row
         }
-        told = entry.get("client")
-        client: Mapping[str, object] = told if isinstance(told, dict) else {}
+        backups, command, is_there = _made(entry, task)
+        if not is_there:
+            continue
         began = _seconds(entry.get("began"))
         if began is None:
             continue
         ended = _seconds(entry.get("ended"))
         runs.append(Made(
             place.job, began, began if ended is None else ended, paths,
-            _texts(client.get("snapshots")), _texts(client.get("command")),
+            backups, command,
             _meant(entry, datasets, earlier), streams,
         ))  # fmt: skip
         earlier |= dict.fromkeys((*paths, *streams))
@@ -57,6 +64,22 @@ def _streams(entry: Mapping[str, object]) -> tuple[str, ...]:
     """Return the names under which a run has stored what is no path of its view."""
     names = (row.get("stream") for row in _rows(entry.get("client_runs")))
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _made(
+    entry: Mapping[str, object], task: Task | None
+) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """Return the backups that a run made, the words of the client, and whether there were any.
+
+    With the task of one of several repositories, of the client runs into that alone.
+    """
+    rows: list[Mapping[str, object]] = [*_rows(entry.get("client_runs"))] or [entry]
+    if task is not None and task.repository:
+        rows = [row for row in rows if row.get("env_file") == task.env_file]
+    clients = [each for row in rows if isinstance(each := row.get("client"), dict)]
+    backups = tuple(name for each in clients for name in _texts(each.get("snapshots")))
+    command = tuple(word for each in clients for word in _texts(each.get("command")))
+    return backups, command, bool(rows)
 
 
 def _meant(

@@ -13,7 +13,7 @@ from kopiatomic.clients.reader import Reader
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import duration, headline, section, table
 from kopiatomic.repository import past
-from kopiatomic.repository.account import Account, Done, kept
+from kopiatomic.repository.account import Account, Done, in_each, kept
 from kopiatomic.state import Place
 from kopiatomic.system import process
 from kopiatomic.system.command import decode, describe_status, exit_status, printable
@@ -27,24 +27,47 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
     """Do the steps that were asked for, one after the other, and return the account.
 
     The first that fails is the last: what damaged data could make worse comes
-    after the check of it. ``wait`` is for another run of the job to end. Raises
-    Refusal before anything was started.
+    after the check of it. Of several repositories each has its turn. ``wait`` is for
+    another run of the job to end. Raises Refusal before anything was started.
     """
     job = task.job
     steps = plan(task, wishes)
     place = Place(job.program, job.name)
     with state.lock(place, wait) as waited, Signals() as signals:
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
-        account.steps = _to_do(steps)
+        account.steps = _to_do(task, steps)
+        if task.more:
+            account.steps = []
+            account.parts = [_part(each, wishes) for each in (task, *task.more)]
+        streams = streams._replace(hide=task.hide)
+
+        def look_after(each: Task, part: Account) -> None:
+            _look_after(each, part, streams, signals, wishes)
+
         with kept(place, account, steps[0].argv[0], task.hide):
-            ready = _make_ready(task, signals, wishes, steps)
-            account.steps = _to_do(ready.steps)
-            account.notes += ready.notes
-            _do_all(task, streams._replace(hide=task.hide), signals, account, ready.steps)
-            for doubt, status in ready.doubts:
-                if account.status == 0:
-                    account.fail(doubt, exit_status(status))
+            in_each(task, account, look_after)
     return account
+
+
+def _part(task: Task, wishes: Wishes) -> Account:
+    """Return the account of one of several repositories."""
+    part = Account("upkeep", task.job.program, task.job.name, time.time())
+    part.repository, part.env_file = task.repository, task.env_file
+    part.steps = _to_do(task, plan(task, wishes))
+    return part
+
+
+def _look_after(
+    task: Task, account: Account, streams: Streams, signals: Signals, wishes: Wishes
+) -> None:
+    """Do the steps in one repository."""
+    ready = _make_ready(task, signals, wishes, plan(task, wishes))
+    account.steps = _to_do(task, ready.steps)
+    account.notes += ready.notes
+    _do_all(task, streams, signals, account, ready.steps)
+    for doubt, status in ready.doubts:
+        if account.status == 0:
+            account.fail(doubt, exit_status(status))
 
 
 def plan(task: Task, wishes: Wishes) -> list[Step]:
@@ -52,8 +75,11 @@ def plan(task: Task, wishes: Wishes) -> list[Step]:
     return task.client.steps(task.job, wishes, task.environment, task.script)
 
 
-def _to_do(steps: Sequence[Step]) -> list[Done]:
-    return [Done(each.title, kind=each.kind, also=each.also) for each in steps]
+def _to_do(task: Task, steps: Sequence[Step]) -> list[Done]:
+    return [
+        Done(each.title, kind=each.kind, also=each.also, repository=task.repository)
+        for each in steps
+    ]
 
 
 def _make_ready(task: Task, signals: Signals, wishes: Wishes, steps: Sequence[Step]) -> Ready:
@@ -61,7 +87,7 @@ def _make_ready(task: Task, signals: Signals, wishes: Wishes, steps: Sequence[St
     state.private_directory(state.STATE_DIRECTORY)  # where a reader keeps what is complained of
     base = task.client.base_command(task.job)
     reader = Reader(task.door, base, task.environment, signals, TIME_LIMIT)
-    history = past.read(Place(task.job.program, task.job.name))
+    history = past.read(Place(task.job.program, task.job.name), task)
     return task.client.ready(reader, task.job, wishes, steps, history, task.script)
 
 
@@ -107,10 +133,14 @@ def as_text(account: Account) -> str:
         *(f"  ! {printable(problem)}" for problem in account.problems),
         *formatting.waited(account.waited),
         "",
-        *table([(step.name, _how(step)) for step in account.steps]),
+        *table([(_called(step), _how(step)) for step in account.steps]),
         *section("Note:", account.notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _called(step: Done) -> str:
+    return f"{step.name}, {step.repository}" if step.repository else step.name
 
 
 def _how(step: Done) -> str:

@@ -16,8 +16,8 @@ from kopiatomic.system.zfs import RUN_PROPERTY, Destroyed, NotDestroyed
 # Where zvol(4) has the devices, each under the name of its volume.
 DEVICES = "/dev/zvol"
 
-# For how long a device is waited for, in seconds: it is made after zfs(8) has ended.
-FIRST_WAIT, SECOND_WAIT, PAUSE = 10.0, 30.0, 0.1
+# For how long a device is waited for, in seconds, if it is not there when zfs(8) has ended.
+WAIT, PAUSE = 40.0, 0.1
 
 # How long it may be busy yet after its last reader has ended, in seconds.
 SETTLE = 1.0
@@ -52,31 +52,32 @@ def facts_of(door: Door, volumes: Sequence[str]) -> dict[str, Facts]:
     return {name: Facts(int(size), mode, swap == "on") for name, size, mode, swap in rows}
 
 
-def clone_command(snapshot: str, clone: str, run: str) -> list[str]:
-    """Return the command that makes a clone, marked as ours, which nobody can write to.
+def clone_commands(snapshot: str, clone: str, run: str) -> list[list[str]]:
+    """Return the commands that make a clone, marked as ours, and then its device.
 
-    It says nothing of volmode: that is set after the device has been made, or while it is,
-    and as often as not there is none in the end.
+    Nobody can write to it, and it is no disk to geom(4). With the volmode that zfsprops(7)
+    has by default, and that it would have, GEOM looks at what is on it: partitions and labels
+    of the virtual machine's appear on the host, and mirrors are put together. And where the
+    clone is made with ``-o volmode=dev``, that comes after the default: GEOM looks at a device
+    that goes away meanwhile, upon which there is none in the end, or the kernel panics.
     """
-    return ["zfs", "clone", "-o", "readonly=on", "-o", f"{RUN_PROPERTY}={run}", snapshot, clone]
+    options = ("readonly=on", "volmode=none", f"{RUN_PROPERTY}={run}")
+    words = [word for option in options for word in ("-o", option)]
+    return [["zfs", "clone", *words, snapshot, clone], ["zfs", "set", "volmode=dev", clone]]
 
 
 def clone(door: Door, snapshot: str, name: str, run: str) -> Facts:
-    """Make a clone, wait for its device, and return what there is to know of it.
+    """Make a clone and its device, and return what there is to know of it.
 
-    Where volmode=none is inherited, from above or from sysctl vfs.zfs.vol.mode, the clone gets
-    a volmode of its own. Raises CommandFailed; the clone may be there all the same.
+    Raises CommandFailed; the clone may be there all the same.
     """
-    door.run(clone_command(snapshot, name, run))
-    facts = facts_of(door, [name])[name]
+    argv: list[str] = []
+    for argv in clone_commands(snapshot, name, run):
+        door.run(argv)
     device = device_of(name)
-    if facts.mode != "none" and _appears(device, FIRST_WAIT):
-        return facts
-    argv = ["zfs", "set", "volmode=dev", name]
-    door.run(argv)
-    if not _appears(device, SECOND_WAIT):
-        raise CommandFailed(argv, f"there is no {device} after {SECOND_WAIT:g} s")
-    return facts
+    if not _appears(device, WAIT):
+        raise CommandFailed(argv, f"there is no {device} after {WAIT:g} s")
+    return facts_of(door, [name])[name]
 
 
 def _appears(path: str, seconds: float) -> bool:

@@ -20,7 +20,8 @@ from kopiatomic.system.process import Signals, Streams
 STAMP = "restomic-20261127T030000Z-0123456789ab"
 NAMES = Names("restomic:default:0123456789ab", STAMP, "/var/run/restomic/default")
 CLONE = f"t/{STAMP}.0"
-MAKE = f"zfs clone -o readonly=on -o org.kopiatomic:run={NAMES.run} t/vm/d@{STAMP} {CLONE}"
+OPTIONS = f"-o readonly=on -o volmode=none -o org.kopiatomic:run={NAMES.run}"
+MAKE = f"zfs clone {OPTIONS} t/vm/d@{STAMP} {CLONE}"
 LIST = "zfs list -Hp -t volume -o name,volsize,volmode,org.freebsd:swap"
 
 
@@ -28,8 +29,7 @@ LIST = "zfs list -Hp -t volume -o name,volsize,volmode,org.freebsd:swap"
 def devices(tmp_path, monkeypatch):
     monkeypatch.setattr(volumes, "DEVICES", str(tmp_path))
     monkeypatch.setattr(volumes, "SETTLE", 0.0)
-    monkeypatch.setattr(volumes, "FIRST_WAIT", 0.0)
-    monkeypatch.setattr(volumes, "SECOND_WAIT", 0.0)
+    monkeypatch.setattr(volumes, "WAIT", 0.0)
     (tmp_path / "t/vm").mkdir(parents=True)
     return tmp_path
 
@@ -54,8 +54,10 @@ def issued(fp):
 
 
 def clone(fp, devices):
-    fp.register(MAKE, callback=lambda _: (devices / CLONE).write_bytes(b"x" * 4096))
-    fp.register(f"{LIST} {CLONE}", stdout=f"{CLONE}\t4096\tdefault\t-\n")
+    fp.register(MAKE)
+    appears = lambda _: (devices / CLONE).write_bytes(b"x" * 4096)  # noqa: E731
+    fp.register(f"zfs set volmode=dev {CLONE}", callback=appears)
+    fp.register(f"{LIST} {CLONE}", stdout=f"{CLONE}\t4096\tdev\t-\n")
 
 
 def test_a_clone_for_one_client_run(fp, devices):
@@ -85,7 +87,7 @@ def test_one_for_all_client_runs_of_the_volume(fp, devices):
         cloning.open_source(work, called)
         called.saved = True
         cloning.close_source(work, called)
-    assert [line.split()[1] for line in issued(fp)] == ["clone", "list", "destroy"]
+    assert [line.split()[1] for line in issued(fp)] == ["clone", "set", "list", "destroy"]
     assert all(called.size for called in work.report.runs if called.run.kind == VOLUME)
 
 

@@ -334,7 +334,7 @@ class TestUnmounted:
 
     def test_in_a_plan_and_as_data(self):
         made = self.report()
-        assert self.LINE in report.plan_as_text(made.plan, ["restic"])
+        assert self.LINE in report.plan_as_text(made.plan, [["restic"]], ["files"])
         rows = report.as_dict(made)["captured"]
         assert rows == [
             {"dataset": "t", "mountpoint": "/t"},
@@ -387,7 +387,7 @@ class TestPlan:
 
     def test_says_the_commands_in_their_order_and_that_it_would(self):
         plan = plan_for(simple(), "tank")
-        lines = report.plan_as_text(plan, [self.CLIENT]).splitlines()
+        lines = report.plan_as_text(plan, [self.CLIENT], ["files"]).splitlines()
         assert lines[:2] == ["Would capture:", "  tank  /data"]
         commands = lines[lines.index("Would run:") + 1 : -1]
         assert commands[0].startswith("  zfs snapshot -o org.kopiatomic:run=")
@@ -405,13 +405,13 @@ class TestPlan:
             [*simple()[1], *(zfs(name, f"/{name}") for name in names)],
         )
         plan = plan_for(machine, "tank", recursive=True)
-        text = report.plan_as_text(plan, [self.CLIENT])
+        text = report.plan_as_text(plan, [self.CLIENT], ["files"])
         assert "a channel program for 3001 snapshots" in text
         assert "zfs snapshot" not in text
 
     def test_data(self):
         plan = plan_for(simple(), "tank")
-        data = json.loads(json.dumps(report.plan_as_dict(plan, [self.CLIENT])))
+        data = json.loads(json.dumps(report.plan_as_dict(plan, [self.CLIENT], ["files"])))
         assert data["captured"] == [{"dataset": "tank", "mountpoint": "/data"}]
         assert data["client"] == list(self.CLIENT)
         assert len(data["view"]) == len(plan.view)
@@ -480,12 +480,12 @@ class TestExisting:
     def test_a_plan_holds_them_and_makes_none(self):
         plan = self.taken(NOW - 60, NOW - 60)
         assert plan.snapshots == ()
-        text = report.plan_as_text(plan, [["restic"] for _ in plan.runs])
+        text = report.plan_as_text(plan, [["restic"] for _ in plan.runs], ["files"])
         assert "zfs snapshot" not in text
         assert "  zfs hold restomic:default:1 tank@auto\n" in text
         assert "  zfs hold restomic:default:1 zroot/home@auto\n" in text
         assert "Would take these existing snapshots, and make none:\n  tank@auto" in text
-        rows = report.plan_as_dict(plan, [["restic"]])["captured"]
+        rows = report.plan_as_dict(plan, [["restic"]], ["files"])["captured"]
         assert [row["snapshot"] for row in rows] == ["tank@auto", "zroot/home@auto"]
         assert all(isinstance(row["age_seconds"], int) for row in rows)
 

@@ -704,10 +704,10 @@ class TestSeveralClientRuns:
         monkeypatch.setattr(process, "run_hook", call)
         return listed
 
-    def run(self, world) -> Report:
-        job = JOB._replace(after="q", environment={"RESTIC_REPOSITORY": "/r0"})
+    def run(self, world, job=JOB, here="/r0", there="/r1") -> Report:
+        job = job._replace(after="q", environment={"RESTIC_REPOSITORY": here})
         task = ready(job, world.library)
-        away = ready(job._replace(environment={"RESTIC_REPOSITORY": "/r1"}), world.library)
+        away = ready(job._replace(environment={"RESTIC_REPOSITORY": there}), world.library)
         task = task._replace(repository="here.env", more=(away._replace(repository="away.env"),))
         return routine.run(task, Streams())
 
@@ -738,6 +738,36 @@ class TestSeveralClientRuns:
         report = self.run(world)
         assert report.outcome == "incomplete"
         assert [run.outcome for run in report.runs] == ["not run", "success"]
+
+    def test_what_was_lost_before_is_lacking_in_all_of_them(self, world, ends):
+        world.answers["zfs program snapshot ktb"] = [(1, "no")]
+        world.answers["zpool list"] = [(1, "no")]
+        ends += [Ended(0, 0.1), Ended(0, 0.1)]
+        report = self.run(world, ALL)
+        assert report.outcome == "incomplete"
+        assert [run.outcome for run in report.runs] == ["incomplete", "incomplete"]
+
+    def test_one_whose_repository_is_not_to_be_written_is_not_called(self, world, ends):
+        """The others get their backup; where there is none, nothing is begun."""
+        ends.append(Ended(0, 0.1))
+        report = self.run(world, ALL, "/a/restic", "/r1")
+        assert report.outcome == "incomplete"
+        assert [run.outcome for run in report.runs] == ["not run", "success"]
+        assert report.problems[0].startswith("files to here.env: the repository /a/restic would be")
+        assert [each for each in world.said if each.startswith("client")] == ["client /r1"]
+        with pytest.raises(Refusal, match="/a/restic would be frozen"):
+            self.run(world, ALL, "/a/restic", "/b/restic")
+
+    def test_nor_one_that_the_view_cannot_show(self, world, ends):
+        world.enter("nas:/b", "/backup", "nfs", (60, 41), 0)
+        world.answers["realpath"] = [(1, "realpath: Operation timed out")]
+        ends.append(Ended(0, 0.1))
+        report = self.run(world, ALL, "/backup/restic", "/r1")
+        assert report.outcome == "incomplete"
+        assert report.problems == [
+            "files to here.env: its repository /backup/restic is not in the view"
+        ]
+        assert any("timed out" in note for note in report.notes)
 
     def test_where_all_fail_there_is_no_backup(self, world, ends):
         ends += [Ended(1, 0.1), Ended(12, 0.1)]

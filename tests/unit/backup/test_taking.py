@@ -43,6 +43,7 @@ class Work(SimpleNamespace):
 def work(place):
     report = Report("restomic", "default", TAG, 0.0)
     task = SimpleNamespace(
+        more=(), repository="",
         door=Door(), job=Job("restomic", snapshot="*", command=("restic", "x")),
         hide=lambda text: text.replace("secret", "***"),
     )  # fmt: skip
@@ -165,7 +166,7 @@ def test_a_sweep_tells_what_it_has_taken_back_and_what_stays(place, monkeypatch)
 def test_what_says_where_to_is_part_of_the_selection_and_no_secret(work, tmp_path):
     env = tmp_path / "env"
     env.write_text("A=b\n")
-    job = work.task.job._replace(options=("--password", "secret"), env_file=str(env))
+    job = work.task.job._replace(options=("--password", "secret"), env_files=(str(env),))
     work.task.job = job
     first = taking.selection_of(work.task)
     assert first["options"] == ["--password", "***"]

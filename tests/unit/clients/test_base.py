@@ -182,7 +182,7 @@ class TestByHand:
             ({}, "restic-x unlock"),
             ({"command": "", "options": "-r /r --tag t"}, "restic -r /r unlock"),
             ({"command": "my-backup"}, "restic unlock"),
-            ({"env_file": "/e"}, "restic-x unlock (with the variables of /e)"),
+            ({"env_files": ("/e",)}, "restic-x unlock (with the variables of /e)"),
         ],
     )
     def test_how_the_client_is_called_by_hand(self, words, line):

@@ -24,7 +24,7 @@ from kopiatomic.system.command import Door
 # A client that every system has.
 SH = ("/bin/sh",)
 JOB = Job("restomic", command=SH, plain=True)
-WITH_FILE = Job("restomic", command=SH, plain=True, env_file="/etc/restic.env")
+WITH_FILE = Job("restomic", command=SH, plain=True, env_files=("/etc/restic.env",))
 
 
 @pytest.fixture

@@ -145,11 +145,11 @@ class TestWatched:
         env_file.write_text("A=1")
         env_file.chmod(0o644)
         os.mkdir(state.STATE_DIRECTORY, 0o755)
-        found = self.watched(env_file=str(env_file))
+        found = self.watched(env_files=(str(env_file),))
         assert found[str(env_file)].role == "env file"
         assert stat.S_IMODE(found[str(env_file)].mode) == 0o644
         assert found[state.STATE_DIRECTORY].role == "state directory"
 
     @pytest.mark.parametrize("name", ["relative/x", "", "/no/such", "/a\0b"])
     def test_what_is_not_there(self, name):
-        assert self.watched(client=name, env_file=name) == {}
+        assert self.watched(client=name, env_files=(name,)) == {}

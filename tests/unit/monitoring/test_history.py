@@ -46,7 +46,7 @@ class TestReading:
         assert read.captured == ("t/a", "t/b")
         assert read.excluded == ("t/x",)
         assert (read.added, read.new_or_changed, read.seconds) == (4096, 7, 62)
-        assert (read.client, read.env_file) == ("/w", "/e")
+        assert (read.client, read.env_files) == ("/w", ("/e",))
 
     def test_what_was_chosen_and_what_came_of_it_is_read_back(self):
         job = Job("restomic", targets=("zroot/home",), recursive=True, exclude=("*/ben",))

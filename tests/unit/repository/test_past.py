@@ -3,9 +3,12 @@
 import pytest
 
 from kopiatomic import state
+from kopiatomic.clients.base import Task
+from kopiatomic.job import Job
 from kopiatomic.repository import past
 from kopiatomic.state import Place
 
+TASK = Task(Job("restomic"), None, None, {}, "", str)
 ENTRY = {
     "began": "2026-01-01T00:00:00+00:00",
     "ended": "2026-01-01T00:01:00+00:00",
@@ -59,7 +62,7 @@ def test_other_jobs_are_told_apart(place):
     state.remember(place, ENTRY)
     state.remember(Place("restomic", "other"), ENTRY)
     state.remember(Place("kopiatomic", "third"), ENTRY)
-    found = past.read(place)
+    found = past.read(place, TASK)
     assert [run.job for run in found.own] == ["default"]
     assert [run.job for run in found.others] == ["other"]
 
@@ -75,4 +78,23 @@ def test_a_history_that_makes_no_sense(place, entry):
 
 
 def test_no_history(place):
-    assert past.read(place) == ((), ())
+    assert past.read(place, TASK) == ((), ())
+
+
+def test_of_several_repositories_each_has_its_own_backups(place):
+    """The ids of one are unknown in another; an older entry is that of its env file."""
+    rows = [
+        {"env_file": f"/{name}", "client": {"snapshots": [name], "command": ["restic", name]}}
+        for name in ("here", "away")
+    ]
+    state.remember(place, {**ENTRY, "env_file": "/here"})
+    state.remember(place, {**ENTRY, "client_runs": rows})
+
+    def made(task):
+        return [run.backups for run in past.read(place, task).own]
+
+    job = Job("restomic", env_files=("/here",))
+    assert made(TASK._replace(job=job, repository="here")) == [("ab",), ("here",)]
+    job = Job("restomic", env_files=("/away",))
+    assert made(TASK._replace(job=job, repository="away")) == [("away",)]
+    assert made(TASK) == [("ab",), ("here", "away")]

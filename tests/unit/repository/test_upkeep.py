@@ -179,3 +179,44 @@ class TestRun:
         kept = [accounts.as_dict(account), state.read_upkeep(place)]
         told = upkeep.as_text(account) + json.dumps(kept)
         assert "horse" not in out + err + told
+
+
+class TestSeveralRepositories:
+    """Each has its turn, and an account in the account of all."""
+
+    def task(self, tmp_path, text):
+        command = wrapper(tmp_path, text)
+        jobs = [
+            Job("restomic", command=command, env_files=(f"/{name}.env",),
+                environment={"RESTIC_REPOSITORY": f"/{name}", "RESTIC_PASSWORD": f"secret-{name}"})
+            for name in ("here", "away")
+        ]  # fmt: skip
+        return make_ready(jobs[0], Door(), {}, further=jobs[1:])
+
+    def run(self, tmp_path, text):
+        return upkeep.run(self.task(tmp_path, text), Streams(), ALL)
+
+    def test_all_well(self, place, tmp_path):
+        account = self.run(tmp_path, 'echo "in $RESTIC_REPOSITORY" >> ' + f"{tmp_path}/where")
+        assert (account.outcome, account.problems) == ("success", [])
+        assert (tmp_path / "where").read_text().split() == ["in", "/here"] * 2 + ["in", "/away"] * 2
+        assert re.search(r"\n  forget and prune, away.env +ok, ", upkeep.as_text(account))
+        (entry,) = state.read_upkeep(place)
+        assert [each["name"] for each in entry["repositories"]] == ["here.env", "away.env"]
+        assert [each["repository"] for each in entry["steps"]][1:3] == ["here.env", "away.env"]
+
+    def test_one_that_fails_does_not_keep_the_next_from_its_turn(self, place, tmp_path):
+        text = 'test "$RESTIC_REPOSITORY" != /here || { echo $RESTIC_PASSWORD >&2; exit 12; }'
+        account = self.run(tmp_path, text)
+        assert (account.outcome, account.status) == ("failed", 12)
+        assert [step.outcome for step in account.steps] == ["failed", "not run", "ok", "ok"]
+        assert [each.partition(": ")[0] for each in account.problems] == ["here.env"]
+        (entry,) = state.read_upkeep(place)
+        assert [each["outcome"] for each in entry["repositories"]] == ["failed", "success"]
+        assert "secret-here" not in json.dumps(entry)
+
+    def test_a_signal_ends_all_of_it(self, place, tmp_path, surviving):
+        account = self.run(tmp_path, "kill -TERM $PPID; sleep 5")
+        assert (account.outcome, account.status) == ("interrupted", 143)
+        assert [step.outcome for step in account.steps][2:] == ["not run", "not run"]
+        assert len(account.problems) == 1

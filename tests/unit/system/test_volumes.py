@@ -10,7 +10,9 @@ from kopiatomic.system.zfs import Destroyed
 DOOR = Door()
 CLONE = "t/restomic-20261127T030000Z-0123456789ab.0"
 SNAPSHOT = "t/vm/disk@restomic-20261127T030000Z-0123456789ab"
-MADE = f"zfs clone -o readonly=on -o org.kopiatomic:run=restomic:default:1 {SNAPSHOT} {CLONE}"
+MARK = "org.kopiatomic:run=restomic:default:1"
+MADE = f"zfs clone -o readonly=on -o volmode=none -o {MARK} {SNAPSHOT} {CLONE}"
+SET = f"zfs set volmode=dev {CLONE}"
 LISTED = f"zfs list -Hp -t volume -o name,volsize,volmode,org.freebsd:swap {CLONE}"
 CHILDREN = f"cannot destroy '{CLONE}': volume has children\nuse '-r' to destroy ...\n{CLONE}@auto\n"
 
@@ -23,7 +25,7 @@ def issued(fp):
 def devices(tmp_path, monkeypatch):
     """Where the devices are; nothing takes long."""
     monkeypatch.setattr(volumes, "DEVICES", str(tmp_path))
-    for name, value in (("FIRST_WAIT", 0.05), ("SECOND_WAIT", 0.05), ("PAUSE", 0.01)):
+    for name, value in (("WAIT", 0.05), ("PAUSE", 0.01)):
         monkeypatch.setattr(volumes, name, value)
     monkeypatch.setattr(volumes, "SETTLE", 0.0)
     (tmp_path / "t").mkdir()
@@ -61,32 +63,25 @@ class TestFacts:
 
 
 class TestClone:
-    def test_is_marked_and_read_only_and_its_volmode_is_not_touched(self, fp, devices):
-        appears = lambda _: (devices / CLONE).touch()  # noqa: E731
-        fp.register(MADE, callback=appears)
-        fp.register(LISTED, stdout=f"{CLONE}\t4096\tdefault\t-\n")
+    def test_is_marked_and_read_only_and_no_disk_to_geom(self, fp, devices):
+        """At no moment has it a volmode that GEOM would look at."""
+        fp.register(MADE)
+        fp.register(SET, callback=lambda _: (devices / CLONE).touch())
+        fp.register(LISTED, stdout=f"{CLONE}\t4096\tdev\t-\n")
         facts = volumes.clone(DOOR, SNAPSHOT, CLONE, "restomic:default:1")
-        assert facts == Facts(4096, "default")
-        assert "volmode" not in " ".join(issued(fp)[0])
-
-    def test_one_that_inherits_volmode_none_gets_one_of_its_own(self, fp, devices):
-        fp.register(MADE)
-        fp.register(LISTED, stdout=f"{CLONE}\t4096\tnone\t-\n")
-        fp.register(f"zfs set volmode=dev {CLONE}", callback=lambda _: (devices / CLONE).touch())
-        assert volumes.clone(DOOR, SNAPSHOT, CLONE, "restomic:default:1").size == 4096
-
-    def test_and_one_whose_device_does_not_come(self, fp, devices):
-        """sysctl vfs.zfs.vol.mode=3 is not seen in the property."""
-        fp.register(MADE)
-        fp.register(LISTED, stdout=f"{CLONE}\t4096\tdefault\t-\n")
-        fp.register(f"zfs set volmode=dev {CLONE}", callback=lambda _: (devices / CLONE).touch())
-        assert volumes.clone(DOOR, SNAPSHOT, CLONE, "restomic:default:1").size == 4096
+        assert facts == Facts(4096, "dev")
+        assert [" ".join(each) for each in issued(fp)] == [MADE, SET, LISTED]
 
     def test_without_a_device_in_the_end_it_has_failed(self, fp):
         fp.register(MADE)
-        fp.register(LISTED, stdout=f"{CLONE}\t4096\tdefault\t-\n")
-        fp.register(f"zfs set volmode=dev {CLONE}")
+        fp.register(SET)
         with pytest.raises(CommandFailed, match=r"there is no .*restomic-.* after"):
+            volumes.clone(DOOR, SNAPSHOT, CLONE, "restomic:default:1")
+
+    def test_nor_is_there_one_if_it_gets_no_volmode(self, fp):
+        fp.register(MADE)
+        fp.register(SET, returncode=1, stderr="cannot set property: no such device\n")
+        with pytest.raises(CommandFailed, match="no such device"):
             volumes.clone(DOOR, SNAPSHOT, CLONE, "restomic:default:1")
 
     def test_a_refusal_is_told(self, fp):

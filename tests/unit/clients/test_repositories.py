@@ -1,0 +1,148 @@
+"""What several repositories are called, and which are one and the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kopiatomic.clients import make_ready
+from kopiatomic.clients.base import Needs, Task, together
+from kopiatomic.clients.repositories import names_of
+from kopiatomic.errors import Refusal
+from kopiatomic.job import Job
+from kopiatomic.system.command import Door
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["/etc/a.env", "/etc/b.env"], ("a.env", "b.env")),
+        (["/home/x.env", "/away/x.env"], ("home/x.env", "away/x.env")),
+        (["/x.env", "/away/x.env", "/etc/y"], ("/x.env", "away/x.env", "y")),
+        (["/a/b/x", "/c/b/x"], ("a/b/x", "c/b/x")),
+        (["/a/x", "/a/yx"], ("x", "yx")),
+    ],
+)
+def test_what_they_are_called(files, names):
+    assert names_of(files) == names
+
+
+def ready(program: str, *held: dict[str, str], files: tuple[str, ...] = (), **job: object) -> Task:
+    files = files or tuple(f"/{number}.env" for number in range(len(held)))
+    first, *further = (
+        Job(program, env_files=(file,), environment=variables, **job)
+        for file, variables in zip(files, held, strict=True)
+    )
+    return make_ready(first, Door(), {"HOME": "/root"}, installed=False, further=further)
+
+
+class TestRestic:
+    def test_each_has_its_variables_its_name_and_all_secrets_hidden(self):
+        task = ready(
+            "restomic", {"RESTIC_REPOSITORY": "/a", "RESTIC_PASSWORD": "horse"},
+            {"RESTIC_REPOSITORY": "/b", "RESTIC_PASSWORD": "horses and staples"},
+        )  # fmt: skip
+        (away,) = task.more
+        assert (task.repository, away.repository) == ("0.env", "1.env")
+        assert (task.env_file, away.env_file) == ("/0.env", "/1.env")
+        assert away.environment["RESTIC_REPOSITORY"] == "/b"
+        for each in (task, away):
+            assert each.hide("horses and staples or horse") == "[hidden] or [hidden]"
+        assert "(with the variables of /1.env)" in str(away.client.by_hand(away.job)("init"))
+
+    @pytest.mark.parametrize(
+        ("one", "other", "job"),
+        [
+            ({"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "local:/a/"}, {}),
+            ({"RESTIC_REPOSITORY": "s3:h/b"}, {"RESTIC_REPOSITORY": "s3:h/b"}, {}),
+            ({"RESTIC_REPOSITORY_FILE": "/f"}, {"RESTIC_REPOSITORY_FILE": "/f"}, {}),
+            ({"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "/b"}, {"options": ("-r", "/c")}),
+            ({"A": "1"}, {"A": "2"}, {"command": ("restic", "--repo=/c", "backup")}),
+        ],
+    )
+    def test_the_same_one_is_refused(self, one, other, job):
+        with pytest.raises(Refusal, match=r"/0.env and /1.env lead to the same repository"):
+            ready("restomic", one, other, **job)
+
+    def test_the_refusal_shows_no_secret(self):
+        url = {"RESTIC_REPOSITORY": "rest:http://u:hunter22@h/"}
+        with pytest.raises(Refusal) as caught:
+            ready("restomic", url, url)
+        assert "hunter22" not in str(caught.value)
+        assert "RESTIC_REPOSITORY" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("one", "other", "job"),
+        [
+            ({"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "/b"}, {}),
+            ({"A": "1"}, {"A": "2"}, {}),
+            ({}, {}, {"options": ("-r", "/c")}),  # not read: a dry run without rights
+            ({"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "/a"}, {"plain": True}),
+            ({"A": "1"}, {"A": "2"}, {"options": ("-r", "$REPO")}),
+        ],
+    )
+    def test_of_others_nothing_is_said(self, one, other, job):
+        assert len(ready("restomic", one, other, **job).more) == 1
+
+    def test_the_same_file_twice(self):
+        held = {"RESTIC_REPOSITORY": "/a"}
+        with pytest.raises(Refusal, match=r"-e /e is given twice"):
+            ready("restomic", held, held, files=("/e", "/e"))
+
+
+class TestWrapper:
+    def write(self, tmp_path: Path, text: str) -> tuple[str, str]:
+        script = tmp_path / "wrapper"
+        script.write_text(f'#!/bin/sh\n{text}\nexec restic "$@"\n')
+        script.chmod(0o755)
+        return str(script), "backup"
+
+    def ready(self, tmp_path: Path, text: str) -> Task:
+        jobs = [
+            Job("restomic", command=self.write(tmp_path, text), env_files=(f"/{name}",),
+                environment={"NAME": name, "RESTIC_REPOSITORY": f"/{name}"})
+            for name in "ab"
+        ]  # fmt: skip
+        return make_ready(jobs[0], Door(), {}, further=jobs[1:])
+
+    @pytest.mark.parametrize("text", ["export RESTIC_REPOSITORY=/c", "restic -r /c check"])
+    def test_one_that_names_a_repository_is_refused(self, tmp_path, text):
+        with pytest.raises(Refusal, match="lead to the same repository"):
+            self.ready(tmp_path, text)
+
+    @pytest.mark.parametrize("text", ["", 'export RESTIC_REPOSITORY="/srv/$NAME"'])
+    def test_one_that_does_not_is_good(self, tmp_path, text):
+        assert len(self.ready(tmp_path, text).more) == 1
+
+
+class TestKopia:
+    def config(self, tmp_path: Path, name: str, **storage: object) -> dict[str, str]:
+        path = tmp_path / f"{name}.config"
+        if storage:
+            path.write_text(json.dumps({"storage": {"type": "filesystem", "config": storage}}))
+        return {"KOPIA_CONFIG_PATH": str(path)}
+
+    def test_two_configurations_are_two(self, tmp_path):
+        held = [self.config(tmp_path, name, path=f"/{name}") for name in "ab"]
+        assert len(ready("kopiatomic", *held).more) == 1
+        held = [self.config(tmp_path, name) for name in "cd"]
+        assert len(ready("kopiatomic", *held).more) == 1
+
+    def test_unless_they_are_of_one_repository(self, tmp_path):
+        held = [self.config(tmp_path, name, path="/same") for name in "ab"]
+        with pytest.raises(Refusal, match="must set KOPIA_CONFIG_PATH"):
+            ready("kopiatomic", *held)
+
+    def test_without_one_both_have_the_usual(self):
+        with pytest.raises(Refusal, match="lead to the same repository"):
+            ready("kopiatomic", {"KOPIA_PASSWORD": "a"}, {"KOPIA_PASSWORD": "b"})
+
+
+def test_needs_of_all():
+    one = Needs("/bin/c", writable=("/a",), scratch=("/s",), texts=("t",))
+    other = Needs("/bin/c", writable=("/a", "/b"), places=("/p",), texts=("u",))
+    both = together([one, other])
+    assert (both.program, both.writable, both.scratch) == ("/bin/c", ("/a", "/b"), ("/s",))
+    assert (both.places, both.texts) == (("/p",), ("t", "u"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -110,6 +111,23 @@ class Two:
     @staticmethod
     def bring_back(place: Path) -> None:
         place.with_name(f"{place.name}.gone").rename(place)
+
+
+    def another(self, name: str, file: str, place: str) -> Repository:
+        """Make a third repository in a directory, and let an env file lead to it from now on."""
+        directory = self.here.directory
+        held = dict(self.away.environment)
+        if self.here.client == "restic":
+            held |= {"RESTIC_REPOSITORY": place, "RESTIC_CACHE_DIR": f"{directory}/cache-{name}"}
+            words = ["init"]
+        else:
+            held |= {"KOPIA_CONFIG_PATH": f"{directory}/{name}.config",
+                     "KOPIA_CACHE_DIRECTORY": f"{directory}/cache-{name}"}  # fmt: skip
+            words = ["repository", "create", "filesystem", "--path", place]
+        made = Repository(self.machine, self.here.client, directory, held)
+        made(*words)
+        self.write(file, **held)
+        return made
 
 
 @pytest.fixture(params=[
@@ -243,6 +261,42 @@ def test_a_wrapper_with_a_repository_of_its_own_is_refused(two: Two):
     command = f"{two.here.directory}/wrapper {backup}"
     said = two.run("-c", command, "kta/src", status=78)
     assert "lead to the same repository" in said
+
+
+def test_one_in_what_is_backed_up_is_refused_and_the_other_has_all(two: Two):
+    """It would be frozen; what is refused before anything is touched is a job without any other."""
+    two.another("inside", "inside", f"{TOP}/src/repository")
+    files = ("here", "inside")
+    said = two.run("-n", "kta/src", files=files)
+    assert "nothing for files to inside.env: the repository " in said
+    said = two.run("kta/src", files=files, status=78)
+    assert "the backup is INCOMPLETE" in said
+    assert f"! files to inside.env: the repository {TOP}/src/repository would be frozen" in said
+    assert "! files to here.env" not in said
+    assert two.restored("here", two.here)["main.c"] == b"int main(void) { return 0; }\n"
+    (finding,) = two.check()
+    assert finding.startswith(f"{two.program}/default: no good backup to inside.env yet")
+    said = two.run("kta/src", files=("inside",), status=78)
+    assert "would be frozen" in said
+    assert len(two.moments(two.here)) == 1
+
+
+def test_an_existing_snapshot_is_backed_up_where_it_is_not_yet(two: Two):
+    """Also where an env file, as old as before, leads to another repository than it did."""
+    shell(two.machine, "zfs snapshot kta/src@auto-1")
+    words = ("--snapshot", "auto-*", "kta/src")
+    place = two.hide("away")
+    two.run(*words, status=STATUS[two.program])
+    two.bring_back(place)
+    assert "the backup succeeded, " in two.run(*words)
+    assert "the backup was NOT NEEDED, " in two.run(*words)
+    file = two.machine.path(two.file("away"))
+    before = file.stat()
+    third = two.another("third", "away", f"{two.here.directory}/third")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "the backup succeeded, " in two.run(*words)
+    assert len(two.moments(third)) == 1
+    assert "the backup was NOT NEEDED, " in two.run(*words)
 
 
 def test_a_run_that_is_killed_between_the_two(two: Two):

@@ -16,8 +16,9 @@ from kopiatomic.backup.work import Failed, Work
 from kopiatomic.clients.base import Task
 from kopiatomic.errors import EX_CANTCREAT, EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.record import TYPE_CHECKING
+from kopiatomic.redact import is_secret
 from kopiatomic.state import Place
-from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.command import CommandFailed, Door, encode
 
 if TYPE_CHECKING:
     from kopiatomic.backup import holding
@@ -34,14 +35,34 @@ def selection_of(task: Task) -> dict[str, object]:
     It has as well what says where to: a backup of the same snapshots into another
     repository is a new one.
     """
-    job = task.job
-    files = [file for each in (task, *task.more) for file in each.job.env_files]
+    job, tasks = task.job, (task, *task.more)
+    files = [file for each in tasks for file in each.job.env_files]
     return {
         **choice.as_dict(job),
         "command": [task.hide(word) for word in job.command],
         "options": [task.hide(word) for word in job.options],
         "env_file": [told for file in files for told in _version_of(file)],
+        "repositories": [_repository_of(each) for each in tasks],
     }
+
+
+def _repository_of(task: Task) -> str:
+    """Return what tells a task's repository from any other, as a digest, without its secrets.
+
+    Where the client's words and variables do not say it, the text of a wrapper may.
+    """
+    import hashlib
+
+    client, environment = task.client, task.environment
+    family = client.repository_variable.partition("_")[0] + "_"
+    said = [client.leads_to(task.job, environment, task.script) or "", task.script]
+    said += [
+        f"{name}={value}"
+        for name, value in sorted(environment.items())
+        if len(family) > 1 and name.startswith(family) and not is_secret(name)
+    ]
+    text = "\0".join(map(task.hide, said))
+    return hashlib.sha256(encode(text)).hexdigest()
 
 
 def _version_of(path: str) -> list[object]:

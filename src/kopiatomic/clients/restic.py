@@ -201,16 +201,19 @@ class Restic(Client):
         return path if path.startswith("/") else None
 
     def leads_to(self, job: Job, environment: Mapping[str, str], script: str = "") -> str | None:
-        """Return what the option, the wrapper or the variable says that restic follows."""
-        named = last_value(self.options(job, script), "--repo", "-r", "--repository-file")
-        if named is None:
+        """Return what the option, the wrapper, the variable or its file says."""
+        options = self.options(job, script)
+        named, file = last_value(options, "--repo", "-r"), last_value(options, "--repository-file")
+        if named is None and file is None:
             names = ("RESTIC_REPOSITORY", "RESTIC_REPOSITORY_FILE")
             if any(self.hides(job, script, name) for name in names):
                 return None
             known = self.known(environment, script)
-            named = next((known[name] for name in names if known.get(name)), None)
-        if named is None or "$" in named or "`" in named:
+            named, file = (known.get(name) or None for name in names)
+        told = named or file
+        if told is None or "$" in told or "`" in told:
             return None
+        named = named or _in_file(told)
         path = named.removeprefix("local:")
         return os.path.realpath(path) if path.startswith("/") else named
 
@@ -632,6 +635,15 @@ def _zone(name: str) -> tzinfo:
         except (OSError, ValueError):
             continue
     return UTC
+
+
+def _in_file(path: str) -> str:
+    """Return the repository that a file names, or the file's path where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return decode(file.read(8192)).strip() or path
+    except (OSError, ValueError):
+        return path
 
 
 def _literal(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from kopiatomic.backup.plan import Hold
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.selection import NO_SNAPSHOT, Captured, Existing, LeftOut
 from kopiatomic.backup.work import Failed
+from kopiatomic.clients import make_ready
+from kopiatomic.clients.restic import Restic
 from kopiatomic.job import Job
 from kopiatomic.state import NotedHold
 from kopiatomic.system.command import CommandFailed, Door
@@ -43,7 +46,7 @@ class Work(SimpleNamespace):
 def work(place):
     report = Report("restomic", "default", TAG, 0.0)
     task = SimpleNamespace(
-        more=(), repository="",
+        more=(), repository="", client=Restic(), environment={}, script="",
         door=Door(), job=Job("restomic", snapshot="*", command=("restic", "x")),
         hide=lambda text: text.replace("secret", "***"),
     )  # fmt: skip
@@ -175,3 +178,68 @@ def test_what_says_where_to_is_part_of_the_selection_and_no_secret(work, tmp_pat
     assert taking.selection_of(work.task) != first
     env.unlink()
     assert taking.selection_of(work.task)["env_file"] == [str(env)]
+
+
+def chosen(*held: dict[str, str], program: str = "restomic", **job: object) -> dict[str, object]:
+    """Return the selection of a job with an env file for each of these sets of variables."""
+    first, *further = (
+        Job(program, snapshot="*", env_files=(f"/{number}.env",), environment=each, **job)
+        for number, each in enumerate(held)
+    )
+    return taking.selection_of(
+        make_ready(first, Door(), {"HOME": "/root"}, installed="command" in job, further=further)
+    )
+
+
+class TestAnotherRepository:
+    """What an env file says counts, and not only when it was written."""
+
+    A, B = {"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "/b"}
+
+    def test_another_repository_is_something_new(self):
+        assert chosen(self.A) == chosen(dict(self.A))
+        assert chosen(self.A) != chosen(self.B)
+        assert chosen(self.A) != chosen(self.A, self.B)
+        assert chosen(self.A, self.B) != chosen(self.A, {"RESTIC_REPOSITORY": "/c"})
+
+    def test_so_is_one_that_nobody_but_the_variables_can_tell(self):
+        """Here a wrapper could not be read, and says nothing itself."""
+        command = ("sh", "-c", 'restic -r "$RESTIC_PLACE" backup "$@"', "-")
+        one, other = ({"RESTIC_PLACE": place} for place in ("/a", "/b"))
+        assert chosen(one, command=command) != chosen(other, command=command)
+
+    def test_so_is_what_a_file_names(self, tmp_path):
+        file = tmp_path / "repository"
+        held = {"RESTIC_REPOSITORY_FILE": str(file)}
+        file.write_text("/a\n")
+        first = chosen(held)
+        file.write_text("/a")
+        assert chosen(held) == first
+        file.write_text("/b")
+        assert chosen(held) != first
+
+    def test_so_is_another_configuration_of_kopias(self, tmp_path):
+        config = tmp_path / "repository.config"
+        held = {"KOPIA_CONFIG_PATH": str(config)}
+        found = []
+        for path in ("/a", "/a", "/b"):
+            config.write_text(json.dumps({"storage": {"config": {"path": path}}}))
+            found.append(chosen(held, program="kopiatomic"))
+        assert found[0] == found[1] != found[2]
+
+    def test_so_is_another_text_of_a_wrapper(self, tmp_path):
+        script = tmp_path / "wrapper"
+        script.touch(0o755)
+        texts = ("cd /a", "cd /a", "cd /b", "RESTIC_PASSWORD=horse", "RESTIC_PASSWORD=mule")
+        found = []
+        for text in texts:
+            script.write_text(f'#!/bin/sh\n{text}\nexec restic "$@"\n')
+            found.append(chosen({}, command=(str(script), "backup")))
+        assert found[0] == found[1] != found[2]
+        assert found[3] == found[4]
+
+    def test_what_says_nothing_of_that_counts_for_nothing(self):
+        """A run by hand and one at night have other variables, and another password is no place."""
+        other = self.A | {"EDITOR": "vi", "RESTIC_PASSWORD": "horse"}
+        assert chosen(self.A) == chosen(other)
+        assert "horse" not in str(chosen(other))

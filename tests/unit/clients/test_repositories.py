@@ -66,6 +66,15 @@ class TestRestic:
         with pytest.raises(Refusal, match=r"/0.env and /1.env lead to the same repository"):
             ready("restomic", one, other, **job)
 
+    def test_one_that_two_files_name_is_refused(self, tmp_path):
+        for name, text in (("a", "/srv/x\n"), ("b", "/srv/x"), ("c", "/srv/$y"), ("d", "/srv/$y")):
+            (tmp_path / name).write_text(text)
+        held = {name: {"RESTIC_REPOSITORY_FILE": f"{tmp_path}/{name}"} for name in "abcd"}
+        assert len(ready("restomic", held["b"], held["c"]).more) == 1
+        for one, other in ("ab", "cd"):
+            with pytest.raises(Refusal, match="lead to the same repository"):
+                ready("restomic", held[one], held[other])
+
     def test_the_refusal_shows_no_secret(self):
         url = {"RESTIC_REPOSITORY": "rest:http://u:hunter22@h/"}
         with pytest.raises(Refusal) as caught:

@@ -112,6 +112,7 @@ def _job(chance: random.Random, model: Model) -> Job:
         jailed=chance.random() < 0.3,
         at=chance.choice([None, None, "/mnt"]),
         snapshot=chance.choice([None, None, None, "auto-*", "*", "*[68]"]),
+        env_files=chance.choice([(), (), ("/here.env", "/away.env")]),
     )
     if chance.random() < 0.5:
         job = job._replace(everything=True, recursive=False)

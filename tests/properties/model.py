@@ -22,6 +22,7 @@ import pytest
 
 from kopiatomic import state
 from kopiatomic.backup import parts, plan, preflight, proof, routine, unmounted, view
+from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
 from kopiatomic.clients import make_ready
@@ -116,6 +117,7 @@ class Model:
     blind: set[str] = field(default_factory=set)  # points that the client does not back up
     idle: bool = False  # it makes no backup at all
     full: bool = False  # the client's places cannot be made
+    down: set[str] = field(default_factory=set)  # repositories that the client cannot reach
     vanished: set[str] = field(default_factory=set)  # directories that are in no snapshot
 
     # What came of a run.
@@ -123,8 +125,9 @@ class Model:
     visible: list[tuple[str, str]] = field(default_factory=list)
     planned: dict[str, plan.ViewMount] = field(default_factory=dict)
     pinned: set[str] = field(default_factory=set)
-    backup: dict[str, str] | None = None  # what is in the repository, by mount point
-    streams: dict[str, tuple[str, int]] = field(default_factory=dict)  # volumes in it, by name
+    # What is in each repository, by mount point, and the volumes in it, by name.
+    backups: dict[str, dict[str, str]] = field(default_factory=dict)
+    streams: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
     hourly: bool = False  # somebody makes a snapshot of all while the client runs
 
     _target: str = ""
@@ -642,7 +645,7 @@ class Model:
 
     # -- the client --------------------------------------------------------------------------
 
-    def look(self, names: Names, paths: Sequence[str]) -> None:
+    def look(self, names: Names, paths: Sequence[str], repository: str) -> None:
         """Do what the client does: note what stands at each point of the view, and save it."""
         held = {m.point: m.special for m in self.mounts if m.special in self.snapshots}
         live = {m.point: m for m in visible_mounts(self.mounts) if not lies_in(m.point, RUNS)}
@@ -662,13 +665,13 @@ class Model:
                     self.seen[point] = (dataset, 0)
         self.pinned = self._pinned() - set(held)
         if not self.idle:
-            self.backup = {
+            self.backups[repository] = {
                 point: self.seen[shown][0] for point in (*self.seen, *paths)
                 if point not in self.blind and any(lies_in(point, path) for path in paths)
                 and (shown := nearest(point, self.seen)) is not None and point not in self.vanished
             }  # fmt: skip
 
-    def read(self, source: str, stream: str) -> None:
+    def read(self, source: str, stream: str, repository: str) -> None:
         """Do what the client does with a volume that it reads on its standard input."""
         name = volumes.volume_at(source) or ""
         if name in self.clones:
@@ -681,14 +684,15 @@ class Model:
             assert zfs.pool_of(name) in self.read_only, source
             found = name, 0
         if not self.idle and stream not in self.blind:
-            self.streams[stream] = found
+            self.streams.setdefault(repository, {})[stream] = found
 
-    def prove(self, points: Mapping[str, bool]) -> Proof:
+    def prove(self, points: Mapping[str, bool], repository: str) -> Proof:
         """Answer as a repository does."""
-        if self.backup is None:
+        backup = self.backups.get(repository)
+        if backup is None:
             return Proof(backups=())
-        there = tuple(point for point in points if point in self.backup)
-        missing = [Missing(point, empty=False) for point in points if point not in self.backup]
+        there = tuple(point for point in points if point in backup)
+        missing = [Missing(point, empty=False) for point in points if point not in backup]
         return Proof(backups=("0123",), found=there, missing=tuple(missing))
 
 
@@ -767,19 +771,38 @@ def place() -> Any:
         yield directory
 
 
-def prove(_client: Restic, door: Through, _job: Job, _request: object, _figures: object,
+def prove(_client: Restic, door: Through, job: Job, _request: object, _figures: object,
           points: Mapping[str, bool], *_: object) -> Proof:  # fmt: skip
     """Stand for Restic.prove, which asks the repository."""
-    return door.model.prove(points)
+    return door.model.prove(points, repository_of(job.environment))
 
 
-def prove_stream(_client: Restic, door: Through, _job: Job, request: Request, *_: object
+def prove_stream(_client: Restic, door: Through, job: Job, request: Request, *_: object
                  ) -> Streamed:  # fmt: skip
     """Stand for Restic.prove_stream."""
     model = door.model
     if model.idle:
         return Streamed()
-    return Streamed(("0123",), 65536 if request.stream in model.streams else None)
+    held = model.streams.get(repository_of(job.environment), {})
+    return Streamed(("0123",), 65536 if request.stream in held else None)
+
+
+def repository_of(variables: Mapping[str, str]) -> str:
+    """Return the repository that the client's variables name; a job with one names none."""
+    return variables.get("RESTIC_REPOSITORY", "")
+
+
+def each_of(job: Job) -> list[Job]:
+    """Return a job for each of its repositories, with what the env file of that would hold."""
+    return [
+        job._replace(env_files=(file,), environment={"RESTIC_REPOSITORY": place_of(file)})
+        for file in job.env_files
+    ] or [job]
+
+
+def place_of(file: str) -> str:
+    """Return the repository that an env file leads to; it is no directory."""
+    return f"rest:http://host{file}"
 
 
 def run_client(
@@ -788,14 +811,16 @@ def run_client(
     source: str | None = None,
 ) -> process.Ended:  # fmt: skip
     """Stand in for process.run and run_hook: the model's client, or a hook."""
-    model = door.model
+    model, repository = door.model, repository_of(environment)
     fault = model._next(argv[0])
     if fault == "no-start":
         raise CommandFailed(argv, "cannot be started: No such file or directory")
+    if root is not None and repository in model.down:
+        return process.Ended(1, 0.0, b"", b"odd\n", b"")
     if source is not None:
-        model.read(source, argv[-1])
+        model.read(source, argv[-1], repository)
     elif root is not None:
-        model.look(Names("", "", os.path.dirname(root)), argv[1:])
+        model.look(Names("", "", os.path.dirname(root)), argv[1:], repository)
     if root is not None and model.moves and not model.moves_at:
         model.rename(*model.moves)
     status = {"fails": 1, "fails-after": 3, "killed": -9, "killed-after": -11}.get(fault, 0)
@@ -811,7 +836,7 @@ QUIET = process.Streams(output=None, messages=None)
 def attempt(model: Model, job: Job) -> Report:
     """Do one run on the model; raises Refusal as routine.run does."""
     model.call, model.seen, model.visible, model.planned = 0, None, [], {}
-    model.pinned, model.backup, model.streams = set(), None, {}
+    model.pinned, model.backups, model.streams = set(), {}, {}
 
     def build(door: Any, drawn: plan.Plan, *rest: Any) -> list[str]:
         model.planned = {mount.point: mount for mount in drawn.view}
@@ -830,13 +855,14 @@ def attempt(model: Model, job: Job) -> Report:
         patch.setattr(preflight, "_real", model.real)
         patch.setattr(parts, "absent", model.absent)
         patch.setattr(parts, "check_shown", lambda drawn: None)
-        ready = make_ready(job, model.door(), ENVIRONMENT)
-        return routine.run(ready._replace(job=preflight.resolve(job)), QUIET)
+        first, *further = each_of(job)
+        ready = make_ready(first, model.door(), ENVIRONMENT, further=further)
+        return routine.run(ready._replace(job=preflight.resolve(ready.job)), QUIET)
 
 
 def needs_of(job: Job) -> Needs:
     """Return what the client says that it needs."""
-    ready = make_ready(job, Door(), ENVIRONMENT)
+    ready = make_ready(each_of(job)[0], Door(), ENVIRONMENT)
     return ready.client.needs(job, ready.program, ready.environment, ready.script)
 
 
@@ -880,8 +906,6 @@ def complete(model: Model, report: Report) -> list[str]:
                 wrong.append(f"{path} is not of {each.existing.name}")
             if not any(lies_in(path, each) for each in drawn.paths):
                 wrong.append(f"{path} is in none of the paths")
-            if path not in (model.backup or {}):
-                wrong.append(f"{path} of {each.dataset} is not in the backup")
         if each.directories and any(
             (here := nearest(path, model.planned)) is not None
             and model.planned[here].dataset == each.dataset
@@ -889,11 +913,12 @@ def complete(model: Model, report: Report) -> list[str]:
             for path in (*drawn.paths, each.point) if nearest(path, drawn.paths)
         ):  # fmt: skip
             wrong.append(f"more of {each.dataset} is backed up than {each.directories}")
-    for each in drawn.volumes:
-        dataset, txg = model.streams.get(each.point, ("nothing", 0))
-        if dataset not in (each.dataset, renamed(model, each.dataset)):
-            wrong.append(f"{each.dataset} is not in the backup, but {dataset}")
-        moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
+    for repository in places_of(report):
+        wrong += files_lacking(model, drawn, repository)
+        wrong += volumes_lacking(model, drawn, repository)
+        for each in drawn.volumes:
+            txg = model.streams.get(repository, {}).get(each.point, ("nothing", 0))[1]
+            moments.setdefault(each.dataset.split("/")[0], set()).add(txg)
     wrong += [f"{pool} is of several moments" for pool, txgs in moments.items() if len(txgs) != 1]
     planned = model.planned
     for point, special in model.visible:
@@ -901,6 +926,44 @@ def complete(model: Model, report: Report) -> list[str]:
             kind = planned[point].kind if point in planned else "unplanned"
             if kind not in ("frozen", "gap") and not any(lies_in(point, t) for t in drawn.live):
                 wrong.append(f"{special} slipped into the backup at {point}")
+    return wrong
+
+
+def places_of(report: Report) -> list[str]:
+    """Return the repositories of a run, as the client's variables name them."""
+    return [place_of(file) for file in report.env_files] or [""]
+
+
+def files_lacking(model: Model, drawn: plan.Plan, repository: str) -> list[str]:
+    """Name the paths of the plan that are not in a repository."""
+    held = model.backups.get(repository, {})
+    return [
+        f"{path} of {each.dataset} is not in the backup {repository}"
+        for each in drawn.captured for path in each.paths if path not in held
+    ]  # fmt: skip
+
+
+def volumes_lacking(model: Model, drawn: plan.Plan, repository: str) -> list[str]:
+    """Name the volumes of the plan that are not in a repository."""
+    held = model.streams.get(repository, {})
+    found = {each.dataset: held.get(each.point, ("nothing", 0))[0] for each in drawn.volumes}
+    return [
+        f"{name} is not in the backup {repository}, but {there}"
+        for name, there in found.items() if there not in (name, renamed(model, name))
+    ]  # fmt: skip
+
+
+def half_good(model: Model, report: Report) -> list[str]:
+    """Name what is lacking where a client run is called good, whatever the others came to."""
+    wrong = []
+    for run in report.runs:
+        if run.outcome == "success" and report.plan is not None:
+            place = places_of(report)[run.run.repository]
+            if run.run.kind == FILES:
+                wrong += files_lacking(model, report.plan, place)
+            else:
+                lacking = volumes_lacking(model, report.plan, place)
+                wrong += [each for each in lacking if each.startswith(f"{run.run.of} ")]
     return wrong
 
 

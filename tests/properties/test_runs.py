@@ -33,9 +33,11 @@ from properties.model import (
     attempt,
     complete,
     disturbs,
+    half_good,
     left_over,
     needs_of,
     place,
+    place_of,
     renamed,
 )
 
@@ -159,6 +161,21 @@ def moved(model: Model, report: Report) -> bool:
     return any(renamed(model, each.dataset) != each.dataset for each in volumes)
 
 
+def unreachable(model: Model, job: Job, chance: random.Random) -> None:
+    """Let some of several repositories be down."""
+    if job.env_files and chance.random() < 0.4:
+        model.down = set(chance.sample([*map(place_of, job.env_files)], chance.randint(1, 2)))
+
+
+def alone(model: Model, report: Report) -> None:
+    """Assert that a repository that is down is in trouble, and no other one."""
+    places = [place_of(file) for file in report.env_files]
+    for run in report.runs:
+        assert (run.outcome == "failed") == (places[run.run.repository] in model.down)
+        assert run.outcome in ("success", "failed")
+    assert report.outcome == ("failed" if model.down == {*places} else "incomplete")
+
+
 @pytest.mark.parametrize("faults", [0, 1, 2, 4])
 def test_a_run_is_complete_or_has_failed(place, request, faults: int):
     @hypothesis.seed(SEED + faults)
@@ -181,6 +198,7 @@ def test_a_run_is_complete_or_has_failed(place, request, faults: int):
             model.moves = (chosen := chance.choice(nested), f"{chosen}_moved")
         hypothesis.note(f"{model.faults} {model.stubborn} {model.moves}")
         model.calls = chance.random() < 0.8
+        unreachable(model, job, chance)
         job = job._replace(proof=chance.random() < 0.5)
         report, chosen = None, selected(model, job)
         try:
@@ -193,8 +211,12 @@ def test_a_run_is_complete_or_has_failed(place, request, faults: int):
             reported(report)
             if report.outcome in state.GOOD:
                 assert not good(model, report, chosen)
+            assert not half_good(model, report)
             assert not disturbs(model, report, job)
-            if not faults and report.status and not (misses(report) or moved(model, report)):
+            ordinary = not faults and not (misses(report) or moved(model, report))
+            if ordinary and model.down and report.runs:
+                alone(model, report)
+            elif ordinary and report.status:
                 # What a hook might have mended is refused when it has run.
                 assert job.before, report.problems
                 assert report.plan is None
@@ -203,7 +225,7 @@ def test_a_run_is_complete_or_has_failed(place, request, faults: int):
         undo(model)
         invariants(model, before)
         # The next run finds nothing in its way, and takes down what is left.
-        model.faults, model.stubborn = {}, set()
+        model.faults, model.stubborn, model.down = {}, set(), set()
         try:
             again = attempt(model, job)
         except Refusal as refusal:
@@ -279,6 +301,7 @@ def test_no_run_is_good_unless_all_that_was_chosen_is_in_the_backup(place, reque
         job = data.draw(jobs(model))._replace(proof=True)
         chance = random.Random(data.draw(st.integers(0, 2**64)))
         trouble(model, chance)
+        unreachable(model, job, chance)
         hypothesis.note(f"{model}")
         before = copy.deepcopy(foreign(model))
         chosen = selected(model, job)
@@ -291,6 +314,7 @@ def test_no_run_is_good_unless_all_that_was_chosen_is_in_the_backup(place, reque
             reported(report)
             if report.outcome in state.GOOD:
                 assert not good(model, report, chosen)
+            assert not half_good(model, report)
             assert not disturbs(model, report, job)
         assert left_over(model) == []
         undo(model)

@@ -39,12 +39,17 @@ def _volume_of(work: Work, run: ClientRun) -> Captured | None:
 def _clone(work: Work, volume: Captured) -> int:
     """Make the clone, if it is not there yet, and return its size; raises CommandFailed."""
     name = clone_of(work.names, volume.dataset, volume.number)
+    if name in work.clones and not work.clones[name]:
+        # It could not be made for the repository before this one; it may be there in part.
+        _destroy(work, name)
     if name not in work.clones:
         # A command that failed, or was killed, may have done its work all the same.
         work.clones[name] = 0
         snapshot = f"{volume.dataset}@{work.names.snapshot}"
         facts = volumes.clone(work.task.door, snapshot, name, work.names.run)
         work.clones[name] = facts.size
+    if not work.clones[name]:
+        raise CommandFailed(["zfs", "clone"], f"what is left of {name} is in the way")
     return work.clones[name]
 
 
@@ -69,10 +74,15 @@ def close_source(work: Work, called: Called) -> None:
         return
     name = clone_of(work.names, volume.dataset, volume.number)
     if name in work.clones:
-        removed = volumes.destroy(work.task.door, [name])
-        work.report.notes += map(own.about_stranger, removed.strangers)
-        if not removed.done.left:
-            del work.clones[name]
+        _destroy(work, name)
+
+
+def _destroy(work: Work, name: str) -> None:
+    """Destroy a clone; one that stays is noted still."""
+    removed = volumes.destroy(work.task.door, [name])
+    work.report.notes += map(own.about_stranger, removed.strangers)
+    if not removed.done.left:
+        del work.clones[name]
 
 
 def remove_clones(work: Work) -> list[zfs.NotDestroyed]:

@@ -91,6 +91,35 @@ def test_one_for_all_client_runs_of_the_volume(fp, devices):
     assert all(called.size for called in work.report.runs if called.run.kind == VOLUME)
 
 
+def test_one_that_could_not_be_made_is_made_for_the_next_repository(fp, devices):
+    work = work_of(devices, VOLUME, VOLUME)
+    fp.register(MAKE, returncode=1, stderr="cannot create: out of space")
+    fp.register(f"zfs destroy {CLONE}", returncode=1, stderr="dataset does not exist")
+    clone(fp, devices)
+    fp.register(f"zfs destroy {CLONE}")
+    here, away = work.report.runs
+    with pytest.raises(Failed, match="out of space"):
+        cloning.open_source(work, here)
+    cloning.close_source(work, here)
+    cloning.open_source(work, away)
+    assert (here.size, away.size) == (None, 4096)
+    cloning.close_source(work, away)
+    assert work.clones == {}
+
+
+def test_one_that_is_there_in_part_is_not_taken_for_the_whole(fp, devices):
+    work = work_of(devices, VOLUME, VOLUME)
+    fp.register(MAKE, returncode=1, stderr="timed out")
+    fp.register(f"zfs destroy {CLONE}", returncode=1, stderr="pool I/O is suspended")
+    here, away = work.report.runs
+    with pytest.raises(Failed, match="timed out"):
+        cloning.open_source(work, here)
+    with pytest.raises(Failed, match=f"what is left of {CLONE} is in the way"):
+        cloning.open_source(work, away)
+    assert away.size is None
+    assert list(work.clones) == [CLONE]
+
+
 def test_of_one_that_was_not_saved_nothing_is_noted(fp, devices):
     work = work_of(devices, VOLUME)
     clone(fp, devices)

@@ -118,6 +118,17 @@ def test_volumes_and_files_are_of_one_moment(guest: Machine, repository: Reposit
     assert dump(repository, f"{BASE}/restored") == image()
 
 
+@restic_only
+def test_one_that_no_job_has_any_more_is_told(guest: Machine, restic: Repository):
+    run(restic, "-r", "--volumes", POOL)
+    assert DISK not in guest.run([RESTOMIC, "--check"]).stdout
+    run(restic, "-r", POOL)
+    told = guest.run([RESTOMIC, "--check"]).stdout
+    assert f"1 dataset was in a backup once, and no job has it now: {DISK}\n" in told
+    shell(guest, f"zfs set org.kopiatomic:backup=off {DISK}")
+    assert DISK not in guest.run([RESTOMIC, "--check"]).stdout
+
+
 def history(repository: Repository) -> list[dict[str, object]]:
     program = "restomic" if repository.client == "restic" else "kopiatomic"
     text = repository.machine.path(f"/var/db/kopiatomic/{program}.default.history").read_text()
@@ -238,6 +249,9 @@ def test_what_a_killed_run_leaves_is_swept(
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     clone = clone_of(guest)
+    # What others that snapshot or send whole pools heed.
+    for name in ("com.sun:auto-snapshot", "syncoid:sync"):
+        assert shell(guest, f"zfs get -H -o value,source {name} {clone}").stdout == "false\tlocal\n"
     told = guest.run([RESTOMIC, "--status"]).stdout
     assert f"clone {clone}\n" in told
     told = guest.run([RESTOMIC, "--sweep"]).stdout

@@ -53,7 +53,8 @@ def test_a_snapshot_has_one_only_where_snapdev_is_visible(host: Host) -> None:
 
 def test_a_clone_has_what_the_snapshot_had(host: Host) -> None:
     write = "printf {} | dd of=/dev/zvol/tank/vol bs=1 seek=512 conv=notrunc 2>/dev/null"
-    clone = "zfs clone -o readonly=on -o org.kopiatomic:run=test tank/vol@s tank/restomic-1"
+    marks = "-o com.sun:auto-snapshot=false -o syncoid:sync=false -o org.kopiatomic:run=test"
+    clone = f"zfs clone -o readonly=on {marks} tank/vol@s tank/restomic-1"
     ok(host, f"{write.format('old')}; zfs snapshot tank/vol@s; {clone}; {write.format('new')}")
     read = "dd if=/dev/zvol/tank/{} bs=1 skip=512 count=3 2>/dev/null"
     assert ok(host, read.format("restomic-1")) == "old"

@@ -29,7 +29,7 @@ def marked(door: Door, pools: Iterable[str]) -> dict[str, str]:
 
 
 def copies(door: Door) -> list[str]:
-    """Return copies of snapshots of all programs, which were received; raises CommandFailed."""
+    """Return copies of what all programs made, which were received; raises CommandFailed."""
     return zfs.copies_among(door, tuple(beginning_of(program) for program in programs()))
 
 

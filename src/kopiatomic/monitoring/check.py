@@ -533,11 +533,15 @@ def _copied(copies: Sequence[str]) -> list[Finding]:
     """
     if not copies:
         return []
-    many = "1 snapshot is a copy" if len(copies) == 1 else f"{len(copies)} snapshots are copies"
+    clones = [each for each in copies if "@" not in each]
+    things = "snapshots and dataset" if clones else "snapshot"
+    things = "dataset" if len(clones) == len(copies) else things
+    many = f"1 {things} is a copy" if len(copies) == 1 else f"{len(copies)} {things}s are copies"
+    what = "snapshots and clones" if clones else "snapshots"
     return [
         Finding(
             "copy", None,
-            f"{many} of snapshots for backups, which a replication took along and nothing here "
+            f"{many} of {what} for backups, which a replication took along and nothing here "
             f"removes: {_some(copies)}",
             "if no replication begins from it any more: "
             f"{quote(['zfs', 'destroy', copies[0]])}; let the replication leave out what is "

@@ -23,6 +23,11 @@ WAIT, PAUSE = 40.0, 0.1
 SETTLE = 1.0
 
 
+# What others that go through whole pools heed: zfs-auto-snapshot and zfstools make no snapshot
+# of what is set so, syncoid(8) sends it nowhere.
+_LEFT_ALONE = ("com.sun:auto-snapshot=false", "syncoid:sync=false")
+
+
 class Facts(Record):
     """What there is to know of a volume: its size in bytes, volmode, and whether it is for swap."""
 
@@ -61,7 +66,7 @@ def clone_commands(snapshot: str, clone: str, run: str) -> list[list[str]]:
     clone is made with ``-o volmode=dev``, that comes after the default: GEOM looks at a device
     that goes away meanwhile, upon which there is none in the end, or the kernel panics.
     """
-    options = ("readonly=on", "volmode=none", f"{RUN_PROPERTY}={run}")
+    options = ("readonly=on", "volmode=none", *_LEFT_ALONE, f"{RUN_PROPERTY}={run}")
     words = [word for option in options for word in ("-o", option)]
     return [["zfs", "clone", *words, snapshot, clone], ["zfs", "set", "volmode=dev", clone]]
 

@@ -362,9 +362,13 @@ def marked_among(door: Door, beginnings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _likely(door: Door, beginnings: tuple[str, ...]) -> list[str]:
+    return [each for each in _names(door) if _is_called(each, beginnings)]
+
+
+def _names(door: Door) -> list[str]:
+    """Return the names of all snapshots and volumes."""
     argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot,volume")
-    names = lines_of(door.run(argv).stdout)
-    return [each for each in names if _is_called(each, beginnings)]
+    return lines_of(door.run(argv).stdout)
 
 
 def _is_called(name: str, beginnings: tuple[str, ...]) -> bool:
@@ -461,14 +465,23 @@ def bear_our_mark(door: Door, snapshots: Sequence[str]) -> set[str]:
 
 
 def copies_among(door: Door, beginnings: tuple[str, ...]) -> list[str]:
-    """Return snapshots that were received with our mark, and whose names after the @ begin so.
+    """Return what was received with our mark, snapshots and clones that are called as ours are.
 
-    They are copies of a run's snapshots, which ``zfs send -R`` or ``-p`` took along. It asks
-    as marked_among() does. Raises CommandFailed.
+    They are copies of a run's, which ``zfs send -R`` or ``-p`` took along; one of a clone is a
+    dataset of its own, in any place. The snapshots come first, for they have to go first. It
+    asks as marked_among() does. Raises CommandFailed.
     """
     argv = ["zfs", "get", "-H", "-s", "received", "-o", "name", RUN_PROPERTY]
-    likely = [name for name in _likely(door, beginnings) if "@" in name]
-    return sorted({row[0] for row in _rows_about(door, argv, likely, 1)})
+    likely = [name for name in _names(door) if _is_copy(name, beginnings)]
+    found = {row[0] for row in _rows_about(door, argv, likely, 1)}
+    return sorted(found, key=lambda name: ("@" not in name, name))
+
+
+def _is_copy(name: str, beginnings: tuple[str, ...]) -> bool:
+    """Say whether something is called as a snapshot of ours, or a clone, or one of a clone."""
+    last = name.partition("@")[0].rpartition("/")[2]
+    of_clone = is_like_our_clone(f"pool/{last}") and last.startswith(beginnings)
+    return of_clone or ("@" in name and _is_called(name, beginnings))
 
 
 def by_guid(door: Door, pool: str, guids: Iterable[str]) -> dict[str, str]:

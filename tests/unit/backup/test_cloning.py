@@ -20,7 +20,8 @@ from kopiatomic.system.process import Signals, Streams
 STAMP = "restomic-20261127T030000Z-0123456789ab"
 NAMES = Names("restomic:default:0123456789ab", STAMP, "/var/run/restomic/default")
 CLONE = f"t/{STAMP}.0"
-OPTIONS = f"-o readonly=on -o volmode=none -o org.kopiatomic:run={NAMES.run}"
+ALONE = "-o com.sun:auto-snapshot=false -o syncoid:sync=false"
+OPTIONS = f"-o readonly=on -o volmode=none {ALONE} -o org.kopiatomic:run={NAMES.run}"
 MAKE = f"zfs clone {OPTIONS} t/vm/d@{STAMP} {CLONE}"
 LIST = "zfs list -Hp -t volume -o name,volsize,volmode,org.freebsd:swap"
 

@@ -454,6 +454,17 @@ def test_leftovers_name_the_sweep():
     assert "kopiatomic --sweep -j offsite" in found.remedy
 
 
+def test_copies_of_snapshots_and_clones():
+    clone = "u/t/restomic-20261127T030000Z-0123456789ab.0"
+    (found,) = find(past(run(HOUR)), copies=(clone,))
+    assert found.text.startswith("1 dataset is a copy of snapshots and clones for backups")
+    (found,) = find(past(run(HOUR)), copies=("u/a@restomic-1", f"{clone}@x", clone))
+    assert found.text.startswith("3 snapshots and datasets are copies of snapshots and clones")
+    assert "zfs destroy u/a@restomic-1;" in found.remedy
+    (found,) = find(past(run(HOUR)), copies=("u/a@restomic-1",))
+    assert found.text.startswith("1 snapshot is a copy of snapshots for backups")
+
+
 def test_what_cannot_be_seen_is_told_first():
     found = find(past(run(99 * HOUR)), unseen=("no zfs",))
     assert kinds(found) == ["unseen", "stale"]

@@ -512,6 +512,16 @@ class TestOthers:
         fp.register(f"{ask} t@restomic-1", stdout="t@restomic-1\n")
         assert zfs.copies_among(DOOR, ("restomic-", "kopiatomic-")) == ["t@restomic-1"]
 
+    def test_copies_of_clones_wherever_they_have_come(self, fp):
+        copy, own = f"u/backup/t/{CLONE}", f"t/{CLONE}"
+        names = [f"{copy}@daily", f"{own}@daily", own, "t/vol", copy]
+        listed = "zfs list -H -o name -s name -t snapshot,volume"
+        fp.register(listed, stdout="".join(f"{each}\n" for each in names))
+        ask = "zfs get -H -s received -o name org.kopiatomic:run"
+        asked = f"{copy}@daily {own}@daily {own} {copy}"
+        fp.register(f"{ask} {asked}", stdout=f"{copy}\n{copy}@daily\n")
+        assert zfs.copies_among(DOOR, ("restomic-",)) == [f"{copy}@daily", copy]
+
     def test_no_copies_are_asked_about_where_no_name_is_like_ours(self, fp):
         fp.register("zfs list -H -o name -s name -t snapshot,volume", stdout="t@daily\n")
         assert zfs.copies_among(DOOR, ("restomic-",)) == []

@@ -325,13 +325,14 @@ def read_holds(place: Place) -> list[NotedHold]:
     return [NotedHold(*row) for row in rows if len(row) == 3 and "@" in row[2]]
 
 
-def note_search(pools: Iterable[str]) -> None:
+def note_search(pools: Iterable[str], path: str | None = None) -> None:
     """Note that no snapshot of ours is in any of these pools, which are all that are imported.
 
-    Where it cannot be noted, the next one searches again.
+    Where it cannot be noted, the next one searches again. ``path`` is the file that notes it,
+    where it is about something else.
     """
     with suppress(OSError):
-        _replace(search_mark(), "\n".join([_home(), *sorted(pools)]) + "\n")
+        _replace(path or search_mark(), "\n".join([_home(), *sorted(pools)]) + "\n")
 
 
 def forget_search() -> None:
@@ -340,7 +341,7 @@ def forget_search() -> None:
         os.unlink(search_mark())
 
 
-def was_searched(pools: Iterable[str] = ()) -> bool:
+def was_searched(pools: Iterable[str] = (), path: str | None = None) -> bool:
     """Say whether that was noted for these pools since the machine was booted.
 
     After a boot the state may be that of another time: /var/db belongs to the boot
@@ -349,7 +350,7 @@ def was_searched(pools: Iterable[str] = ()) -> bool:
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with open(os.open(search_mark(), flags), encoding="utf-8") as file:
+        with open(os.open(path or search_mark(), flags), encoding="utf-8") as file:
             age = time.time() - os.fstat(file.fileno()).st_mtime
             home, *known = file.read().split("\n")
     except (OSError, ValueError):
@@ -362,6 +363,11 @@ def was_searched(pools: Iterable[str] = ()) -> bool:
 def search_mark() -> str:
     """Return the file that notes it."""
     return f"{os.path.realpath(RUN_ROOT)}/kopiatomic.searched"
+
+
+def holds_mark(place: Place) -> str:
+    """Return the file that notes that no hold of a job is left, likewise."""
+    return f"{search_mark()}.{place.program}.{place.job}"
 
 
 def _home() -> str:

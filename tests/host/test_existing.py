@@ -143,6 +143,23 @@ def test_it_is_held_meanwhile_and_nobody_can_destroy_it(with_auto, restic):
     assert gone == {"kta/src@auto-1"}
 
 
+def test_a_hold_whose_note_is_lost_is_found_after_a_boot(with_auto, restic):
+    """Nobody else would: what is held cannot be destroyed."""
+    mine, others = "restomic:default:0123456789ab", "restomic:other:0123456789ab"
+    shell(with_auto, f"""
+        zfs hold {mine} kta/src@auto-1; zfs hold {others} kta/src@auto-1
+        rm -f /var/run/kopiatomic.searched*
+    """)
+    try:
+        said = back_up(restic, "kta/src", tidy=False)
+        assert "hold on kta/src@auto-1" in said
+        assert holds(with_auto) == [("kta/src@auto-1", others)]
+    finally:
+        shell(with_auto, f"zfs release {others} kta/src@auto-1")
+    assert "hold on" not in back_up(restic, "kta/src")
+    clean(with_auto)
+
+
 def test_one_that_is_to_be_destroyed_later_goes_when_the_run_has_ended(with_auto, restic):
     """Once it is mounted, -d is refused as well."""
     program = meanwhile(with_auto, MOUNTED, "zfs destroy -d kta/src@auto-2")

@@ -250,8 +250,8 @@ def test_the_files_are_those_of_the_program(program, monkeypatch):
     ]
     assert sorted(listed) == sorted(
         [
-            state.search_mark(), f"{place.root}/", names.view, names.holds, names.gaps,
-            names.temporary, place.lock,
+            state.search_mark(), state.holds_mark(place), f"{place.root}/", names.view,
+            names.holds, names.gaps, names.temporary, place.lock,
             f"{state.STATE_DIRECTORY}/", place.history, place.upkeep, place.unfinished,
             place.holds,
             f"{state.STATE_DIRECTORY}/{scratch.prefix(place)}*",

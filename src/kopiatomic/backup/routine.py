@@ -118,6 +118,8 @@ def look_early(work: Work, table: list[Mount] | None) -> None:
     With a -p hook a refusal is not final yet: the hook may mount the disk, import
     the pool or load the key that is missing.
     """
+    if work.task.job.snapshot is not None:
+        taking.look_after_boot(work)
     try:
         work.follow(draw(work.task, work.names, table))
     except Refusal:
@@ -261,6 +263,8 @@ def look_into_pools(work: Work) -> None:
         look_for_left(work.place, work.task.door, work.report)
     if work.task.job.before is not None:
         taking.sweep(work.place, work.task.door, work.report)
+    if work.task.job.snapshot is not None:
+        taking.look_after_boot(work, pools)
 
 
 def miss_named(work: Work) -> None:

@@ -6,7 +6,7 @@ What most jobs do without is imported where it is needed, so that their runs beg
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from kopiatomic import client_rows
+from kopiatomic import client_rows, state
 from kopiatomic.backup import choice
 from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.plan import Plan
@@ -18,6 +18,7 @@ from kopiatomic.errors import EX_CANTCREAT, EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.redact import is_secret
 from kopiatomic.state import Place
+from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door, encode
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # How often the next newest snapshots are looked for where others destroy them meanwhile.
 TRIES = 3
+
+_UNKNOWN = "whether a killed run still holds snapshots could not be found out, and will be again"
 
 CHANGING = "its snapshots go as fast as they are looked for"
 
@@ -186,24 +189,43 @@ def _let_go(work: Work) -> "Sequence[holding.Stays] | str":
         return str(error)
 
 
-def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) -> None:
-    """Take back the holds that earlier runs of the job have left on snapshots of others."""
-    if not (thoroughly or os.path.lexists(place.holds)):
+def look_after_boot(work: Work, pools: Collection[str] = ()) -> None:
+    """Take back holds that a run before the last boot has left, of which no note need be there.
+
+    As with the snapshots of other runs, the note may be in another boot environment. Others
+    cannot destroy what is held, so nobody else would find it. It is done once after a boot, and
+    again where some of the ``pools`` were not imported then.
+    """
+    place, door, mark = work.place, work.task.door, state.holds_mark(work.place)
+    if state.was_searched(pools, mark):
         return
+    try:
+        known = zfs.pools(door)
+    except CommandFailed as error:
+        work.report.notes.append(f"{_UNKNOWN}: {error}")
+        return
+    if sweep(place, door, work.report, thoroughly=True):
+        state.note_search(known, mark)
+
+
+def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) -> bool:
+    """Take back the holds that earlier runs of the job have left on snapshots of others.
+
+    Returns whether it is known that none is left that is not noted.
+    """
+    if not (thoroughly or os.path.lexists(place.holds)):
+        return True
     from kopiatomic.backup import holding
 
     try:
         swept = holding.sweep(door, place, thoroughly)
     except (CommandFailed, OSError, Refusal) as error:
-        report.notes.append(
-            "whether a killed run still holds snapshots could not be found out, "
-            f"and will be again: {error}"
-        )
-        return
+        report.notes.append(f"{_UNKNOWN}: {error}")
+        return False
     report.swept += [f"hold on {name}" for name in swept.released]
     report.notes += [
         f"the hold of an earlier run on {each.hold.snapshot} stays: {each.reason}; "
         f"the next run tries again, or: {each.by_hand}"
         for each in swept.left
     ]
-
+    return True

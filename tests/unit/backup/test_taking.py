@@ -166,6 +166,45 @@ def test_a_sweep_tells_what_it_has_taken_back_and_what_stays(place, monkeypatch)
     assert "whether a killed run still holds snapshots could not be found out" in report.notes[1]
 
 
+class TestAfterBoot:
+    """The note of the holds may be in another boot environment, or in the old /var/db."""
+
+    LIST = "zfs list -Hp -t snapshot -s name -o name,userrefs"
+    POOLS = "zpool list -Hp -o name,readonly,health"
+
+    def machine(self, fp, *pools: str) -> None:
+        text = "".join(f"{each}\toff\tONLINE\n" for each in pools)
+        fp.register(self.POOLS, stdout=text, occurrences=9)
+
+    def test_what_an_earlier_run_holds_is_let_go_once(self, work, fp):
+        self.machine(fp, "t")
+        fp.register(self.LIST, stdout="t/a@1\t2\nt/a@2\t0\n")
+        held = f"t/a@1\t{TAG}\tthen\nt/a@1\trestomic:other:1\tthen\nt/a@1\tkeep\tthen\n"
+        fp.register("zfs holds -H t/a@1", stdout=held, occurrences=2)
+        fp.register(f"zfs release {TAG} t/a@1")
+        taking.look_after_boot(work)
+        assert work.report.swept == ["hold on t/a@1"]
+        asked = len(fp.calls)
+        taking.look_after_boot(work)
+        taking.look_after_boot(work, ["t"])
+        assert len(fp.calls) == asked
+        # A pool that was not imported may have some as well.
+        fp.register(self.LIST, stdout="")
+        self.machine(fp, "t", "u")
+        taking.look_after_boot(work, ["t", "u"])
+        assert len(fp.calls) > asked
+
+    def test_where_nobody_can_look_it_is_told_and_tried_again(self, work, fp):
+        self.machine(fp, "t")
+        fp.register(self.LIST, returncode=1, stderr="no")
+        taking.look_after_boot(work)
+        assert "whether a killed run still holds snapshots could not be" in work.report.notes[0]
+        fp.register(self.LIST, stdout="")
+        taking.look_after_boot(work)
+        assert len(work.report.notes) == 1
+        assert [call[1] for call in fp.calls].count("list") == 4
+
+
 def test_what_says_where_to_is_part_of_the_selection_and_no_secret(work, tmp_path):
     env = tmp_path / "env"
     env.write_text("A=b\n")

@@ -267,7 +267,7 @@ def test_nothing_new_is_said_and_nothing_is_called(with_auto, restic):
     hooks = [word for option in "psq" for word in (f"-{option}", f"touch {PLACE}/{option}")]
     said = back_up(restic, "-r", "kta", *hooks)
     assert "restomic: the backup was NOT NEEDED, " in said
-    assert "no snapshot that matches is newer than those in the last good backup" in said
+    assert "all snapshots that would be taken are in a good backup already; the newest is" in said
     assert "@auto-2, " in said
     assert not [each for each in "psq" if with_auto.path(f"{PLACE}/{each}").exists()]
     assert len(json.loads(restic("snapshots", "--json"))) == 1
@@ -292,9 +292,19 @@ def test_a_newer_one_of_any_dataset_makes_a_backup(with_auto, restic):
     shell(with_auto, f"echo four > {TOP}/src/file; zfs snapshot -r kta@auto-3")
     assert "the backup succeeded, " in back_up(restic, "-r", "kta")
     assert dump(restic, f"{TOP}/src/file") == "four\n"
-    # Where that is destroyed, an older one is nothing new.
+    # Where that is destroyed, an older one that was backed up is nothing new.
     shell(with_auto, "zfs destroy -r kta@auto-3")
     assert "was NOT NEEDED" in back_up(restic, "-r", "kta")
+
+
+def test_an_older_one_with_other_files_makes_a_backup(with_auto, restic):
+    """A replica may be made anew from elsewhere: the time of its snapshot says nothing."""
+    receive = "zfs send kta/{} | zfs receive kta/copy"
+    shell(with_auto, receive.format("src@auto-2"))
+    assert "the backup succeeded, " in back_up(restic, "kta/copy")
+    shell(with_auto, f"zfs destroy -r kta/copy; {receive.format('home@auto-1')}")
+    assert "the backup succeeded, " in back_up(restic, "kta/copy")
+    assert "was NOT NEEDED" in back_up(restic, "kta/copy")
 
 
 def test_another_choice_or_another_repository_is_something_new(with_auto, restic):

@@ -154,7 +154,11 @@ def _existing(listed: Listed, created: Mapping[str, float]) -> Existing:
 def is_backed_up(
     captured: Sequence[Captured], selection: Mapping[str, object], entry: Mapping[str, object]
 ) -> bool:
-    """Say whether a backup has all these snapshots, or newer ones; ``entry`` is its history's."""
+    """Say whether a backup has all these snapshots; ``entry`` is its history's.
+
+    The guid tells, not the time: of two that were created in one second, or on either side of
+    a rollback, each has files of its own.
+    """
     rows = entry.get("captured")
     if entry.get("selection") != selection or not isinstance(rows, list):
         return False
@@ -163,20 +167,13 @@ def is_backed_up(
 
 
 def _is_in(captured: Captured, row: Mapping[str, object]) -> bool:
-    from datetime import datetime  # of which nothing else in a run has need
-
     existing = captured.existing
-    if existing is None or row.get("mountpoint") != captured.point:
-        return False
-    if row.get("directories", []) != list(captured.directories):
-        return False
-    if row.get("guid") == existing.guid:
-        return True
-    try:
-        created = datetime.fromisoformat(str(row.get("created"))).timestamp()
-    except (ValueError, OverflowError):
-        return False
-    return int(existing.created) <= created
+    return (
+        existing is not None
+        and row.get("guid") == existing.guid
+        and row.get("mountpoint") == captured.point
+        and row.get("directories", []) == list(captured.directories)
+    )
 
 
 # What there is to say about them
@@ -285,12 +282,12 @@ def with_ages(captured: Sequence[Captured], rows: object, now: float) -> list[di
 
 
 def nothing_new(captured: Sequence[Captured], now: float) -> list[str]:
-    """Say that there is no snapshot that the last good backup has not got."""
+    """Say that there is no snapshot that is in no good backup yet."""
     snapshots = taken(captured)
     if not snapshots:
         return []
     last = max(snapshots, key=lambda each: each.created)
     return [
-        "  no snapshot that matches is newer than those in the last good backup; the newest is",
+        "  all snapshots that would be taken are in a good backup already; the newest is",
         f"  {last.name}, {clock(last.created)}, {_old(now - last.created)}",
     ]

@@ -140,7 +140,7 @@ class Report:
         return "trouble" if is_beside else "incomplete"
 
     def not_needed(self) -> None:
-        """Note that no backup is made, since the last good one has all that there is."""
+        """Note that no backup is made, since a good one has all that there is."""
         self.is_needless = True
 
     def blames(self, run: Called) -> bool:

@@ -128,11 +128,11 @@ def look_early(work: Work, table: list[Mount] | None) -> None:
 
 
 def has_nothing_new(work: Work) -> bool:
-    """Say whether all existing snapshots that would be taken are in the last good backup."""
+    """Say whether all existing snapshots that would be taken are in a good backup."""
     plan = work.report.plan
     if work.task.job.snapshot is None or plan is None:
         return False
-    return taking.is_backed_up(work.task, plan, last_entry(work.place))
+    return taking.is_backed_up(work.task, plan, work.place)
 
 
 def end_early(work: Work) -> Report:

@@ -76,19 +76,34 @@ def _version_of(path: str) -> list[object]:
         return [path]
 
 
-def is_backed_up(task: Task, plan: Plan, last: Mapping[str, object] | None) -> bool:
-    """Say whether the last good backup has all existing snapshots of the plan, or newer ones.
+def is_backed_up(task: Task, plan: Plan, place: Place) -> bool:
+    """Say whether a good backup has all existing snapshots of the plan.
 
-    Where the user named a dataset that has none, a run is to tell it each time.
+    It need not be the last one: where the newest snapshot was destroyed since, one that was
+    backed up before is the newest. Where the user named a dataset that has none, a run is to
+    tell it each time.
     """
     from kopiatomic.backup import existing
 
-    if last is None or any(each.missed for each in plan.left_out):
+    if any(each.missed for each in plan.left_out):
         return False
-    good = {row.key for row in client_rows.rows_of(last) if row.is_good}
-    if task.more and any((FILES, "", e.env_file) not in good for e in (task, *task.more)):
-        return False  # one of the repositories has yet to get it
-    return existing.is_backed_up(plan.captured, selection_of(task), last)
+    selection = selection_of(task)
+    try:
+        return any(
+            existing.is_backed_up(plan.captured, selection, each)
+            for each in state.successes(place)
+            if _all_have(task, each)
+        )
+    except OSError:
+        return False  # which is told when this run cannot be added either
+
+
+def _all_have(task: Task, entry: Mapping[str, object]) -> bool:
+    """Say whether all repositories of a job got the files by a run."""
+    good = {row.key for row in client_rows.rows_of(entry) if row.is_good}
+    return not task.more or all(
+        (FILES, "", each.env_file) in good for each in (task, *task.more)
+    )
 
 
 def take(work: Work, lose: Callable[[Work, Mapping[str, Lost], str], None]) -> None:

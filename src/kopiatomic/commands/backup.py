@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from kopiatomic import formatting, state
 from kopiatomic.backup import jail, keeping, preflight, report, routine, taking
-from kopiatomic.backup.calling import last_entry
 from kopiatomic.backup.client_runs import FILES, LAYOUT, Called, ClientRun
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
@@ -59,8 +58,8 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
         jail.check_rights(task.door)
     place = state.Place(job.program, job.name)
     plan = draw(task, name_run(place, task.door.jailed)).plan
-    if job.snapshot is not None and taking.is_backed_up(task, plan, last_entry(place)):
-        notes.append("no backup would be made: the last good one has all these snapshots")
+    if job.snapshot is not None and taking.is_backed_up(task, plan, place):
+        notes.append("no backup would be made: a good one has all these snapshots")
     if keeping.is_wanted(task):
         notes.append(f"the layout of the pools would be saved too if it has changed: {_keep(task)}")
     plan = plan._replace(notes=(*plan.notes, *notes))

@@ -475,7 +475,7 @@ class TestExisting:
         made.not_needed()
         text = report.as_text(made)
         assert text.startswith("restomic: the backup was NOT NEEDED, 1 min 2 s\n")
-        assert "no snapshot that matches is newer than those in the last good backup" in text
+        assert "all snapshots that would be taken are in a good backup already" in text
 
     def test_a_plan_holds_them_and_makes_none(self):
         plan = self.taken(NOW - 60, NOW - 60)

@@ -115,7 +115,25 @@ def test_a_named_dataset_without_one_makes_it_incomplete(work, monkeypatch):
     taking.take(work, lose)
     assert work.report.problems == ["t/b is not in this backup: none matches"]
     assert work.report.status == 66
-    assert not taking.is_backed_up(work.task, work.plan, {})
+    assert not taking.is_backed_up(work.task, work.plan, work.place)
+
+
+def test_any_good_backup_counts(work):
+    """Where the newest snapshot was destroyed, the one before it is backed up as well."""
+
+    def remember(number: int, outcome: str = "success") -> None:
+        row = {"dataset": "t/a", "mountpoint": "/a", "guid": f"g{number}"}
+        selection = taking.selection_of(work.task)
+        entry = {"outcome": outcome, "selection": selection, "captured": [row]}
+        state.remember(work.place, entry)
+
+    remember(2, "incomplete")
+    assert not taking.is_backed_up(work.task, work.plan, work.place)
+    remember(2)
+    remember(3)
+    assert taking.is_backed_up(work.task, work.plan, work.place)
+    work.plan = plan_of(taken(1))
+    assert not taking.is_backed_up(work.task, work.plan, work.place)
 
 
 def test_what_stays_held_is_told_with_what_to_do(work, monkeypatch):

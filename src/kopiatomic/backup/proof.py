@@ -136,7 +136,8 @@ def _conclude(
         report.fail(_told(task, evidence, missing), EX_DATAERR, "incomplete", called)
     if len(untold) > NAMED:
         more = len(untold) - NAMED
-        message = f"{more} more datasets are not in the backup"
+        what = "directories and datasets" if report.plan and report.plan.parts else "datasets"
+        message = f"{more} more {what} are not in the backup"
         report.fail(message, EX_DATAERR, "incomplete", called)
 
 

@@ -13,6 +13,7 @@ from datetime import date, datetime
 
 from kopiatomic import client_rows, state
 from kopiatomic.backup import choice
+from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.selection import NO_SNAPSHOT
 from kopiatomic.client_rows import Row, rows_of
 from kopiatomic.clients import programs
@@ -248,8 +249,9 @@ def run_of(entry: dict[str, object]) -> PastRun:
         left_out=_length(entry.get("left_out")),
         live=_texts(entry.get("not_frozen")),
         notes=_texts(entry.get("notes")),
-        added=_count(told.get("added")),
-        new_or_changed=_count(told.get("new_or_changed")),
+        added=_sum(entry, "added"),
+        # Each volume is a new file every time.
+        new_or_changed=_sum(entry, "new_or_changed", FILES),
         problems=_texts(entry.get("problems")),
         client=words[0] if words else None,
         env_files=_texts(entry.get("env_files")) or older,
@@ -260,6 +262,20 @@ def run_of(entry: dict[str, object]) -> PastRun:
         unmatched=_members(entry.get("left_out"), "name", _is_unmatched),
         rows=tuple(rows_of(entry)),
     )
+
+
+def _sum(entry: dict[str, object], name: str, kind: str = "") -> int | None:
+    """Return a figure of all client runs together, or of those of one kind; None if unknown.
+
+    An entry from before there could be several has one client.
+    """
+    listed = entry.get("client_runs")
+    runs = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    meant = [each for each in runs if each.get("kind") == kind or not kind] if runs else [entry]
+    told = [each.get("client") for each in meant]
+    figures = [_count(each.get(name)) for each in told if isinstance(each, dict)]
+    known = [each for each in figures if each is not None]
+    return sum(known) if known else None
 
 
 def cares_of(entry: dict[str, object]) -> list[PastCare]:

@@ -55,13 +55,13 @@ class Sample(Client):
         return not stat.S_ISSOCK(mode)
 
 
-def proved(client: Client, monkeypatch, **changes: object) -> Report:
+def proved(client: Client, monkeypatch, plan: Plan | None = None, **changes: object) -> Report:
     """Return the report of a good run after its proof."""
     monkeypatch.setattr(proof, "Reader", lambda *_: None)
     task = Task(JOB, client, Door(), {}, "/bin/sample", str, "script")
     report = Report("restomic", "default", "r", 100.0)
     called = Called(ClientRun(paths=("/a",)))
-    report.runs = [called]
+    report.runs, report.plan = [called], plan
     called.saved, called.began, called.figures = True, 5.0, Figures(files=7)
     called.request = Request(("/a",))
     evidence = proof.Evidence(dict(POINTS), {f"/{name}": f"t/{name}" for name in "abc"})
@@ -158,6 +158,11 @@ class TestProof:
         assert len(report.problems) == 2
         assert report.problems[1] == "2 more datasets are not in the backup"
         assert report.outcome == "incomplete"
+        captured = (Captured("t/a", "/", directories=("/a", "/b")), Captured("t/c", "/c"))
+        plan = Plan(NAMES, captured, (), (), (), ())
+        report = proved(Sample(Proof(("1234",), (), missing)), monkeypatch, plan)
+        told = "2 more directories and datasets are not in the backup"
+        assert report.problems[1] == told
 
     def test_no_backup_at_all_is_a_failure(self, monkeypatch):
         """As with --dry-run among the options, or a wrapper that just returns 0."""

@@ -48,6 +48,20 @@ class TestReading:
         assert (read.added, read.new_or_changed, read.seconds) == (4096, 7, 62)
         assert (read.client, read.env_files) == ("/w", ("/e",))
 
+    def test_figures_are_those_of_all_client_runs(self):
+        def of(kind: str, added: int | None, new: int) -> dict[str, object]:
+            return {"kind": kind, "client": {"added": added, "new_or_changed": new}}
+
+        rows = [of("files", 5, 2), of("volume", 7, 1), of("files", None, 3), "x", {"client": 5}]
+        read = run(HOUR, client_runs=rows)
+        assert (read.added, read.new_or_changed) == (12, 5)
+        read = run(HOUR, client_runs=[of("volume", 7, 1)])
+        assert (read.added, read.new_or_changed) == (7, None)
+        read = run(HOUR, client_runs=[of("files", None, 1)])
+        assert (read.added, read.new_or_changed) == (None, 1)
+        # As entries were before there could be several.
+        assert (run(HOUR, client_runs=[]).added, run(HOUR, client_runs=5).added) == (4096, 4096)
+
     def test_what_was_chosen_and_what_came_of_it_is_read_back(self):
         job = Job("restomic", targets=("zroot/home",), recursive=True, exclude=("*/ben",))
         done = Report("restomic", "default", "r", NOW)

@@ -39,6 +39,8 @@ READ_ONLY = (
 )
 NUMERIC = ("used", "available", "referenced", "refer", "quota", "reservation", "refreservation",
            "recordsize", "volsize", "written", "logicalused")
+# What a volume has not.
+_OF_FILES = ("snapdir", "atime", "exec", "setuid", "recordsize", "jailed")
 ALIASES = {"avail": "available", "refer": "referenced", "zoned": "jailed", "ratio": "compressratio"}
 SIZE = 98304
 AVAILABLE = 7806648320
@@ -109,7 +111,9 @@ class World:
         """zfs_dozonecheck(), secpolicy_zfs(): whether a jail, if this is one, may change it."""
         if self.jail is None:
             return True
-        zoned = self.value(what, "jailed")[0] == "on"
+        # A volume inherits it, and does not show it.
+        of = what if what.kind == "filesystem" else self.datasets[what.parent]
+        zoned = self.value(of, "jailed")[0] == "on"
         return self.jail.owns(what.name) and zoned and self.jail.mounts
 
     # -- finding -----------------------------------------------------------------------------
@@ -212,7 +216,7 @@ class World:
         return self.props.get(what.id, {}).get(name, (OWN[name], "default"))
 
     def _inherited(self, what: Dataset, name: str) -> tuple[str, str]:
-        if what.kind == "volume" and name in ("snapdir", "atime", "exec", "setuid", "recordsize"):
+        if what.kind == "volume" and name in _OF_FILES:
             return "-", "-"
         if what.encroot is None and name == "keyformat":
             return "none", "default"

@@ -228,12 +228,13 @@ class _Wishes:
 
     def obstacle(self, dataset: Dataset) -> LeftOut | None:
         """Say why a dataset is another's affair, or None if it is not."""
+        if dataset.type != "filesystem":
+            # Whose it is it does not say: it has no property jailed.
+            reason = "a volume, which can be read on the host of this jail only"
+            return LeftOut(dataset.name, reason, VOLUME) if self._in_jail else None
         if self._in_jail and not dataset.jailed:
             reason = "belongs to the host of this jail (its property jailed is off)"
             return LeftOut(dataset.name, reason, FOREIGN)
-        if dataset.type != "filesystem":
-            reason = "a volume, which can be read on the host of this jail only"
-            return LeftOut(dataset.name, reason, VOLUME) if self._in_jail else None
         if dataset.jailed and not self._has_jailed(dataset):
             reason = "belongs to a jail (its property jailed is on)"
             return LeftOut(dataset.name, reason, JAILED)

@@ -139,12 +139,14 @@ def parse_list(argv: Sequence[str], text: str) -> list[Dataset]:
         name, kind, mounted, canmount, jailed, backup, mountpoint, keystatus = fields
         if name in datasets:
             raise CommandFailed(argv, f"printed a dataset twice: {name[:80]!r}")
+        above = datasets.get(name.rpartition("/")[0])
         datasets[name] = Dataset(
             name,
             sys.intern(kind),
             mounted == "yes",
             sys.intern(canmount),
-            jailed == "on",
+            # A volume has no such property of its own, and belongs to the jail nevertheless.
+            jailed == "on" or (jailed == "-" and above is not None and above.jailed),
             sys.intern(keystatus),
             sys.intern(backup),
             mountpoint,

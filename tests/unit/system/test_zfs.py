@@ -74,6 +74,14 @@ class TestList:
         with pytest.raises(CommandFailed, match=r"not understood|twice"):
             zfs.list_datasets(DOOR)
 
+    def test_a_volume_belongs_to_the_jail_that_it_is_in(self, fp):
+        """It has no property jailed of its own: FreeBSD 14.2 shows a dash."""
+        rows = [("t", "filesystem", "off"), ("t/a", "volume", "-"), ("t/jl", "filesystem", "on"),
+                ("t/jl/vol", "volume", "-")]  # fmt: skip
+        lines = [f"{name}\t{kind}\t-\t-\t{jailed}\t-\t-\t-\n" for name, kind, jailed in rows]
+        fp.register(LIST, stdout="".join(lines))
+        assert [each.jailed for each in zfs.list_datasets(DOOR)] == [False, False, True, True]
+
     def test_looks_for_the_end_of_a_mount_point_no_further_than_one_may_go(self, fp):
         whole = "t\tfilesystem\tyes\ton\toff\t-\t/x{}\t-\n"
         fp.register(LIST, stdout=whole.format("\ny" * 4000))

@@ -182,6 +182,10 @@ def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
         print(usage.text(program), end="")
         return 0
     if "-v" in values:
+        if targets or len(options) > 1:
+            from kopiatomic.errors import Refusal
+
+            raise Refusal("-v prints the version and does nothing else; to see more, say --verbose")
         print(f"{program} {__version__}")
         return 0
     job = job_from(program, options, targets)

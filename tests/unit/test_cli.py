@@ -120,7 +120,7 @@ def test_a_layout_may_be_of_a_file(capsys, tmp_path):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["-v"], ["--version"], ["-rv"]])
+@pytest.mark.parametrize("arguments", [["-v"], ["--version"]])
 def test_version(capsys, arguments):
     assert cli.main("restomic", arguments) == 0
     assert capsys.readouterr().out == f"restomic {__version__}\n"

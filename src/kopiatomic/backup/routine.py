@@ -21,6 +21,7 @@ from kopiatomic.backup.calling import back_up, last_entry
 from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.keeping import keep_layout
+from kopiatomic.backup.missed import miss_named, miss_replaced
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.plan import cut_off
 from kopiatomic.backup.report import Report, as_dict
@@ -29,7 +30,6 @@ from kopiatomic.clients.base import Task
 from kopiatomic.errors import (
     EX_CANTCREAT,
     EX_DATAERR,
-    EX_NOINPUT,
     EX_OSERR,
     EX_SOFTWARE,
     EX_TEMPFAIL,
@@ -252,6 +252,7 @@ def look_again(work: Work) -> None:
             raise Failed(str(refusal), refusal.status) from refusal
     work.report.notes += work.plan.notes
     miss_named(work)
+    miss_replaced(work)
     if work.task.job.before is not None and has_nothing_new(work):
         raise NothingNew
 
@@ -265,24 +266,6 @@ def look_into_pools(work: Work) -> None:
         taking.sweep(work.place, work.task.door, work.report)
     if work.task.job.snapshot is not None:
         taking.look_after_boot(work, pools)
-
-
-def miss_named(work: Work) -> None:
-    """Tell of datasets that the user named and that were captured last time, but cannot be now."""
-    missed = [each for each in work.plan.left_out if each.is_obstacle and each.named]
-    # The history is read only where there is something to look up.
-    last = last_entry(work.place) if missed else None
-    captured = last.get("captured") if last else None
-    rows = captured if isinstance(captured, list) else []
-    names = {row.get("dataset") for row in rows if isinstance(row, dict)}
-    for each in missed:
-        if each.name in names:
-            work.report.fail(
-                f"{each.name} was in the last successful backup and is not in this one: "
-                f"{each.reason}",
-                EX_NOINPUT,
-                "incomplete",
-            )
 
 
 def prepare(work: Work) -> None:

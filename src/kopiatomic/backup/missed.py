@@ -1,0 +1,60 @@
+"""What was in the last good backup and is not in this one: the run tells it as a problem."""
+
+from kopiatomic.backup.calling import last_entry
+from kopiatomic.backup.work import Work
+from kopiatomic.errors import EX_NOINPUT
+from kopiatomic.system import zfs
+from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.machine import lies_in, nearest
+
+
+def miss_named(work: Work) -> None:
+    """Tell of datasets that the user named and that were captured last time, but cannot be now."""
+    missed = [each for each in work.plan.left_out if each.is_obstacle and each.named]
+    # The history is read only where there is something to look up.
+    last = last_entry(work.place) if missed else None
+    captured = last.get("captured") if last else None
+    rows = captured if isinstance(captured, list) else []
+    names = {row.get("dataset") for row in rows if isinstance(row, dict)}
+    for each in missed:
+        if each.name in names:
+            work.report.fail(
+                f"{each.name} was in the last successful backup and is not in this one: "
+                f"{each.reason}",
+                EX_NOINPUT,
+                "incomplete",
+            )
+
+
+def miss_replaced(work: Work) -> None:
+    """Tell of directories that lay in another dataset last time, which is not there now.
+
+    What lies beneath its mount point is in the backup instead. Of a dataset that was destroyed
+    while its pool is there it is known that this is meant, and what is new tells it.
+    """
+    parts = [(path, each) for each in work.plan.captured for path in each.directories]
+    last = last_entry(work.place) if parts else None
+    captured = last.get("captured") if last else None
+    rows = captured if isinstance(captured, list) else []
+    before = {str(row.get("mountpoint")): str(row.get("dataset")) for row in rows}
+    for path, each in parts:
+        point = nearest(path, before)
+        if point is None or not lies_in(point, each.point) or point == each.point:
+            continue
+        if is_away(work.task.door, before[point]):
+            work.report.fail(
+                f"{path} was in the last successful backup as part of {before[point]}, which is "
+                f"not mounted; what lies beneath it in {each.dataset} is in this one instead",
+                EX_NOINPUT,
+                "incomplete",
+            )
+
+
+def is_away(door: Door, dataset: str) -> bool:
+    """Say whether a dataset is there, or its pool is not, or it cannot be told."""
+    try:
+        if zfs.pool_of(dataset) not in zfs.pools(door):
+            return True
+        return bool(zfs.list_datasets(door, [dataset]))
+    except CommandFailed as error:
+        return "dataset does not exist" not in str(error)

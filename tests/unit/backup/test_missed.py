@@ -1,0 +1,79 @@
+"""What was in the last good backup and is not in this one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from kopiatomic.backup import missed
+from kopiatomic.system.command import CommandFailed
+
+
+class Told:
+    """A report that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[str, int, str]] = []
+
+    def fail(self, *problem) -> None:
+        self.problems.append(problem)
+
+
+def work(captured, monkeypatch, before):
+    """Return a run that captures these (dataset, mount point, directories) after another one."""
+    rows = [{"dataset": name, "mountpoint": point} for name, point in before]
+    monkeypatch.setattr(missed, "last_entry", lambda place: {"captured": rows})
+    members = [
+        SimpleNamespace(dataset=name, point=point, directories=paths)
+        for name, point, paths in captured
+    ]
+    plan = SimpleNamespace(captured=members, left_out=())
+    return SimpleNamespace(
+        plan=plan, place=None, report=Told(), task=SimpleNamespace(door=None)
+    )
+
+
+BEFORE = [("t", "/t"), ("data", "/t/data")]
+
+
+@pytest.mark.parametrize("path", ["/t/data", "/t/data/www"])
+@pytest.mark.parametrize("away", [True, False])
+def test_a_directory_beneath_a_dataset_that_is_away(monkeypatch, path, away):
+    run = work([("t", "/t", (path,))], monkeypatch, BEFORE)
+    asked = []
+    monkeypatch.setattr(missed, "is_away", lambda door, name: asked.append(name) or away)
+    missed.miss_replaced(run)
+    assert asked == ["data"]
+    assert len(run.report.problems) == away
+    if away:
+        ((text, status, outcome),) = run.report.problems
+        assert text.startswith(f"{path} was in the last successful backup as part of data, which")
+        assert (status, outcome) == (66, "incomplete")
+
+
+@pytest.mark.parametrize(
+    "captured",
+    [
+        ("t", "/t", ("/t/etc",)), ("t", "/t", ("/t/data2",)), ("data", "/t/data", ("/t/data/www",)),
+        ("data_renamed", "/t/data", ("/t/data/www",)), ("t", "/t", ()),
+    ],
+)  # fmt: skip
+def test_what_lies_where_it_lay_is_not_asked_about(monkeypatch, captured):
+    run = work([captured], monkeypatch, BEFORE)
+    monkeypatch.setattr(missed, "is_away", lambda *_: pytest.fail("asked"))
+    missed.miss_replaced(run)
+    assert run.report.problems == []
+
+
+def test_a_dataset_is_away_unless_it_was_destroyed(monkeypatch):
+    def listed(door, names):
+        if names != ["t/there"]:
+            reason = "cannot open" if names == ["t/odd"] else "dataset does not exist"
+            raise CommandFailed(["zfs", "list"], reason)
+        return names
+
+    monkeypatch.setattr(missed.zfs, "pools", lambda door: {"t": None})
+    monkeypatch.setattr(missed.zfs, "list_datasets", listed)
+    away = {name: missed.is_away(None, name) for name in ("t/there", "t/gone", "t/odd", "u/x")}
+    assert away == {"t/there": True, "t/gone": False, "t/odd": True, "u/x": True}

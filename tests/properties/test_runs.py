@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -48,9 +50,12 @@ OURS = "restomic:default:"
 
 
 def forget() -> None:
-    """Begin with no history."""
+    """Begin with no history, as after a boot."""
     shutil.rmtree(state.STATE_DIRECTORY, ignore_errors=True)
     shutil.rmtree(f"{state.RUN_ROOT}/restomic", ignore_errors=True)
+    state.forget_search()
+    with suppress(FileNotFoundError):
+        os.unlink(state.holds_mark(HERE))
 
 
 def foreign(model: Model) -> tuple[object, object]:

@@ -29,6 +29,9 @@ BACKUP_PROPERTY = "org.kopiatomic:backup"
 # (backup/names.py). Only one that is called so and marked is ours: who renames it means to keep it.
 _OUR_CLONE = re.compile(r"[^/@]+/[a-z]+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}\.[0-9]+")
 
+# What a name is made of: zfs_namecheck.c, with the % of what is being received.
+_NAME = re.compile(r"[A-Za-z0-9_.:%/@ -]+")
+
 # ZFS_MAX_DATASET_NAME_LEN, without its NUL.
 NAME_LIMIT = 255
 
@@ -368,9 +371,12 @@ def _likely(door: Door, beginnings: tuple[str, ...]) -> list[str]:
 
 
 def _names(door: Door) -> list[str]:
-    """Return the names of all snapshots and volumes."""
+    """Return the names of all snapshots and volumes; raises CommandFailed."""
     argv = ("zfs", "list", "-H", "-o", "name", "-s", "name", "-t", "snapshot,volume")
-    return lines_of(door.run(argv).stdout)
+    names = lines_of(door.run(argv).stdout)
+    if not all(map(_NAME.fullmatch, names)):
+        raise CommandFailed(argv, "printed something that is not a list of names")
+    return names
 
 
 def _is_called(name: str, beginnings: tuple[str, ...]) -> bool:

@@ -530,6 +530,12 @@ class TestOthers:
         fp.register(f"{ask} {asked}", stdout=f"{copy}\n{copy}@daily\n")
         assert zfs.copies_among(DOOR, ("restomic-",)) == [f"{copy}@daily", copy]
 
+    def test_an_answer_that_is_no_list_of_names(self, fp):
+        """Or what is ours would be taken for gone."""
+        fp.register("zfs list -H -o name -s name -t snapshot,volume", stdout="\x1b[31m\nodd\n")
+        with pytest.raises(CommandFailed, match="not a list of names"):
+            zfs.copies_among(DOOR, ("restomic-",))
+
     def test_no_copies_are_asked_about_where_no_name_is_like_ours(self, fp):
         fp.register("zfs list -H -o name -s name -t snapshot,volume", stdout="t@daily\n")
         assert zfs.copies_among(DOOR, ("restomic-",)) == []

@@ -42,6 +42,7 @@ class Job(Record):
     env_files: tuple[str, ...] = ()  # -e
     environment: Mapping[str, str] = MappingProxyType({})
     origins: Mapping[str, str] = MappingProxyType({})  # of targets in a list: file and line
+    links: frozenset[str] = frozenset()  # targets that are symbolic links, meant themselves
     remarks: tuple[str, ...] = ()  # what there is to say of the lists
 
     def place_of(self, target: str) -> str:

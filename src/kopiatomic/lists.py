@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
@@ -35,18 +36,42 @@ def with_targets_of(job: Job, listings: "tuple[Listing, ...]") -> Job:
     if the lists name nothing at all.
     """
     targets, origins, remarks = list(job.targets), dict(job.origins), list(job.remarks)
+    links = set(job.links)
     for listing in listings:
         for entry in _entries(listing):
-            found = _paths_of(entry, listing.form)
+            matching = _paths_of(entry, listing.form)
+            odd = [each for each in matching if listing.form == PATTERNS and _is_special(each)]
+            found = [each for each in matching if each not in odd]
+            if listing.form != TARGETS:
+                # The client's own: a link in them is kept as it is, and not followed.
+                found = [_with_real_parent(each) for each in found]
+                links |= {each for each in found if os.path.islink(each)}
             targets += found
             origins |= {each: entry.origin for each in found if each not in origins}
-            if not found:
+            remarks += [f"{entry.origin}: '{each}' is no file, and is left out" for each in odd]
+            if not matching:
                 remarks.append(f"{entry.origin}: nothing matches the pattern '{entry.text}'")
     targets = list(dict.fromkeys(targets))
     if listings and not targets:
         names = ", ".join(_name(each.file) for each in listings)
         raise Refusal(f"{names}: nothing to back up is in it; a line for each path is wanted")
-    return job._replace(targets=tuple(targets), origins=origins, remarks=tuple(remarks))
+    return job._replace(
+        targets=tuple(targets), origins=origins, links=frozenset(links), remarks=tuple(remarks)
+    )
+
+
+def _is_special(path: str) -> bool:
+    """Say whether a path is a socket, a fifo or a device."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or stat.S_ISLNK(mode))
+
+
+def _with_real_parent(path: str) -> str:
+    """Return a path without symbolic links on its way, where it may be one itself."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _name(file: str) -> str:

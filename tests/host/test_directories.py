@@ -271,6 +271,23 @@ def test_an_empty_directory_where_a_dataset_belongs_stands_for_the_dataset(
     assert (out / "main.c").exists()
 
 
+def test_what_lies_beneath_a_dataset_that_is_away_does_not_take_its_place(
+    lived_in: Machine, repository: Repository
+):
+    """Not once, and not in the nights after it; but where the dataset was destroyed it does."""
+    place = f"{HOME}/data"
+    shell(lived_in, f"zfs create -o mountpoint={place} kta/data; echo data > {place}/file")
+    back_up(repository, place, "kta/src")
+    shell(lived_in, f"zfs unmount kta/data; mkdir -p {place}; echo stray > {place}/pid")
+    for _ in range(2):
+        said = back_up(repository, place, "kta/src", status=NOINPUT)
+        assert f"{place} was in the last successful backup as part of kta/data, which is" in said
+        assert "the backup is INCOMPLETE" in said
+    shell(lived_in, "zfs destroy kta/data")
+    said = back_up(repository, place, "kta/src")
+    assert "gone      kta/data" in said
+
+
 # Lists
 
 
@@ -326,6 +343,20 @@ def test_restics_own_lists(lived_in: Machine, restic: Repository, joined: str):
     assert "mine" in json.loads(restic("snapshots", "--json"))[0]["tags"]
     out = lived_in.path(restored(restic, f"{HOME}/etc"))
     assert (out / "conf").read_text() == "conf\n"
+
+
+@pytest.mark.restic
+def test_links_in_restics_lists_are_kept_as_links(lived_in: Machine, restic: Repository):
+    shell(lived_in, f"mkdir {HOME}/w; cd {HOME}/w; echo a > a; ln -s a link; ln -s ../etc dir; "
+                    "ln -s nowhere dangling; mkfifo fifo")  # fmt: skip
+    place = write(lived_in, f"{HOME}/w/*")
+    said = back_up(restic, "-o", f"--files-from {place}")
+    names = ("a", "link", "dir", "dangling")
+    assert set(sources(restic)) == {f"{HOME}/w/{name}" for name in names}
+    assert "4 of 4 paths found in the backup" in said
+    assert f"{place}, line 1: '{HOME}/w/fifo' is no file, and is left out" in said
+    out = lived_in.path(restored(restic, f"{HOME}/w"))
+    assert [(out / name).is_symlink() for name in names] == [False, True, True, True]
 
 
 @pytest.mark.restic

@@ -106,3 +106,24 @@ def test_a_list_that_cannot_be_read(file):
     with pytest.raises(Refusal, match="cannot read the list") as refused:
         with_targets_of(JOB, (Listing(file),))
     assert refused.value.status == 66
+
+
+def test_links_are_followed_in_our_lists_alone(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/link").symlink_to("nowhere")
+    (tmp_path / "way").symlink_to("real")
+    text = f"{tmp_path}/way/link\n".encode()
+    named = f"{os.path.realpath(tmp_path)}/real/link"
+    job = read(tmp_path, text, PATHS)
+    assert (job.targets[1:], job.links) == ((named,), {named})
+    job = read(tmp_path, text)
+    assert (job.targets[1:], job.links) == ((f"{tmp_path}/way/link",), frozenset())
+
+
+def test_what_is_no_file_is_left_out_of_what_a_pattern_matches(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").touch()
+    job = read(tmp_path, f"{tmp_path}/f*\n".encode(), PATTERNS)
+    assert job.targets[1:] == (f"{tmp_path}/file",)
+    place = f"{tmp_path}/list, line 1"
+    assert job.remarks == (f"{place}: '{tmp_path}/fifo' is no file, and is left out",)

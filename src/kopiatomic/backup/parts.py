@@ -64,7 +64,8 @@ def _obstacle(root: str, place: str, may_be_link: bool) -> str | None:
 def check_shown(plan: Plan) -> None:
     """Refuse a file that would have to be shown alone in a view; looks at the live system."""
     for each in plan.view:
-        if each.kind == "frozen" and each.point in plan.parts and not os.path.isdir(each.point):
+        is_alone = each.kind == "frozen" and each.point in plan.parts
+        if is_alone and (not os.path.isdir(each.point) or os.path.islink(each.point)):
             above = os.path.dirname(each.point)
             raise Refusal(
                 f"'{each.point}' is no directory, and cannot be backed up alone within a path "

@@ -105,7 +105,7 @@ def targets(job: Job) -> tuple[str, ...]:
 def _told_from(job: Job, target: str) -> str:
     """Return a target resolved; the refusal of one in a list says where it stands."""
     try:
-        return _resolved(target)
+        return target if target in job.links else _resolved(target)
     except Refusal as refusal:
         raise Refusal(f"{job.place_of(target)}{refusal}", refusal.status) from None
 

@@ -383,7 +383,7 @@ def build_view(work: Work) -> None:
     try:
         lost = tell_gone(work, view.hold_all(door, work.plan))
         lose(work, lost, "cannot mount the snapshot of")
-        lose(work, parts.absent(work.plan), "cannot back up")
+        lose(work, parts.absent(work.plan, work.task.job.links), "cannot back up")
         while True:
             work.signals.check()
             try:

@@ -94,6 +94,17 @@ class TestSaving:
         (source,) = [each for each in held["datasets"] if each["name"] == f"{POOL}/src"]
         assert source["properties"] == {"quota": "67108864"}
 
+    @pytest.mark.restic
+    def test_again_where_the_job_is_led_to_another_repository(
+        self, filled: Machine, restic: Repository
+    ):
+        back_up(restic, "kta/src")
+        other = {"RESTIC_REPOSITORY": f"{restic.directory}/other"}
+        result = filled.run(["restic", "init"], env={**restic.environment, **other})
+        assert result.returncode == 0, result.stderr
+        assert "the layout of the pools is saved as " in back_up(restic, "kta/src", **other)
+        assert "layout" not in back_up(restic, "kta/src", **other)
+
     def test_a_mark_on_datasets_takes_nothing_out_of_it(self, filled: Machine, repository):
         shell(filled, f"zfs set org.kopiatomic:run=x {POOL}")
         try:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from kopiatomic import state
 from kopiatomic.backup import proof
 from kopiatomic.backup.client_runs import LAYOUT, Called, ClientRun
+from kopiatomic.backup.taking import mark_of
 from kopiatomic.backup.work import Work
 from kopiatomic.clients.base import LAYOUTS, Request, Task
 from kopiatomic.errors import Refusal
@@ -32,11 +33,15 @@ LONGEST = 30 * 24 * 3600.0
 
 
 class Saved(Record):
-    """What the history knows of a layout in one repository: what it was of, when, and its name."""
+    """What the history knows of a layout in one repository: what it was of, when, and its name.
+
+    ``where`` tells the repository from any other: a job may be led to another one.
+    """
 
     digest: str
     when: float
     backup: str = ""
+    where: str = ""
 
 
 class Kept(Record):
@@ -86,7 +91,7 @@ def _keep(work: Work) -> None:
         return
     known = last_kept(work.place)
     tasks = [task for task in (work.task, *work.task.more) if _is_backed_up(work, task)]
-    missing = known is None or any(task.repository not in known.saved for task in tasks)
+    missing = known is None or any(_saved_for(task, known.saved) is None for task in tasks)
     is_due = missing or known is None or not 0 <= now - known.looked < INTERVAL
     if not (tasks and is_due and report.captured_at):
         report.layout = as_dict(known) if known else None
@@ -95,14 +100,20 @@ def _keep(work: Work) -> None:
     report.notes += [f"not in the layout of the pools: {each}" for each in lacking]
     saved = dict(known.saved) if known else {}
     for task in tasks:
-        old = saved.get(task.repository)
+        old = _saved_for(task, saved)
         if old is None or old.digest != digest or not 0 <= now - old.when < LONGEST:
             backup = _save(work, task, is_new=old is None)
             if backup is None:
                 saved.pop(task.repository, None)
             else:
-                saved[task.repository] = Saved(digest, now, backup)
+                saved[task.repository] = Saved(digest, now, backup, mark_of(task))
     report.layout = as_dict(Kept(now, saved))
+
+
+def _saved_for(task: Task, saved: Mapping[str, Saved]) -> Saved | None:
+    """Return what is known to be saved in the repository of a task."""
+    found = saved.get(task.repository)
+    return found if found is not None and found.where == mark_of(task) else None
 
 
 def _is_backed_up(work: Work, task: Task) -> bool:
@@ -214,9 +225,14 @@ def _read(held: object) -> Kept | None:
         if not isinstance(held, dict):
             return None
         saved = {
-            str(name): Saved(str(each["digest"]), float(each["when"]), str(each["backup"]))
+            str(name): _saved_of(each)
             for name, each in held["saved"].items()
         }
         return Kept(float(held["looked"]), saved)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _saved_of(row: Mapping[str, object]) -> Saved:
+    when = float(str(row["when"]))
+    return Saved(str(row["digest"]), when, str(row["backup"]), str(row.get("where", "")))

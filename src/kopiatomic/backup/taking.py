@@ -45,11 +45,11 @@ def selection_of(task: Task) -> dict[str, object]:
         "command": [task.hide(word) for word in job.command],
         "options": [task.hide(word) for word in job.options],
         "env_file": [told for file in files for told in _version_of(file)],
-        "repositories": [_repository_of(each) for each in tasks],
+        "repositories": [mark_of(each) for each in tasks],
     }
 
 
-def _repository_of(task: Task) -> str:
+def mark_of(task: Task) -> str:
     """Return what tells a task's repository from any other, as a digest, without its secrets.
 
     Where the client's words and variables do not say it, the text of a wrapper may.

@@ -80,6 +80,8 @@ def _name(file: str) -> str:
 
 def _entries(listing: Listing) -> list[_Entry]:
     """Return what stands in a list, without blank lines and, where it has them, comments."""
+    if not listing.file:
+        raise Refusal("an option that names a list is without its file; put both into one -o")
     name = _name(listing.file)
     text = os.fsdecode(_read(listing.file, name).removeprefix(b"\xef\xbb\xbf"))
     to_nul = listing.form == PATHS_TO_NUL
@@ -87,11 +89,15 @@ def _entries(listing: Listing) -> list[_Entry]:
         raise Refusal(f"{name}: the last of its paths is not ended by a NUL", EX_CONFIG)
     found = []
     for number, line in enumerate(text.split("\0" if to_nul else "\n"), 1):
+        if listing.form in (PATTERNS, PATHS):
+            line = line.removesuffix("\r")
         if listing.form == PATTERNS:
             line = line.strip()
         if not line or (line.startswith("#") and listing.form in (TARGETS, PATTERNS)):
             continue
         origin = f"{name}, {'path' if to_nul else 'line'} {number}"
+        if listing.form == TARGETS and line.endswith("\r"):
+            raise Refusal(f"{origin}: it ends with a carriage return, as in DOS", EX_CONFIG)
         if "\0" in line:
             raise Refusal(f"{origin}: there is a NUL in it, which no path has", EX_CONFIG)
         found.append(_Entry(line, origin))
@@ -126,14 +132,18 @@ def _paths_of(entry: _Entry, form: str) -> list[str]:
 
 def _as_python_has_it(pattern: str) -> str:
     """Return a pattern of Go's filepath.Match, in which a backslash quotes, for glob()."""
-    words, rest = [], iter(pattern)
+    words, rest, late = [], iter(pattern), ""
     inside = False
     for sign in rest:
         if sign == "\\":
             quoted = next(rest, "")
             words.append(quoted if inside or quoted not in "*?[" else f"[{quoted}]")
+        elif sign == "!" and words[-1:] == ["["] and inside:
+            late = sign  # which for Go is any sign; at the end it is one here as well
         else:
             begins = not inside and sign == "["
             inside = begins or (inside and sign != "]")
+            if not inside:
+                words, late = [*words, late], ""
             words.append("!" if sign == "^" and words[-1:] == ["["] else sign)
     return "".join(words)

@@ -57,7 +57,9 @@ def test_patterns_are_compared_with_what_there_is(tmp_path):
     assert not job.remarks
 
 
-@pytest.mark.parametrize(("pattern", "found"), [("a[^x]b", "a-b"), (r"a[\-]b", "a-b")])
+@pytest.mark.parametrize(
+    ("pattern", "found"), [("a[^x]b", "a-b"), (r"a[\-]b", "a-b"), ("a[!x]b", "axb")]
+)
 def test_what_a_pattern_says_of_a_class(tmp_path, pattern, found):
     for name in ("a-b", "axb"):
         (tmp_path / name).mkdir()
@@ -87,6 +89,7 @@ def test_standard_input(monkeypatch):
     ("data", "form", "says"),
     [
         (b"/a\0b\n", TARGETS, "line 1: there is a NUL"),
+        (b"/a\n/b\r\n", TARGETS, "line 2: it ends with a carriage return"),
         (b"/a\0/b", PATHS_TO_NUL, "not ended by a NUL"),
         (b"/a\n" * (lists.SIZE_LIMIT // 3 + 1), PATHS, "too long"),
     ],
@@ -99,6 +102,16 @@ def test_what_is_no_list(tmp_path, data, form, says):
 def test_lists_that_name_nothing(tmp_path):
     with pytest.raises(Refusal, match="list: nothing to back up is in it"):
         read(tmp_path, b"# nothing\n", job=Job("restomic"))
+
+
+@pytest.mark.parametrize("form", [PATHS, PATTERNS])
+def test_lines_of_dos_in_lists_for_restic(tmp_path, form):
+    assert read(tmp_path, b"/a\r\n\r\n/b\r\n", form).targets[1:] == ("/a", "/b")
+
+
+def test_an_option_without_its_file():
+    with pytest.raises(Refusal, match="without its file"):
+        with_targets_of(JOB, (Listing("", PATTERNS),))
 
 
 @pytest.mark.parametrize("file", ["/gone/list", "/", "/x\0y"])

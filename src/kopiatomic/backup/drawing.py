@@ -69,7 +69,7 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     ``table`` is the mount table, where somebody has read it already.
     """
     job, door, client = preflight.resolve(task.job), task.door, task.client
-    client.check_wrapper(job, task.script)
+    client.check_words(job, task.script)
     try:
         seen = tuple(visible_mounts(mounts.table(door) if table is None else table))
         datasets = preflight.list_datasets(door, asked_for(job, seen), job.recursive)

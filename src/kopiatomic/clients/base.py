@@ -373,8 +373,8 @@ class Client:
         """
         return job, ()
 
-    def check_wrapper(self, job: Job, script: str) -> None:
-        """Refuse a wrapper that gives the client paths which nobody has chosen."""
+    def check_words(self, job: Job, script: str) -> None:
+        """Refuse words, or a wrapper, that give the client paths which nobody has chosen."""
 
     def is_plain(self, job: Job) -> bool:
         """Say whether the client is called by itself and not through a wrapper."""

@@ -116,12 +116,30 @@ class TestLists:
     def test_without_any_the_job_stays_as_it_is(self, given):
         assert Restic().without_lists(given) == (given, ())
 
+    @pytest.mark.parametrize(
+        ("command", "options", "path"),
+        [
+            ("restic backup /etc", "", "/etc"), ("restic backup", "-x /etc /root", "/etc"),
+            ("", "./here", "./here"), ("nice -n 5 /usr/bin/restic backup", "/etc", "/etc"),
+            ("nice /usr/bin/restic backup", "-e /etc --cache-dir /c --exclude-file=/x", None),
+            ("/root/wrapper", "--tag /etc", None),
+        ],
+    )
+    def test_paths_in_the_users_own_words_are_refused(self, command, options, path):
+        given = job(command, options)
+        if path is None:
+            Restic().check_words(given, "")
+        else:
+            with pytest.raises(Refusal, match=f"the path '{path}', which would be backed up live"):
+                Restic().check_words(given, "")
+        Restic().check_words(given._replace(plain=True), "")
+
     def test_in_a_wrapper_they_are_refused(self):
         text = '#!/bin/sh\nexec restic backup --files-from /etc/list "$@"\n'
         with pytest.raises(Refusal, match="/w calls restic with --files-from, so"):
-            Restic().check_wrapper(job("/w"), text)
-        Restic().check_wrapper(job("/w"), text.replace("--files-from", "--exclude-file"))
-        Restic().check_wrapper(job("/w", plain=True), text)
+            Restic().check_words(job("/w"), text)
+        Restic().check_words(job("/w"), text.replace("--files-from", "--exclude-file"))
+        Restic().check_words(job("/w", plain=True), text)
 
 
 class TestVariables:

@@ -21,7 +21,7 @@ def odd(filled: Machine) -> Machine:
         filled,
         """
         zfs create -V 10m kta/vol
-        zfs create -o canmount=off kta/off
+        zfs create -o canmount=off kta/off; zfs snapshot kta/off@there
         zfs create -o canmount=noauto kta/noauto
         zfs create -o mountpoint=none kta/none
         mkdir -p /kt/etc; echo 'A=1' > /kt/etc/open; chmod 644 /kt/etc/open
@@ -36,6 +36,7 @@ CASES = [
     (["-c", "true", "kta/nosuch"], NOINPUT, "no dataset is called 'kta/nosuch'"),
     (["-c", "true", "kta/src/"], NOINPUT, "without the slash at its end"),
     (["-c", "true", "kta/src@x"], NOINPUT, "name its dataset"),
+    (["-c", "true", "kta/off@there"], NOINPUT, "name its dataset"),
     (["-c", "true", "/nonexistent"], NOINPUT, "the path '/nonexistent' does not exist"),
     (["-c", "true", "/dev"], NOINPUT, "'/dev' is not on ZFS but on a devfs file system"),
     (["-c", "true", "kta/vol"], USAGE, "leave out --plain, or kta/vol"),

@@ -37,9 +37,12 @@ def run(state: State, command: str, arguments: list[str]) -> int:
 class Selection:
     """What the operands of a command mean."""
 
-    def __init__(self, world: World, kinds: list[str], depth: int | None) -> None:
+    def __init__(
+        self, world: World, kinds: list[str], depth: int | None, only: bool = False
+    ) -> None:
         self.world = world
         self.kinds = kinds
+        self.only = only  # -t: what is named must be of these kinds
         self.depth = depth
         self.found: dict[str, Dataset | Snapshot] = {}
         self.failed = False
@@ -58,6 +61,10 @@ class Selection:
         what = self.world.snapshot(name) if "@" in name else self.world.datasets.get(name)
         if what is None:
             warn(f"cannot open '{word}': dataset does not exist")
+            self.failed = True
+        elif isinstance(what, Snapshot) and self.only and "snapshot" not in self.kinds:
+            # zfs_validate_name() in libzfs_dataset.c.
+            warn(f"cannot open '{word}': snapshot delimiter '@' is not expected here")
             self.failed = True
         elif isinstance(what, Snapshot):
             self.found[what.name] = what
@@ -115,7 +122,7 @@ def _select(world: World, given: dict[str, list[str]], words: list[str], kinds: 
             depth = int(given["d"][-1])
         except ValueError:
             raise Usage(f"{given['d'][-1]} is not a number") from None
-    selection = Selection(world, kinds, depth)
+    selection = Selection(world, kinds, depth, "t" in given)
     if words:
         for word in words:
             selection.operand(word)

@@ -253,7 +253,8 @@ class Injected:
             (place / name).unlink(missing_ok=True)
         # A sweep notes that it has looked: the next run has fewer calls then, and the number
         # would be that of another one.
-        self.path("/var/run/kopiatomic.searched").unlink(missing_ok=True)
+        for mark in self.path("/var/run").glob("kopiatomic.searched*"):
+            mark.unlink()
         if self.existing:
             # Of what the last good backup has, no new one would be made.
             history = self.path("/var/db/kopiatomic/restomic.default.history")

@@ -442,8 +442,8 @@ def _dropped(observed: Observations, others: Sequence[Dataset]) -> list[Finding]
     many = "1 dataset was" if len(names) == 1 else f"{len(names)} datasets were"
     found = Finding(
         "dropped", None, f"{many} in a backup once, and no job has it now: {_some(names)}",
-        f"name it in a job, with --volumes or --jailed where it came along by these; or, if "
-        f"{_NEEDS_NONE}",
+        "mount it, or name it in a job, with --volumes or --jailed where it came along by these; "
+        f"or, if {_NEEDS_NONE}",
     )  # fmt: skip
     return [found] if names else []
 

@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -388,7 +388,7 @@ class Model:
         assert path in self.directories
         return path
 
-    def absent(self, drawn: plan.Plan) -> dict[str, view.Lost]:
+    def absent(self, drawn: plan.Plan, links: Collection[str] = ()) -> dict[str, view.Lost]:
         """Stand for parts.absent: which directories are not in the snapshots."""
         gone = drawn.parts & self.vanished
         return {path: view.Lost(parts.ABSENT, gone=False) for path in gone}

@@ -134,7 +134,7 @@ def measure(count: int, answers: str) -> dict[str, float]:
     from kopiatomic.system import command, kernel, process
 
     library = Library(answers)
-    real, walk, draw = view.standing_in, view._walk, routine.draw
+    real, walk, draw, mount_on = view.standing_in, view._walk, routine.draw, view._mount_on
     took: dict[str, float] = {"count": count, "started": 0, "asked": 0}
 
     class Free(command.Door):
@@ -170,6 +170,7 @@ def measure(count: int, answers: str) -> dict[str, float]:
     state.RUN_ROOT, state.STATE_DIRECTORY = f"{answers}/run", f"{answers}/db"
     routine.draw, view.standing_in = draw_plan, standing_in
     view._walk = lambda path, opened: walk("/." * path.count("/"), opened)
+    view._mount_on = lambda kernel, path: mount_on(kernel, "/." * path.count("/"))
     job = Job("restomic", everything=True, command=(f"{answers}/restic",))
     environment = {"HOME": f"{answers}/home", "RESTIC_REPOSITORY": "sftp:vault:/srv/restic"}
     began = time.process_time()
@@ -177,7 +178,7 @@ def measure(count: int, answers: str) -> dict[str, float]:
     report = routine.run(task, process.Streams(output=None, messages=None))
     took["seconds"] = time.process_time() - began
     assert report.status == 0, report.problems
-    assert report.proof == (count, count)
+    assert [run.proof for run in report.runs] == [(count, count)]
     return took | {"calls": library.calls, "peak": megabytes("VmHWM")}
 
 

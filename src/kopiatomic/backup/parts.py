@@ -63,8 +63,9 @@ def _obstacle(root: str, place: str, may_be_link: bool) -> str | None:
 
 def check_shown(plan: Plan) -> None:
     """Refuse a file that would have to be shown alone in a view; looks at the live system."""
+    alone = plan.parts
     for each in plan.view:
-        is_alone = each.kind == "frozen" and each.point in plan.parts
+        is_alone = each.kind == "frozen" and each.point in alone
         if is_alone and (not os.path.isdir(each.point) or os.path.islink(each.point)):
             above = os.path.dirname(each.point)
             raise Refusal(

@@ -355,9 +355,9 @@ def _check_away(
     scene: Scene, view: Mapping[str, ViewMount], captured: Iterable[Captured]
 ) -> None:
     """Refuse to show anything where there is no directory for it on what the client needs."""
-    for each in captured:
-        on = _mount_at(scene, each.point).point
-        if each.away and _is_shown(view, on):
+    # To find a mount costs as much as there are: only where there is something to look up.
+    for each in (each for each in captured if each.away):
+        if _is_shown(view, _mount_at(scene, each.point).point):
             raise Refusal(
                 f"{each.dataset} cannot be shown at its mount point: there is no directory "
                 f"{each.point}; make it, or say where by --at DIRECTORY",

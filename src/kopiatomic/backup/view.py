@@ -473,7 +473,8 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
         below = _mounted(door, directory, outcome)
         holds = Names("", "", directory).holds + "/"
         frozen = [mount for mount in below if mount.special.startswith(holds)]
-        outcome.astray = [m for m in frozen if _is_near(m, below) and _is_astray(door, m)]
+        remote = [mount for mount in below if not mount.local]
+        outcome.astray = [m for m in frozen if _is_near(m, remote) and _is_astray(door, m)]
     left = _unmount(door, directory, below, outcome)
     for signum in (signal.SIGTERM, signal.SIGKILL):
         if left and _end_processes(door, below, outcome, signum):
@@ -482,9 +483,9 @@ def take_down(door: Door, directory: str, below: Sequence[Mount] | None = None) 
     return outcome
 
 
-def _is_near(mount: Mount, below: Iterable[Mount]) -> bool:
+def _is_near(mount: Mount, remote: Iterable[Mount]) -> bool:
     """Say whether nothing on the way to a mount lies on another machine, which may not answer."""
-    return not any(not m.local and lies_in(mount.point, m.point) for m in below)
+    return not any(lies_in(mount.point, each.point) for each in remote)
 
 
 def _is_astray(door: Door, mount: Mount) -> bool:

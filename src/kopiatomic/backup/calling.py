@@ -56,9 +56,7 @@ def run_client(work: Work, task: Task, called: Called) -> None:
 def call_client(work: Work, task: Task, called: Called) -> Ended:
     """Run the client in the view, read what it did, and return how it ended."""
     client, streams = task.client, work.streams
-    environment = dict(task.environment)
-    if work.plan.temporary is not None:
-        environment["TMPDIR"] = work.plan.temporary
+    environment = environment_of(work, task)
     called.request = request_for(work, task, called.run, environment)
     called.words = words = client.backup_command(task.job, called.request)
     work.signals.check()
@@ -87,6 +85,12 @@ def call_client(work: Work, task: Task, called: Called) -> Ended:
         )
     work.signals.check()
     return ended
+
+
+def environment_of(work: Work, task: Task) -> dict[str, str]:
+    """Return what the client finds in its environment, within the view."""
+    temporary = work.plan.temporary
+    return {**task.environment, **({} if temporary is None else {"TMPDIR": temporary})}
 
 
 def request_for(

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 
 from kopiatomic import state
 from kopiatomic.backup import proof
+from kopiatomic.backup.calling import environment_of, request_for
 from kopiatomic.backup.client_runs import LAYOUT, Called, ClientRun
 from kopiatomic.backup.taking import mark_of
 from kopiatomic.backup.work import Work
-from kopiatomic.clients.base import LAYOUTS, Request, Task
+from kopiatomic.clients.base import LAYOUTS, Task
 from kopiatomic.errors import Refusal
 from kopiatomic.layout import commands, form, taking
 from kopiatomic.record import Record
@@ -91,29 +92,31 @@ def _keep(work: Work) -> None:
         return
     known = last_kept(work.place)
     tasks = [task for task in (work.task, *work.task.more) if _is_backed_up(work, task)]
-    missing = known is None or any(_saved_for(task, known.saved) is None for task in tasks)
-    is_due = missing or known is None or not 0 <= now - known.looked < INTERVAL
+    marks = {task.repository: mark_of(task) for task in tasks}
+    saved = _saved_in(marks, known)
+    is_due = known is None or len(saved) < len(marks) or not 0 <= now - known.looked < INTERVAL
     if not (tasks and is_due and report.captured_at):
         report.layout = as_dict(known) if known else None
         return
     digest, lacking = _write(work)
     report.notes += [f"not in the layout of the pools: {each}" for each in lacking]
-    saved = dict(known.saved) if known else {}
+    kept = dict(known.saved) if known else {}
     for task in tasks:
-        old = _saved_for(task, saved)
+        old = saved.get(task.repository)
         if old is None or old.digest != digest or not 0 <= now - old.when < LONGEST:
             backup = _save(work, task, is_new=old is None)
             if backup is None:
-                saved.pop(task.repository, None)
+                kept.pop(task.repository, None)
             else:
-                saved[task.repository] = Saved(digest, now, backup, mark_of(task))
-    report.layout = as_dict(Kept(now, saved))
+                kept[task.repository] = Saved(digest, now, backup, marks[task.repository])
+    report.layout = as_dict(Kept(now, kept))
 
 
-def _saved_for(task: Task, saved: Mapping[str, Saved]) -> Saved | None:
-    """Return what is known to be saved in the repository of a task."""
-    found = saved.get(task.repository)
-    return found if found is not None and found.where == mark_of(task) else None
+def _saved_in(marks: Mapping[str, str], known: Kept | None) -> dict[str, Saved]:
+    """Return what is known to be saved in these repositories; a name may mean another one now."""
+    held = known.saved if known else {}
+    return {name: held[name] for name, mark in marks.items()
+            if name in held and held[name].where == mark}  # fmt: skip
 
 
 def _is_backed_up(work: Work, task: Task) -> bool:
@@ -172,15 +175,8 @@ def _save(work: Work, task: Task, is_new: bool) -> str | None:
 
 def _call(work: Work, task: Task, called: Called) -> str | None:
     """Run the client with the layout on its standard input; return what went wrong, or None."""
-    client, environment = task.client, dict(task.environment)
-    if work.plan.temporary is not None:
-        environment["TMPDIR"] = work.plan.temporary
-    moment = work.report.moment
-    # A second earlier, so that of the two the one with the files is the latest.
-    request = Request(
-        (), moment=None if moment is None else moment - 1, stream=called.run.stream,
-        zone=client.zone(environment, task.script), aside=LAYOUT,
-    )  # fmt: skip
+    client, environment = task.client, environment_of(work, task)
+    request = request_for(work, task, called.run, environment)._replace(captured=False)
     called.request, called.words = request, client.backup_command(task.job, request)
     streams = work.streams._replace(output=None, messages=None, capture=True)
     called.size, called.began = os.path.getsize(work.place.layout), time.time()
@@ -224,10 +220,7 @@ def _read(held: object) -> Kept | None:
     try:
         if not isinstance(held, dict):
             return None
-        saved = {
-            str(name): _saved_of(each)
-            for name, each in held["saved"].items()
-        }
+        saved = {str(name): _saved_of(each) for name, each in held["saved"].items()}
         return Kept(float(held["looked"]), saved)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

@@ -20,7 +20,6 @@ from kopiatomic.backup import (
 from kopiatomic.backup.calling import back_up, last_entry
 from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
-from kopiatomic.backup.keeping import keep_layout
 from kopiatomic.backup.missed import miss_named, miss_replaced
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.plan import cut_off
@@ -404,6 +403,14 @@ def build_view(work: Work) -> None:
     runs = cut_off(work.plan.runs, missing)
     work.drawing, work.report.plan = None, work.plan._replace(view=(), holds=(), runs=runs)
     work.signals.check()
+
+
+def keep_layout(work: Work) -> None:
+    """Save the layout of the pools as well."""
+    # The snapshots do not wait for it.
+    from kopiatomic.backup import keeping
+
+    keeping.keep_layout(work)
 
 
 def tell_gone(work: Work, lost: dict[str, view.Lost]) -> dict[str, view.Lost]:

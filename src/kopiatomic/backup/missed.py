@@ -12,10 +12,7 @@ def miss_named(work: Work) -> None:
     """Tell of datasets that the user named and that were captured last time, but cannot be now."""
     missed = [each for each in work.plan.left_out if each.is_obstacle and each.named]
     # The history is read only where there is something to look up.
-    last = last_entry(work.place) if missed else None
-    captured = last.get("captured") if last else None
-    rows = captured if isinstance(captured, list) else []
-    names = {row.get("dataset") for row in rows if isinstance(row, dict)}
+    names = {row.get("dataset") for row in (_captured_before(work) if missed else ())}
     for each in missed:
         if each.name in names:
             work.report.fail(
@@ -33,9 +30,7 @@ def miss_replaced(work: Work) -> None:
     while its pool is there it is known that this is meant, and what is new tells it.
     """
     parts = [(path, each) for each in work.plan.captured for path in each.directories]
-    last = last_entry(work.place) if parts else None
-    captured = last.get("captured") if last else None
-    rows = captured if isinstance(captured, list) else []
+    rows = _captured_before(work) if parts else ()
     before = {str(row.get("mountpoint")): str(row.get("dataset")) for row in rows}
     for path, each in parts:
         point = nearest(path, before)
@@ -50,8 +45,15 @@ def miss_replaced(work: Work) -> None:
             )
 
 
+def _captured_before(work: Work) -> list[dict[str, object]]:
+    """Return what the history says of each dataset in the last good backup."""
+    captured = (last_entry(work.place) or {}).get("captured")
+    rows = captured if isinstance(captured, list) else []
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def is_away(door: Door, dataset: str) -> bool:
-    """Say whether a dataset is there, or its pool is not, or it cannot be told."""
+    """Say whether a dataset may come back: it is there, or its pool is not, or nobody knows."""
     try:
         if zfs.pool_of(dataset) not in zfs.pools(door):
             return True

@@ -14,7 +14,6 @@ from kopiatomic.system.fingerprint import Fingerprint
 __all__ = ["FILES", "LAYOUT", "VOLUME", "Called", "ClientRun", "Try"]
 
 
-
 class ClientRun(Record):
     """One call of the client that a plan asks for.
 

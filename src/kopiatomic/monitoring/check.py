@@ -440,33 +440,32 @@ def _dropped(observed: Observations, others: Sequence[Dataset]) -> list[Finding]
     once = {name for run in good for name in run.captured}
     names = [each.name for each in others if each.name in once and each.backup != "off"]
     many = "1 dataset was" if len(names) == 1 else f"{len(names)} datasets were"
-    found = Finding(
-        "dropped", None, f"{many} in a backup once, and no job has it now: {_some(names)}",
+    return _about(
+        "dropped", names, f"{many} in a backup once, and no job has it now",
         "mount it, or name it in a job, with --volumes or --jailed where it came along by these; "
         f"or, if {_NEEDS_NONE}",
     )  # fmt: skip
-    return [found] if names else []
 
 
 def _bare(names: Sequence[str]) -> list[Finding]:
     many = "1 dataset is" if len(names) == 1 else f"{len(names)} datasets are"
-    found = Finding(
-        "uncovered", None, f"{many} in no job: {_some(names)}",
-        f"add it to a job; or, if {_NEEDS_NONE}",
-    )  # fmt: skip
-    return [found] if names else []
+    return _about("uncovered", names, f"{many} in no job", f"add it to a job; or, if {_NEEDS_NONE}")
 
 
 def _in_part(names: Sequence[str]) -> list[Finding]:
     many = "1 dataset" if len(names) == 1 else f"{len(names)} datasets"
-    found = Finding(
-        "partial", None, f"of {many} only directories are in a job: {_some(names)}",
+    return _about(
+        "partial", names, f"of {many} only directories are in a job",
         "name the dataset or its mount point as well; or, if nothing else in it and nothing in "
         "the datasets below it needs a backup: "
         f"zfs set {zfs.BACKUP_PROPERTY}=off DATASET, with which a job goes on to back up what "
         "it names",
     )  # fmt: skip
-    return [found] if names else []
+
+
+def _about(kind: str, names: Sequence[str], text: str, remedy: str) -> list[Finding]:
+    """Return what is found of datasets, if there are any; it is about no single job."""
+    return [Finding(kind, None, f"{text}: {_some(names)}", remedy)] if names else []
 
 
 class _Cover(Record):

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
-from kopiatomic import client_rows, state
+from kopiatomic import state
 from kopiatomic.backup import choice
-from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.selection import NO_SNAPSHOT
-from kopiatomic.client_rows import Row, rows_of
+from kopiatomic.client_rows import FILES, Row, rows_of
 from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.formatting import OUTCOMES
@@ -109,7 +108,7 @@ class PastRun:
     def is_in_part(self) -> bool:
         """Whether one of several client runs made a complete backup of the files."""
         return len(self.rows) > 1 and any(
-            row.is_good and row.key[0] == client_rows.FILES for row in self.rows
+            row.is_good and row.key[0] == FILES for row in self.rows
         )
 
 
@@ -130,7 +129,6 @@ class JobHistory:
     def last_success(self) -> PastRun | None:
         """The last run that made a complete backup, or None."""
         return next((run for run in reversed(self.runs) if run.succeeded), None)
-
 
     @property
     def last_kept(self) -> PastRun | None:

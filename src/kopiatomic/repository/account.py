@@ -160,10 +160,7 @@ def as_dict(account: Account) -> dict[str, object]:
         "kind": account.kind,
         "program": account.program,
         "job": account.job,
-        "outcome": account.outcome,
-        "status": account.status,
-        "began": iso(account.began),
-        "ended": iso(account.ended),
+        **_end_as_dict(account),
         "seconds": round(account.seconds, 3),
         "waited": round(account.waited, 3),
         "steps": [
@@ -185,15 +182,21 @@ def as_dict(account: Account) -> dict[str, object]:
     }
 
 
+def _end_as_dict(account: Account) -> dict[str, object]:
+    return {
+        "outcome": account.outcome,
+        "status": account.status,
+        "began": iso(account.began),
+        "ended": iso(account.ended),
+    }
+
+
 def _part_as_dict(part: Account) -> dict[str, object]:
     """Return what was done in one of several repositories, without its steps."""
     return {
         "name": part.repository,
         "env_file": part.env_file,
-        "outcome": part.outcome,
-        "status": part.status,
-        "began": iso(part.began),
-        "ended": iso(part.ended),
+        **_end_as_dict(part),
         **part.results,
         "problems": part.problems,
         "notes": part.notes,

@@ -67,6 +67,17 @@ def dump(made: Repository, job: str = "default") -> str:
     return made.machine.path(f"{made.directory}/out/{job}.json").read_text()
 
 
+def without_streams(made: Repository, instead: str) -> str:
+    """Return the command of a wrapper that does something else than to store a stream."""
+    wrapper = made.machine.path(f"{made.directory}/wrapper")
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *--stdin*) {instead};; esac\nexec {made.client} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    verb = {"restic": "backup", "kopia": "snapshot create"}[made.client]
+    return f"{made.directory}/wrapper {verb}"
+
+
 def forget_looks(machine: Machine) -> None:
     """Let the last look at the layout be of yesterday."""
     for path in machine.path("/var/db/kopiatomic").glob("*.history"):
@@ -155,28 +166,15 @@ class TestSaving:
         assert saved(repository) == []
 
     def test_a_client_that_cannot_is_a_note(self, filled: Machine, repository: Repository):
-        wrapper = filled.path(f"{repository.directory}/wrapper")
-        wrapper.write_text(
-            '#!/bin/sh\ncase "$*" in *--stdin*) echo no room >&2; exit 5;; esac\n'
-            f'exec {repository.client} "$@"\n'
-        )
-        wrapper.chmod(0o755)
-        verb = {"restic": "backup", "kopia": "snapshot create"}[repository.client]
-        said = back_up(repository, "-c", f"{repository.directory}/wrapper {verb}", "kta/src")
+        command = without_streams(repository, "echo no room >&2; exit 5")
+        said = back_up(repository, "-c", command, "kta/src")
         assert "the layout of the pools was not saved: exit status 5, no room" in said
         assert "the backup succeeded" in said
         assert "the layout of the pools is saved" in back_up(repository, "kta/src")
 
     def test_what_is_not_in_the_repository_is_saved_again(self, filled: Machine, repository):
         """A wrapper may end well and have saved nothing."""
-        wrapper = filled.path(f"{repository.directory}/wrapper")
-        wrapper.write_text(
-            '#!/bin/sh\ncase "$*" in *--stdin*) exec cat >/dev/null;; esac\n'
-            f'exec {repository.client} "$@"\n'
-        )
-        wrapper.chmod(0o755)
-        verb = {"restic": "backup", "kopia": "snapshot create"}[repository.client]
-        words = ("-c", f"{repository.directory}/wrapper {verb}", "kta/src")
+        words = ("-c", without_streams(repository, "exec cat >/dev/null"), "kta/src")
         for _ in range(2):
             said = back_up(repository, *words)
             assert "the layout of the pools was not saved: " in said

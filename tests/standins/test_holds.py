@@ -5,26 +5,12 @@ Of the refusals, those of a hold that keeps a snapshot are in the transcripts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from sandbox import layouts
 from sandbox.host import Host
 
+from standins.conftest import said
+
 pytestmark = pytest.mark.linux(reason="the stand-ins are for Linux only")
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with Host.create(tmp_path / "host") as made:
-        yield layouts.demo(made)
-        assert made.violations() == []
-
-
-def said(host: Host, script: str) -> tuple[str, int]:
-    result = host.shell(script, stderr_to_stdout=True)
-    return result.stdout, result.returncode
 
 
 def tags(host: Host) -> list[list[str]]:

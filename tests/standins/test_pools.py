@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from sandbox import layouts
 from sandbox.host import Host
+
+from standins.conftest import said
 
 pytestmark = pytest.mark.linux(reason="the stand-ins are for Linux only")
 
@@ -19,18 +17,6 @@ GPT 128
 3   freebsd-swap  70696  40960 swap \n\
 4    freebsd-zfs 112640 294912 zfs0  [bootme] \n\
 """
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with Host.create(tmp_path / "host") as made:
-        yield layouts.demo(made)
-        assert made.violations() == []
-
-
-def said(host: Host, script: str) -> tuple[str, int]:
-    result = host.shell(script, stderr_to_stdout=True)
-    return result.stdout, result.returncode
 
 
 def restored(host: Host, table: str) -> None:

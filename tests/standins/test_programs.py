@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox import layouts, lua
+from sandbox import lua
 from sandbox.host import Host
 
 from standins.prelude import PRELUDE
 
 pytestmark = pytest.mark.linux(reason="the stand-ins are for Linux only")
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with Host.create(tmp_path / "host") as made:
-        yield layouts.demo(made)
-        assert made.violations() == []
 
 
 def program(host: Host, text: str, *words: str, dry: bool = False) -> Any:

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 
 from kopiatomic import formatting, state
-from kopiatomic.backup import jail, keeping, preflight, report, routine, taking
+from kopiatomic.backup import jail, preflight, report, routine, taking
 from kopiatomic.backup.client_runs import FILES, LAYOUT, Called, ClientRun
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
@@ -60,9 +60,7 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     plan = draw(task, name_run(place, task.door.jailed)).plan
     if job.snapshot is not None and taking.is_backed_up(task, plan, place):
         notes.append("no backup would be made: a good one has all these snapshots")
-    if keeping.is_wanted(task):
-        notes.append(f"the layout of the pools would be saved too if it has changed: {_keep(task)}")
-    plan = plan._replace(notes=(*plan.notes, *notes))
+    plan = plan._replace(notes=(*plan.notes, *notes, *_note_on_layout(task)))
     clients = [_words(task, plan, run) for run in plan.runs]
     every = (task, *task.more)
     names = [Called(run, every[run.repository].repository).name for run in plan.runs]
@@ -74,12 +72,17 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
     return 0
 
 
-def _keep(task: Task) -> str:
-    """Return the command that would save the layout."""
+def _note_on_layout(task: Task) -> list[str]:
+    """Say by which command the layout would be saved, if the job saves it."""
+    from kopiatomic.backup import keeping  # which a backup loads when it comes to that
+
+    if not keeping.is_wanted(task):
+        return []
     place = state.Place(task.job.program, task.job.name)
     request = Request((), captured=True, stream=keeping.stream_of(place), aside=LAYOUT)
     words = task.client.backup_command(task.job, request)
-    return f"{quote(words)} < {quote([place.layout])}"
+    command = f"{quote(words)} < {quote([place.layout])}"
+    return [f"the layout of the pools would be saved too if it has changed: {command}"]
 
 
 def _words(task: Task, plan: Plan, run: ClientRun) -> list[str]:

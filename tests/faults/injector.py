@@ -61,6 +61,10 @@ find "$@" -type f -print0 | sort -z | xargs -0 md5sum > {PLACE}/seen || exit 9
 
 HOOK = "#!/bin/sh\nexit 0\n"
 
+# What a program is to do may be on its standard input, which sh(1) takes from it in the
+# background unless that is said before.
+BESIDE = 'exec 3<&0\n"$real" "$@" <&3 &\n'
+
 
 def actions() -> dict[str, str]:
     """Return every way in which a call can go wrong, as sh text by name."""
@@ -76,13 +80,12 @@ def actions() -> dict[str, str]:
                 send += f"; sleep 0.02; {send}"
             goes_on = "exit 1" if name == "KILL" else 'exec "$real" "$@"'
             made[f"{name}-{whom}-before"] = f"{send}\n{goes_on}\n"
-            made[f"{name}-{whom}-inside"] = f'"$real" "$@" & \n{send}\nwait $!\n'
+            made[f"{name}-{whom}-inside"] = f"{BESIDE}{send}\nwait $!\n"
             made[f"{name}-{whom}-after"] = f'"$real" "$@"\ns=$?\n{send}\nexit $s\n'
     cut = f"echo > {PLACE}/cut\nsleep 60\n"
     made["power-before"] = cut
-    made["power-inside"] = f'"$real" "$@" &\n{cut}'
+    made["power-inside"] = f"{BESIDE}{cut}"
     made["power-after"] = f'"$real" "$@"\n{cut}'
-    # What it is to do is on its standard input, which sh(1) would take from it there.
     made["late"] = (
         'exec 3<&0\n(sleep 8; exec "$real" "$@" <&3 > /dev/null 2>&1) &\nexec sleep 300\n'
     )

@@ -31,7 +31,7 @@ from kopiatomic.clients.restic import Restic
 from kopiatomic.clients.streams import Streamed
 from kopiatomic.commands import common
 from kopiatomic.job import Job
-from kopiatomic.system import process, volumes, zfs
+from kopiatomic.system import machine, process, zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, failure
 from kopiatomic.system.machine import (
     Dataset,
@@ -533,8 +533,8 @@ class Model:
         if name not in self.clones:
             return 1, "", f"cannot open '{name}': dataset does not exist"
         if verb == "set":
-            os.makedirs(os.path.dirname(volumes.device_of(name)), exist_ok=True)
-            with open(volumes.device_of(name), "w"):
+            os.makedirs(os.path.dirname(machine.device_of(name)), exist_ok=True)
+            with open(machine.device_of(name), "w"):
                 pass
             return 0, "", ""
         clone = self.clones[name]
@@ -551,7 +551,7 @@ class Model:
             return 1, "", f"cannot destroy '{name}': volume has children"
         del self.clones[name]
         with contextlib.suppress(FileNotFoundError):  # of a run that was killed before it made it
-            os.unlink(volumes.device_of(name))
+            os.unlink(machine.device_of(name))
         return 0, "", ""
 
     def _channel_program(self, pool: str, text: str) -> tuple[int, str, str]:
@@ -673,7 +673,7 @@ class Model:
 
     def read(self, source: str, stream: str, repository: str) -> None:
         """Do what the client does with a volume that it reads on its standard input."""
-        name = volumes.volume_at(source) or ""
+        name = machine.volume_at(source) or ""
         if name in self.clones:
             origin = self.clones[name].origin
             if self.hourly:
@@ -766,7 +766,7 @@ def place() -> Any:
         patch.setattr(Restic, "prove_stream", prove_stream)
         patch.setattr(Restic, "said_of_stream", lambda self, *_: None)
         patch.setattr(Restic, "parent", lambda self, *_: None)
-        patch.setattr(volumes, "DEVICES", f"{directory}/zvol")
+        patch.setattr(machine, "DEVICES", f"{directory}/zvol")
         patch.setattr(Restic, "likely_reason", lambda self, *_: "who knows")
         yield directory
 

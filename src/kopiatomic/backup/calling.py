@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from kopiatomic import client_rows, state
-from kopiatomic.backup import cloning, retries
+from kopiatomic.backup import retries
 from kopiatomic.backup.client_runs import FILES, VOLUME, Called, ClientRun
 from kopiatomic.backup.plan import Plan, mentions
 from kopiatomic.backup.work import Failed, Work
@@ -43,14 +43,24 @@ def run_client(work: Work, task: Task, called: Called) -> None:
     """Run the client in the view, again as far as that is wanted, and judge how it ended."""
     if called.run.obstacle is not None:
         raise Failed(called.run.obstacle, EX_CONFIG)
+    if called.run.kind != VOLUME:
+        call_as_often(work, task, called)
+        return
+    from kopiatomic.backup import cloning
+
     try:
         cloning.open_source(work, called)
-        ended = call_client(work, task, called)
-        while retries.once_more(task, called, work.signals, work.streams, ended):
-            ended = call_client(work, task, called)
-        judge(work, task, called, ended)
+        call_as_often(work, task, called)
     finally:
         cloning.close_source(work, called)
+
+
+def call_as_often(work: Work, task: Task, called: Called) -> None:
+    """Run the client, again where that is wanted, and judge how it ended; raises Failed."""
+    ended = call_client(work, task, called)
+    while retries.once_more(task, called, work.signals, work.streams, ended):
+        ended = call_client(work, task, called)
+    judge(work, task, called, ended)
 
 
 def call_client(work: Work, task: Task, called: Called) -> Ended:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from kopiatomic.client_rows import FILES, LAYOUT, VOLUME
 from kopiatomic.clients.base import Figures, Request
 from kopiatomic.clients.streams import Streamed
-from kopiatomic.record import Record
-from kopiatomic.system.fingerprint import Fingerprint
+from kopiatomic.record import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from kopiatomic.system.fingerprint import Fingerprint
 
 __all__ = ["FILES", "LAYOUT", "VOLUME", "Called", "ClientRun", "Try"]
 

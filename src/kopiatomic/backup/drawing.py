@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from kopiatomic.backup import parts, preflight, volumes
+from kopiatomic.backup import parts, preflight
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import (
@@ -76,7 +76,10 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
     selection = select(job, datasets, seen, names, Sight(preflight.look, door.jailed))
-    selection = volumes.fit_for(job, door, selection)
+    if selection.volumes:
+        from kopiatomic.backup import volumes
+
+        selection = volumes.fit_for(job, door, selection)
     if job.snapshot is not None:
         selection = _with_existing(task, selection)
     needs = client.needs(job, task.program, task.environment, task.script)

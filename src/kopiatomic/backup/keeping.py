@@ -4,7 +4,6 @@ It is not of the moment of the snapshots but of some seconds later, it says noth
 files, and no failure of it makes their backup a worse one: it is a note then.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,6 @@ from kopiatomic.backup.taking import mark_of
 from kopiatomic.backup.work import Work
 from kopiatomic.clients.base import LAYOUTS, Task
 from kopiatomic.errors import Refusal
-from kopiatomic.layout import commands, form, taking
 from kopiatomic.record import Record
 from kopiatomic.state import Place
 from kopiatomic.system import process
@@ -98,17 +96,17 @@ def _keep(work: Work) -> None:
     if not (tasks and is_due and report.captured_at):
         report.layout = as_dict(known) if known else None
         return
-    digest, lacking = _write(work)
+    found, lacking = _write(work)
     report.notes += [f"not in the layout of the pools: {each}" for each in lacking]
     kept = dict(known.saved) if known else {}
     for task in tasks:
         old = saved.get(task.repository)
-        if old is None or old.digest != digest or not 0 <= now - old.when < LONGEST:
+        if old is None or old.digest != found or not 0 <= now - old.when < LONGEST:
             backup = _save(work, task, is_new=old is None)
             if backup is None:
                 kept.pop(task.repository, None)
             else:
-                kept[task.repository] = Saved(digest, now, backup, marks[task.repository])
+                kept[task.repository] = Saved(found, now, backup, marks[task.repository])
     report.layout = as_dict(Kept(now, kept))
 
 
@@ -130,6 +128,10 @@ def _is_backed_up(work: Work, task: Task) -> bool:
 
 def _write(work: Work) -> tuple[str, tuple[str, ...]]:
     """Write the layout to the job's file; return its digest, and what of it is lacking."""
+    # Only where it is looked at: a job that runs every hour does that once a day.
+    from kopiatomic.digest import digest
+    from kopiatomic.layout import commands, form, taking
+
     task, place = work.task, work.place
     taken = taking.take(task.door, work.report.captured_at, _version(task), task.hide)
     text = form.as_text(taken.layout, commands.script(taken.layout))
@@ -142,7 +144,7 @@ def _write(work: Work) -> tuple[str, tuple[str, ...]]:
             f"can be used: {refusal}"
         )
     state.write_layout(place, text)
-    return hashlib.sha256(data).hexdigest(), taken.lacking
+    return digest(data), taken.lacking
 
 
 def _version(task: Task) -> dict[str, str]:

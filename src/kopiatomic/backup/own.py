@@ -7,7 +7,7 @@ from kopiatomic.backup.names import beginning_of, marks_of
 from kopiatomic.clients import programs
 from kopiatomic.record import Record
 from kopiatomic.state import Place
-from kopiatomic.system import volumes, zfs
+from kopiatomic.system import zfs
 from kopiatomic.system.command import Door
 
 
@@ -50,9 +50,18 @@ class Swept(Record):
 def remove(door: Door, names: Sequence[str]) -> Swept:
     """Destroy snapshots and clones of ours: a snapshot cannot go before the clone of it."""
     clones = [name for name in names if "@" not in name]
-    removed = volumes.destroy(door, clones)
+    left, notes = _remove_clones(door, clones) if clones else ((), ())
     done = zfs.destroy(door, [name for name in names if "@" in name])
-    return Swept((*removed.done.left, *done.left), tuple(map(about_stranger, removed.strangers)))
+    return Swept((*left, *done.left), notes)
+
+
+def _remove_clones(
+    door: Door, names: Sequence[str]
+) -> tuple[tuple[zfs.NotDestroyed, ...], tuple[str, ...]]:
+    from kopiatomic.system import volumes  # which most runs do without
+
+    removed = volumes.destroy(door, names)
+    return tuple(removed.done.left), tuple(map(about_stranger, removed.strangers))
 
 
 def about_stranger(snapshot: str) -> str:

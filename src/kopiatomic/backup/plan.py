@@ -25,8 +25,7 @@ from kopiatomic.clients import programs
 from kopiatomic.clients.base import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.record import Record
-from kopiatomic.system.machine import Mount, ancestors, lies_in, nearest
-from kopiatomic.system.volumes import device_of
+from kopiatomic.system.machine import Mount, ancestors, device_of, lies_in, nearest
 
 # What a view never needs: these show processes, file descriptors or nothing.
 UNWANTED = frozenset({"fdescfs", "procfs", "linprocfs", "linsysfs", "autofs"})

@@ -10,8 +10,7 @@ from kopiatomic.errors import EX_NOINPUT, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp, fits
-from kopiatomic.system.machine import Dataset
-from kopiatomic.system.volumes import volume_at
+from kopiatomic.system.machine import Dataset, volume_at
 
 # A hook whose first word holds none of these names a program, and no shell syntax.
 _SHELL_SYNTAX = r"[|&;<>()$`\\\"'*?\[\]#~=%{}!\n]"

@@ -23,9 +23,7 @@ from kopiatomic.formatting import (
 )
 from kopiatomic.record import Record
 from kopiatomic.state import Place
-from kopiatomic.system import fingerprint
 from kopiatomic.system.command import describe_status, fits, printable, quote
-from kopiatomic.system.volumes import clone_commands
 from kopiatomic.system.zfs import by_pool, snapshot_command
 
 # How many backups a report names.
@@ -266,6 +264,8 @@ def _run_as_dict(report: Report, called: Called) -> dict[str, object]:
 def _volume_as_dict(called: Called) -> dict[str, object]:
     if called.run.kind != VOLUME:
         return {}
+    from kopiatomic.system import fingerprint
+
     taken = called.fingerprint
     return {"size": called.size, "blocks": [] if taken is None else fingerprint.as_list(taken)}
 
@@ -574,6 +574,10 @@ def _would_take(plan: Plan) -> list[str]:
 
 
 def _clone_commands(plan: Plan) -> list[list[str]]:
+    if not plan.volumes:
+        return []
+    from kopiatomic.system.volumes import clone_commands
+
     return [
         words
         for each in plan.volumes

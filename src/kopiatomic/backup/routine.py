@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from kopiatomic import state
 from kopiatomic.backup import (
     choice,
-    cloning,
     jail,
     news,
     own,
@@ -523,6 +522,15 @@ def guarded(work: Work, step: Callable[[Work], None]) -> None:
         work.report.fail(f"internal error, please report it: {error!r}", EX_SOFTWARE)
 
 
+def remove_clones(work: Work) -> Sequence[zfs.NotDestroyed]:
+    """Destroy what is left of the clones of volumes, tell of what stays, and return that."""
+    if not work.clones:
+        return ()
+    from kopiatomic.backup import cloning  # which most runs do without
+
+    return cloning.remove_clones(work)
+
+
 def take_down(work: Work) -> None:
     """Remove everything the run made: mounts, clones, snapshots, directories.
 
@@ -548,7 +556,7 @@ def take_down(work: Work) -> None:
             f"the next run tries again, or: {sweep_by_hand(report)}",
             EX_OSERR,
         )
-    clones = cloning.remove_clones(work)
+    clones = remove_clones(work)
     left = destroy_snapshots(work)
     taking.tell_held(work)
     for each in left:

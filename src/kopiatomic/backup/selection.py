@@ -9,8 +9,7 @@ from kopiatomic.backup.unmounted import BLIND, EMPTY, Places, Sight
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record
-from kopiatomic.system.machine import Dataset, Mount, join
-from kopiatomic.system.volumes import device_of
+from kopiatomic.system.machine import Dataset, Mount, device_of, join
 from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 
 # Where bectl(8) mounts a boot environment to look into it.

@@ -54,7 +54,7 @@ def mark_of(task: Task) -> str:
 
     Where the client's words and variables do not say it, the text of a wrapper may.
     """
-    import hashlib
+    from kopiatomic.digest import digest
 
     client, environment = task.client, task.environment
     family = client.repository_variable.partition("_")[0] + "_"
@@ -65,7 +65,7 @@ def mark_of(task: Task) -> str:
         if len(family) > 1 and name.startswith(family) and not is_secret(name)
     ]
     text = "\0".join(map(task.hide, said))
-    return hashlib.sha256(encode(text)).hexdigest()
+    return digest(encode(text))
 
 
 def _version_of(path: str) -> list[object]:

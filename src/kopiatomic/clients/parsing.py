@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from kopiatomic.clients.reader import ClientFailed, Reader
@@ -27,8 +26,6 @@ _WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, R
 
 # So many lines that look like an answer are tried before it is given up.
 _TRIES = 100
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 # Command lines
@@ -193,6 +190,9 @@ def nanoseconds(text: object) -> int | None:
     match = re.fullmatch(r"([^.]+?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", str(text))
     if not match:
         return None
+    # Not asked for before the client has run, which waits for all that is loaded.
+    from datetime import UTC, datetime, timedelta
+
     zone = "+00:00" if match[3] == "Z" else match[3]
     try:
         whole = datetime.fromisoformat(match[1] + zone)
@@ -200,5 +200,5 @@ def nanoseconds(text: object) -> int | None:
         return None
     if whole.tzinfo is None:  # a date, to which no zone belongs
         return None
-    seconds = (whole - _EPOCH) // timedelta(seconds=1)
+    seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
     return seconds * 10**9 + int((match[2] or "0").ljust(9, "0"))

@@ -4,8 +4,8 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
 
 from kopiatomic import lists
 from kopiatomic.clients import (
@@ -58,6 +58,7 @@ from kopiatomic.system.machine import ancestors, nearest
 
 if TYPE_CHECKING:
     import random
+    from datetime import tzinfo
 
     from kopiatomic.clients.room import Room
 
@@ -629,18 +630,22 @@ def when(seconds: float | None, zone: str | None = None) -> str:
     """
     if seconds is None:
         return "TIME-OF-SNAPSHOT"
-    # None is the system's zone.
-    there = None if zone is None else _zone(zone)
-    return datetime.fromtimestamp(seconds, there).strftime("%Y-%m-%d %H:%M:%S")
+    form = "%Y-%m-%d %H:%M:%S"
+    if zone is None:  # the system's
+        return time.strftime(form, time.localtime(seconds))
+    # Not for every run: most have no TZ.
+    from datetime import datetime
+
+    return datetime.fromtimestamp(seconds, _zone(zone)).strftime(form)
 
 
-def _zone(name: str) -> tzinfo:
+def _zone(name: str) -> "tzinfo":
     """Return the zone that Go takes TZ for.
 
     It wants the name of a zone's file. What is none, as the forms of POSIX, "JST-9",
     it takes for universal time (initLocal() in its time/zoneinfo_unix.go).
     """
-    # Not for every run: most have no TZ.
+    from datetime import UTC
     from zoneinfo import ZoneInfo
 
     name = name.removeprefix(":")

@@ -13,7 +13,7 @@ from kopiatomic.formatting import iso, size
 from kopiatomic.state import Place
 from kopiatomic.system import fingerprint
 from kopiatomic.system.fingerprint import BLOCK, Fingerprint
-from kopiatomic.system.volumes import volume_at
+from kopiatomic.system.machine import volume_at
 
 
 def is_of_volume(source: Source) -> bool:

@@ -9,6 +9,7 @@ notice it.
 import os
 from collections.abc import Iterable, Mapping
 
+from kopiatomic.digest import digest
 from kopiatomic.record import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ BLOCK = 1 << 16
 # So many are chosen of all, and so many more of the first part of a volume that is larger than
 # that, in bytes: a drill reads no further, unless it is told to.
 CHOSEN, MORE, FIRST = 32, 8, 1 << 30
-
-# The length of a hash, in bytes.
-_DIGEST = 16
 
 
 class Fingerprint(Record):
@@ -55,7 +53,7 @@ def take(device: str, size: int) -> Fingerprint:
         numbers |= _some(rng, FIRST // BLOCK, MORE)
     descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        blocks = {number: _hash(_read(descriptor, number)) for number in sorted(numbers)}
+        blocks = {number: digest(_read(descriptor, number)) for number in sorted(numbers)}
     finally:
         os.close(descriptor)
     return Fingerprint(size, blocks)
@@ -76,12 +74,6 @@ def _read(descriptor: int, number: int) -> bytes:
     return data
 
 
-def _hash(block: bytes) -> str:
-    import hashlib
-
-    return hashlib.blake2b(block, digest_size=_DIGEST).hexdigest()
-
-
 def compare(pieces: Iterable[bytes], fingerprint: Fingerprint) -> Compared:
     """Compare a volume, or the beginning of one, that comes in pieces.
 
@@ -96,10 +88,10 @@ def compare(pieces: Iterable[bytes], fingerprint: Fingerprint) -> Compared:
         for each in range(number, end):
             if each in fingerprint.blocks:
                 start = (each - number) * BLOCK
-                verdicts[each] = _hash(data[start : start + BLOCK]) == fingerprint.blocks[each]
+                verdicts[each] = digest(data[start : start + BLOCK]) == fingerprint.blocks[each]
         rest, number = data[(end - number) * BLOCK :], end
     if rest and read == fingerprint.size and number in fingerprint.blocks:
-        verdicts[number] = _hash(rest) == fingerprint.blocks[number]
+        verdicts[number] = digest(rest) == fingerprint.blocks[number]
     different = tuple(each for each, same in verdicts.items() if not same)
     return Compared(read, len(verdicts) - len(different), different)
 
@@ -109,7 +101,7 @@ def compare(pieces: Iterable[bytes], fingerprint: Fingerprint) -> Compared:
 
 def as_list(fingerprint: Fingerprint) -> list[str]:
     """Return the blocks as plain data: NUMBER:HASH."""
-    return [f"{number}:{digest}" for number, digest in fingerprint.blocks.items()]
+    return [f"{number}:{known}" for number, known in fingerprint.blocks.items()]
 
 
 def from_list(size: object, blocks: object) -> Fingerprint | None:
@@ -117,5 +109,5 @@ def from_list(size: object, blocks: object) -> Fingerprint | None:
     if not isinstance(size, int) or not isinstance(blocks, list):
         return None
     pairs = [str(each).partition(":") for each in blocks]
-    known = {int(number): digest for number, _, digest in pairs if number.isdecimal() and digest}
+    known = {int(number): noted for number, _, noted in pairs if number.isdecimal() and noted}
     return Fingerprint(size, known)

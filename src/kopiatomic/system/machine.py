@@ -4,6 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from kopiatomic.record import Record
 
+# Where zvol(4) has the devices of volumes, each under the name of its volume.
+DEVICES = "/dev/zvol"
+
 
 class Dataset(Record):
     """A ZFS file system or volume, with the native properties that matter here."""
@@ -33,6 +36,17 @@ class Mount(Record):
     local: bool = True
     options: tuple[str, ...] = ()
     fsid: tuple[int, int] | None = None
+
+
+def device_of(volume: str) -> str:
+    """Return the path of a volume's device."""
+    return f"{DEVICES}/{volume}"
+
+
+def volume_at(path: str) -> str | None:
+    """Return the volume whose device a path names, None if it is none below /dev/zvol."""
+    inside = path.startswith(f"{DEVICES}/")
+    return path[len(DEVICES) + 1 :].rstrip("/") or None if inside else None
 
 
 def lies_in(path: str, directory: str) -> bool:

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from kopiatomic.record import Record
 from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp
+from kopiatomic.system.machine import device_of
 from kopiatomic.system.zfs import RUN_PROPERTY, Destroyed, NotDestroyed
-
-# Where zvol(4) has the devices, each under the name of its volume.
-DEVICES = "/dev/zvol"
 
 # For how long a device is waited for, in seconds, if it is not there when zfs(8) has ended.
 WAIT, PAUSE = 40.0, 0.1
@@ -34,17 +32,6 @@ class Facts(Record):
     size: int
     mode: str
     swap: bool = False
-
-
-def device_of(volume: str) -> str:
-    """Return the path of a volume's device."""
-    return f"{DEVICES}/{volume}"
-
-
-def volume_at(path: str) -> str | None:
-    """Return the volume whose device a path names, None if it is none below /dev/zvol."""
-    inside = path.startswith(f"{DEVICES}/")
-    return path[len(DEVICES) + 1 :].rstrip("/") or None if inside else None
 
 
 def facts_of(door: Door, volumes: Sequence[str]) -> dict[str, Facts]:

@@ -13,7 +13,7 @@ from kopiatomic.clients.base import Task
 from kopiatomic.clients.restic import Restic
 from kopiatomic.job import Job
 from kopiatomic.state import Place
-from kopiatomic.system import volumes
+from kopiatomic.system import machine, volumes
 from kopiatomic.system.command import Door
 from kopiatomic.system.process import Signals, Streams
 
@@ -28,7 +28,7 @@ LIST = "zfs list -Hp -t volume -o name,volsize,volmode,org.freebsd:swap"
 
 @pytest.fixture(autouse=True)
 def devices(tmp_path, monkeypatch):
-    monkeypatch.setattr(volumes, "DEVICES", str(tmp_path))
+    monkeypatch.setattr(machine, "DEVICES", str(tmp_path))
     monkeypatch.setattr(volumes, "SETTLE", 0.0)
     monkeypatch.setattr(volumes, "WAIT", 0.0)
     (tmp_path / "t/vm").mkdir(parents=True)

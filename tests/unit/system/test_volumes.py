@@ -2,7 +2,7 @@
 
 import pytest
 
-from kopiatomic.system import volumes
+from kopiatomic.system import machine, volumes
 from kopiatomic.system.command import CommandFailed, Door, GivenUp
 from kopiatomic.system.volumes import Facts, Removed
 from kopiatomic.system.zfs import Destroyed
@@ -25,7 +25,7 @@ def issued(fp):
 @pytest.fixture(autouse=True)
 def devices(tmp_path, monkeypatch):
     """Where the devices are; nothing takes long."""
-    monkeypatch.setattr(volumes, "DEVICES", str(tmp_path))
+    monkeypatch.setattr(machine, "DEVICES", str(tmp_path))
     for name, value in (("WAIT", 0.05), ("PAUSE", 0.01)):
         monkeypatch.setattr(volumes, name, value)
     monkeypatch.setattr(volumes, "SETTLE", 0.0)
@@ -40,11 +40,11 @@ class TestNames:
          ("/dev/zvolt/a", None), ("/dev/zvol", None), ("t/a", None)],
     )  # fmt: skip
     def test_a_device_names_its_volume(self, monkeypatch, path, volume):
-        monkeypatch.setattr(volumes, "DEVICES", "/dev/zvol")
-        assert volumes.volume_at(path) == volume
+        monkeypatch.setattr(machine, "DEVICES", "/dev/zvol")
+        assert machine.volume_at(path) == volume
 
     def test_and_a_volume_its_device(self, devices):
-        assert volumes.device_of("t/vm/disk") == f"{devices}/t/vm/disk"
+        assert machine.device_of("t/vm/disk") == f"{devices}/t/vm/disk"
 
 
 class TestFacts:

@@ -34,6 +34,7 @@ MOST_SECONDS, MOST_MEANWHILE = 1.0, 40.0
 START = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
+exec(sys.argv.pop(2))
 sys.argv = ["restomic", "-a", "-c", sys.argv[2] + "/restic"]
 from kopiatomic import cli, state
 from kopiatomic.system import command
@@ -253,13 +254,22 @@ def row_of(count: int) -> dict[str, float]:
     return min(tries, key=lambda each: each["seconds"])
 
 
+def as_installed() -> str:
+    """Return what the installed program does before it imports anything of its own."""
+    with open(f"{SOURCE}/../files/executable.in") as file:
+        head = file.read().partition("\nfrom kopiatomic")[0]
+    return "\n".join(line for line in head.splitlines() if "sys.path" not in line)
+
+
 def start() -> str:
     """Say what it takes until the first command, against a python that does nothing."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         prepare(1, directory)
+        begins = as_installed()
         # Taken in turn, so that what else the machine does weighs on both.
         pairs = [
-            (python("-c", START, SOURCE, directory), python("-c", NOTHING)) for _ in range(21)
+            (python("-c", START, SOURCE, begins, directory), python("-c", NOTHING))
+            for _ in range(21)
         ]
     ours, nothing = (
         f"{tries[-1][0].strip()} modules, {statistics.median(each[1] for each in tries) * 1000:.0f}"
@@ -272,6 +282,7 @@ def main() -> int:
     """Measure each size in a process of its own and print how it grows."""
     if len(sys.argv) > 1:
         sys.path.insert(0, SOURCE)
+        exec(as_installed())
         print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
         return 0
     print(f"| {' | '.join(HEADS)} |\n|{'---:|' * len(HEADS)}")

@@ -47,7 +47,6 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import Reader
-from kopiatomic.clients.restic_files import Choice
 from kopiatomic.clients.streams import Streamed, without
 from kopiatomic.errors import EX_CONFIG, Refusal
 from kopiatomic.job import Job
@@ -603,6 +602,8 @@ class Restic(Client):
         ``restic dump`` is asked for a file by its path, which takes no pattern; a
         path that is not UTF-8 it does not tell us in a form to ask with.
         """
+        from kopiatomic.clients.restic_files import Choice
+
         choice = Choice(tally, wanted, rng)
         listed = False
         with understood():

@@ -1,29 +1,27 @@
-"""The layout comes along, and a machine is made anew from it, short of booting."""
+"""The layout comes along, and a pool is made anew from it."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox import layouts
 from support import tree
-from support.machine import Machine, Sandbox, shell
+from support.machine import Machine, shell
 
-from host.conftest import POOL, TOP, Repository, clean
-
-PROGRAMS = {"restic": "restomic", "kopia": "kopiatomic"}
-ALTROOT = "/kt/anew"
-
-# As the manual has it: the commands that stand in a layout, by what base has.
-BY_SED = r"""
-sed -n '/^ "commands": /,/^ ]/s/^  "\(.*\)",*$/\1/p' {0}/layout.json |
-    sed 's/\\\(["\\]\)/\1/g' > {0}/layout.sh
-"""
-LATER = "sed -n 's/^#after: //p' {0}/layout.sh | sh -e"
+from host.anew import (
+    ALTROOT,
+    BY_SED,
+    LATER,
+    PROGRAMS,
+    back_up,
+    dump,
+    names,
+    properties,
+    restore,
+)  # fmt: skip
+from host.conftest import POOL, TOP, Repository
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +36,6 @@ def repository(request: pytest.FixtureRequest) -> Repository:
     return request.getfixturevalue(request.param)
 
 
-def back_up(made: Repository, *words: str, status: int = 0, **variables: str) -> str:
-    program = f"/usr/local/sbin/{PROGRAMS[made.client]}"
-    environment = {**made.environment, **variables}
-    result = made.machine.run([program, *words], env=environment, timeout=300)
-    assert result.returncode == status, result.stdout + result.stderr
-    clean(made.machine)
-    return result.stdout + result.stderr
-
-
 def saved(made: Repository) -> list[str]:
     """Return the names of the layouts in a repository."""
     if made.client == "restic":
@@ -55,16 +44,6 @@ def saved(made: Repository) -> list[str]:
     listed = json.loads(made("snapshot", "list", "--all", "--json"))
     paths = [each["source"]["path"] for each in listed]
     return [path for path in paths if path.startswith("/kopiatomic/")]
-
-
-def dump(made: Repository, job: str = "default") -> str:
-    """Get the last layout of a job out of a repository by hand, as the manual has it."""
-    name = f"/kopiatomic/layout/{job}.json"
-    if made.client == "restic":
-        return made("dump", "--tag", f"restomic:{job}:layout", "latest", name)
-    shell(made.machine, f"mkdir -p {made.directory}/out")
-    made("restore", name, f"{made.directory}/out")
-    return made.machine.path(f"{made.directory}/out/{job}.json").read_text()
 
 
 def without_streams(made: Repository, instead: str) -> str:
@@ -206,14 +185,6 @@ class TestSaving:
         assert "layout" not in result.stdout
 
 
-def properties(machine: Machine) -> str:
-    """Return what is set on the datasets of the pool, without what makes no difference."""
-    words = ["-Hp", "-r", "-t", "filesystem,volume", "-s", "local,received"]
-    said = shell(machine, f"zfs get {' '.join(words)} -o name,property,value all {POOL}").stdout
-    lines = [line for line in said.splitlines() if not line.endswith("\tcanmount\ton")]
-    return "\n".join(sorted(lines))
-
-
 MUCH = f"""
 zfs set compression=gzip {POOL}/home
 zfs set quota=209715200 atime=off {POOL}/src
@@ -232,23 +203,12 @@ zfs set readonly=on {POOL}/up
 """
 
 
-def restore(made: Repository, top: str) -> None:
-    """Restore all files below the altroot, by the commands that the manual has."""
-    if made.client == "restic":
-        made("restore", "latest", "--tag", "restomic:default", "--target", top)
-        return
-    listed = json.loads(made("snapshot", "list", "--json"))
-    paths = {each["source"]["path"] for each in listed}
-    for path in sorted(each for each in paths if not each.startswith("/kopiatomic/")):
-        made("restore", path, f"{top}{path}")
-
-
 def test_a_pool_is_made_anew(filled: Machine, repository: Repository):
     shell(filled, MUCH)
     home = filled.path(f"{TOP}/home")
     is_restic = repository.client == "restic"
     expected = tree.picture(home, symlink_times=False) if is_restic else names(home)
-    before = properties(filled)
+    before = properties(filled, POOL)
     back_up(repository, "-r", POOL)
     text = dump(repository)
     place = repository.directory
@@ -271,108 +231,8 @@ def test_a_pool_is_made_anew(filled: Machine, repository: Repository):
     # As after the boot that follows.
     shell(filled, f"zpool export {POOL}; zpool import -d {Path(device).parent} {POOL}")
     shell(filled, f"zfs mount {POOL}/na; mount -t zfs {POOL}/legacy /kt/legacy")
-    assert properties(filled) == before
+    assert properties(filled, POOL) == before
     assert filled.path(f"{TOP}/src/main.c").exists()
     forget_looks(filled)
     assert "layout" not in back_up(repository, "-r", POOL)
     shell(filled, "umount /kt/legacy; rmdir /kt/legacy")
-
-
-def names(top: Path) -> dict[str, bytes | None]:
-    """Return the files below a directory with what is in them: what any client restores."""
-    return {
-        str(each.relative_to(top)): each.read_bytes() if each.is_file() else None
-        for each in sorted(top.rglob("*"))
-        if each.is_dir() or each.is_file()
-    }
-
-
-# A whole machine, onto an empty disk of another
-
-
-@pytest.fixture
-def lost(tmp_path: Path) -> Iterator[Sandbox]:
-    """The machine that will be lost, as FreeBSD's installer lays it out."""
-    made = Sandbox(tmp_path / "lost", root_dataset="zroot/ROOT/default")
-    try:
-        layouts.installer(made.host)
-        made.layouts = True
-        shell(
-            made,
-            """
-            zpool create -m /backup backup /dev/ada1
-            zfs create zroot/home/ann; echo mine > /home/ann/file
-            zfs create -o encryption=on -o keyformat=passphrase -o mountpoint=/safe zroot/safe
-            zfs create -o mountpoint=/ -o canmount=noauto zroot/ROOT/old
-            echo 'hostname="lost"' > /etc/rc.conf
-            """,
-        )
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Sandbox]:
-    """A machine with empty disks, as the installation medium has booted it."""
-    made = Sandbox(tmp_path / "empty")
-    try:
-        for name in ("pmbr", "gptzfsboot", "loader.efi"):
-            path = made.path(f"/boot/{name}")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(name)
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.mark.linux(reason="no test owns the disks of a real machine")
-@pytest.mark.parametrize(
-    "client", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in PROGRAMS]
-)
-def test_from_an_empty_disk(lost: Sandbox, empty: Sandbox, client: str):
-    environment = {
-        "RESTIC_REPOSITORY": "/backup/restic", "RESTIC_PASSWORD": "correct horse",
-        "KOPIA_PASSWORD": "correct horse", "KOPIA_CHECK_FOR_UPDATES": "false",
-    }  # fmt: skip
-    made = Repository(lost, client, "/backup", environment)
-    if client == "restic":
-        made("init")
-    else:
-        made("repository", "create", "filesystem", "--path", "/backup/kopia")
-    excludes = ["-o", "--exclude=/compat/linux/*"] if client == "restic" else []
-    if client == "kopia":
-        made("policy", "set", "/", "--add-ignore=/compat/linux/*")
-    back_up(made, "-a", "-x", "backup", "--live", "/backup", "--live", "/compat/linux", *excludes)
-    picture = names(lost.path("/home"))
-    shutil.copytree(lost.path("/backup") / client, empty.path("/backup") / client)
-
-    there = Repository(empty, client, "/backup", environment)
-    if client == "kopia":
-        host = lost.run(["hostname"]).stdout.strip().partition(".")[0].lower()
-        there(
-            "repository", "connect", "filesystem", "--path", "/backup/kopia",
-            "--override-hostname", host, "--override-username", "root",
-        )  # fmt: skip
-    empty.path("/tmp/layout.json").write_text(dump(there))
-    shell(empty, BY_SED.format("/tmp"))
-    shell(empty, "sh /tmp/layout.sh")
-    restore(there, "/mnt")
-    shell(empty, LATER.format("/tmp"))
-
-    table = lost.run(["gpart", "backup", "ada0"]).stdout
-    assert empty.run(["gpart", "backup", "ada0"]).stdout == table
-    assert empty.run(["zpool", "get", "-H", "-o", "value", "bootfs", "zroot"]).stdout == (
-        "zroot/ROOT/default\n"
-    )
-    mounted = shell(empty, "zfs list -Hp -o name,mounted -r zroot").stdout
-    # The key of the dataset that was encrypted is a new one; the other environment is empty.
-    assert "zroot/safe\tyes" in mounted
-    assert "zroot/ROOT/old\tno" in mounted
-    assert names(empty.path("/mnt/home")) == picture
-    assert empty.path("/mnt/etc/rc.conf").read_text() == 'hostname="lost"\n'
-    # Nothing is done twice: the disk has partitions now.
-    again = empty.run(["sh", "/tmp/layout.sh"])
-    assert again.returncode != 0
-    assert again.stderr == "gpart: geom 'ada0': File exists\n"
-    shell(empty, "cd /; zpool export zroot")

@@ -1,9 +1,11 @@
-"""gpart(8), glabel(8) and newfs_msdos(8), on disks that are no more than their tables."""
+"""gpart(8), glabel(8), newfs_msdos(8) and mdconfig(8): disks are no more than their tables."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 from uuid import NAMESPACE_OID, uuid5
 
@@ -15,7 +17,8 @@ Table = list[str]
 
 def main(name: str, arguments: list[str]) -> int:
     """The program of that name."""
-    programs = {"gpart": _gpart, "glabel": _glabel, "newfs_msdos": _newfs_msdos}
+    programs = {"gpart": _gpart, "glabel": _glabel, "newfs_msdos": _newfs_msdos,
+                "mdconfig": _mdconfig}
     with State() as state:
         return programs[name](state, arguments)
 
@@ -24,6 +27,27 @@ def disks(state: State) -> dict[str, Table]:
     """The disks of the machine, each with its table as gpart backup tells it; without, none."""
     found: dict[str, Table] = json.loads(state.meta("disks") or "{}")
     return found
+
+
+def contents(state: State, device: str) -> str:
+    """The directory of the files that are on the FAT file system of a partition."""
+    return f"{state.base}/fat/{os.path.basename(device)}"
+
+
+def lacks(state: State, device: str) -> bool:
+    """Whether a path names a memory disk, or a part of a disk by its label, that is not there.
+
+    Of other disks the pools of the tests are made on names alone.
+    """
+    name = device.removeprefix("/dev/")
+    if not re.match(r"gpt/|md[0-9]", name):
+        return False
+    found = disks(state)
+    parts = [(disk, part) for disk, table in found.items() for part in _parts(table)]
+    return name not in {
+        *found, *(f"{disk}p{part[0]}" for disk, part in parts),
+        *(f"gpt/{_label(part).replace(' ', '%20')}" for _, part in parts),
+    }
 
 
 def keep(state: State, found: dict[str, Table]) -> None:
@@ -180,5 +204,50 @@ def _newfs_msdos(state: State, arguments: list[str]) -> int:
     if not words or words[0] not in known:
         warn(f"newfs_msdos: {words[0] if words else ''}: No such file or directory")
         return 1
+    shutil.rmtree(contents(state, words[0]), ignore_errors=True)
     print(f"{words[0]}: 532288 sectors in 532288 FAT32 clusters (512 bytes/cluster)")
     return 0
+
+
+def _mdconfig(state: State, arguments: list[str]) -> int:
+    """mdconfig -a -t type -s size, -d -u unit and -l."""
+    given, _ = options(arguments, "adln", "tsuf")
+    found = disks(state)
+    units = sorted(name for name in found if re.fullmatch("md[0-9]+", name))
+    if "l" in given:
+        print("".join(f"{name} " for name in units))
+        return 0
+    if "d" in given:
+        name = f"md{given['u'][-1].removeprefix('md')}"
+        if name not in found or _in_use(state, name):
+            reason = "Device busy" if name in found else "No such file or directory"
+            warn(f"mdconfig: ioctl(/dev/mdctl): {reason}")
+            return 1
+        for part in _parts(found.pop(name)):
+            shutil.rmtree(contents(state, f"{name}p{part[0]}"), ignore_errors=True)
+        keep(state, found)
+        return 0
+    if "s" not in given:
+        warn("mdconfig: must specify -s for -t malloc, -t swap, or -t null")
+        return 1
+    if not re.fullmatch("[0-9]+[bkmgt]?", given["s"][-1]):
+        warn("mdconfig: unknown suffix on -s argument")
+        return 1
+    name = next(f"md{number}" for number in range(len(units) + 1) if f"md{number}" not in units)
+    found[name] = []
+    keep(state, found)
+    print(name)
+    return 0
+
+
+def _in_use(state: State, disk: str) -> bool:
+    """Whether a pool is on a disk, or on a part of it, or a file system of it is mounted."""
+    own = {disk}
+    for part in _parts(disks(state)[disk]):
+        own |= {f"{disk}p{part[0]}", f"gpt/{_label(part).replace(' ', '%20')}"}
+    used: set[str] = set()
+    for (vdevs,) in state.rows("select vdevs from pools where exported = 0"):
+        used |= {each.removeprefix("/dev/") for each in (vdevs or "").split("\t")}
+    for (special,) in state.rows("select special from mounts"):
+        used.add(str(special).removeprefix("/dev/"))
+    return bool(own & used)

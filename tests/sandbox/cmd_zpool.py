@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox import zpool_get
+from sandbox import cmd_geom, zpool_get
 from sandbox.datasets import MountError, World, cannot_unmount
 from sandbox.mounts import AUTOMOUNT
 from sandbox.standin import options, split_commas, warn
@@ -50,7 +50,7 @@ def _create(world: World, arguments: list[str]) -> int:
     if reason:
         warn(f"cannot create '{name}': {reason}")
         return 1
-    if zpool_get.in_the_way(world, words[1:], "f" in given):
+    if _lacking(state, words[1:]) or zpool_get.in_the_way(world, words[1:], "f" in given):
         return 1
     state.run("insert into pools (name, guid, altroot, vdevs) values (?, ?, ?, ?)", name,
               new_guid(), altroot, "\t".join(words[1:]))
@@ -63,6 +63,16 @@ def _create(world: World, arguments: list[str]) -> int:
     if world.automatic(world.datasets[name]):
         world.mount_at_property(world.datasets[name])
     return 0
+
+
+def _lacking(state: State, words: list[str]) -> bool:
+    for word in words:
+        if cmd_geom.lacks(state, word):
+            warn(f"cannot resolve path '{word}'" if word.startswith("/") else
+                 f"cannot open '{word}': no such device in /dev\n"
+                 "must be a full path or shorthand device name")
+            return True
+    return False
 
 
 def _unmount_all(world: World, pool: str, force: bool) -> int:

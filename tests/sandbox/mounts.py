@@ -428,9 +428,14 @@ class Table:
         return self.add(f"{self.state.base}/dev/{kind}", mount)
 
     def special(self, special: str, target: str, fstype: str, options: frozenset[str]) -> Mount:
-        """tmpfs for real; procfs, msdosfs and their like as an empty directory."""
+        """tmpfs for real; procfs and its like as an empty directory; msdosfs keeps its files."""
         flags = options | (frozenset({"local"}) if fstype in LOCAL else frozenset())
         mount = Mount(special, target, fstype, flags, self.new_fsid(fstype))
+        if fstype == "msdosfs":
+            from sandbox.cmd_geom import contents
+
+            os.makedirs(contents(self.state, special), exist_ok=True)
+            return self.add(contents(self.state, special), mount)
         return self.add(special, mount, fstype="tmpfs")
 
 

@@ -121,7 +121,8 @@ def _python(root: str, config: dict[str, str]) -> None:
 
 
 PLACES = {
-    "sbin": "zfs zpool mount mount_nullfs umount kldstat kldload sysctl gpart glabel newfs_msdos",
+    "sbin": "zfs zpool mount mount_nullfs umount kldstat kldload sysctl gpart glabel newfs_msdos"
+            " mdconfig",
     "usr/sbin": "chroot jail jexec periodic sendmail",
     "usr/bin": "fstat mail su",
     "bin": "hostname freebsd-version",

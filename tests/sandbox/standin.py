@@ -12,7 +12,7 @@ MODULES = {
     "umount": "umount", "chroot": "small", "kldstat": "small", "kldload": "small",
     "sysctl": "small", "jail": "small", "jexec": "small", "su": "small", "hostname": "small",
     "freebsd-version": "small", "fstat": "fstat", "periodic": "periodic", "mail": "mail",
-    "gpart": "geom", "glabel": "geom", "newfs_msdos": "geom",
+    "gpart": "geom", "glabel": "geom", "newfs_msdos": "geom", "mdconfig": "geom",
     "sendmail": "mail", "nmount": "call", "unmount": "call", "getfsstat": "call",
 }
 

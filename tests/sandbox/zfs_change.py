@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox import volumes
+from sandbox import keys, volumes
 from sandbox.cmd_zfs import Usage
 from sandbox.datasets import (
     ALIASES,
@@ -123,6 +123,8 @@ def _create(world: World, arguments: list[str]) -> int:
             props.setdefault("refreservation", props["volsize"])
     missing = _missing(world, name)
     reason = wrong(props)
+    if not reason and props.get("encryption", "off") != "off" and "keyformat" in props:
+        reason = keys.hindrance(props["keyformat"], props.setdefault("keylocation", "prompt"))
     if reason:
         warn(f"cannot create '{name}': {reason}")
         return 1
@@ -520,5 +522,18 @@ def _keys(world: World, arguments: list[str], locked: int) -> int:
         if locked and any(m.dataset in members for m in world.mounts):
             warn(f"Key unload error: '{name}' is busy.")
             return 255
+        if not locked and not what.locked and not words:
+            continue
+        reason = "" if locked else _no_key(world, what)
+        if reason:
+            warn(f"Key load error: {reason}")
+            return 255
         world.state.run("update datasets set locked = ? where encroot = ?", locked, what.id)
     return 0
+
+
+def _no_key(world: World, what: Dataset) -> str:
+    if not what.locked:
+        return f"Key already loaded for '{what.name}'."
+    form, place = (world.value(what, each)[0] for each in ("keyformat", "keylocation"))
+    return keys.hindrance(form, place)

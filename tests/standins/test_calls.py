@@ -387,7 +387,8 @@ assert zmount("zroot/home/ben@s1", "/v/q") == "ok" """)
 def test_snapshots_of_what_is_not_mounted(fresh: Host) -> None:
     ok(fresh, """
         zfs create -o mountpoint=/off -o canmount=off zroot/off
-        zfs create -o mountpoint=/crypt -o encryption=on -o keyformat=passphrase zroot/crypt
+        echo password |
+            zfs create -o mountpoint=/crypt -o encryption=on -o keyformat=passphrase zroot/crypt
         echo secret > /crypt/f; zfs unmount zroot/crypt; umount /mnt/legacy
         for d in legacy none noauto jailed off crypt; do zfs snapshot zroot/$d@s; done
         zfs snapshot zroot/vol@s; mkdir /v""")

@@ -64,3 +64,60 @@ def test_pools_that_are_not_there(host: Host) -> None:
     assert said(host, "zpool create -d -o feature@nosuch=enabled new /dev/vtbd9") == (
         "cannot create 'new': feature 'nosuch' unsupported by kernel\n", 1,
     )  # fmt: skip
+
+
+def test_disks_in_memory(host: Host) -> None:
+    assert said(host, "mdconfig -a -t swap -s 300m; mdconfig -a -t swap -s 310m; mdconfig -l") == (
+        "md0\nmd1\nmd0 md1 \n", 0,
+    )  # fmt: skip
+    none = "mdconfig: ioctl(/dev/mdctl): No such file or directory\n"
+    assert said(host, "mdconfig -d -u 9") == said(host, "mdconfig -d -u md9") == (none, 1)
+    assert said(host, "mdconfig -a -t swap")[1] == 1
+    assert said(host, "gpart backup md1") == ("gpart: No such geom: md1.\n", 1)
+    (host.root / "tmp/table").write_text(BACKUP)
+    assert said(host, "gpart restore -l md0 < /tmp/table; zpool create ktc /dev/gpt/zfs0") == (
+        "", 0,
+    )  # fmt: skip
+    busy = "mdconfig: ioctl(/dev/mdctl): Device busy\n"
+    assert said(host, "mdconfig -d -u md0") == (busy, 1)
+    assert said(host, "zpool destroy ktc; mdconfig -d -u md0; mdconfig -d -u md1") == ("", 0)
+    assert said(host, "mdconfig -l") == ("\n", 0)
+    assert said(host, "gpart restore -l md0 < /tmp/table") == (
+        "gpart: arg0 'md0': Invalid argument\n", 1,
+    )  # fmt: skip
+    for device in ("/dev/gpt/zfs0", "/dev/md0"):
+        assert said(host, f"zpool create ktc {device}") == (f"cannot resolve path '{device}'\n", 1)
+    assert said(host, "zpool create ktc md0") == (
+        "cannot open 'md0': no such device in /dev\nmust be a full path or shorthand device name\n",
+        1,
+    )  # fmt: skip
+
+
+def test_keys_of_encrypted_datasets(host: Host) -> None:
+    secret = "zfs create -o encryption=on -o keyformat=passphrase tank/safe"
+    assert said(host, f"{secret} < /dev/null") == (
+        "cannot create 'tank/safe': encryption failure\n", 1,
+    )  # fmt: skip
+    assert said(host, f"echo short | {secret}") == (
+        "cannot create 'tank/safe': Passphrase too short (min 8).\n", 1,
+    )  # fmt: skip
+    assert said(host, f"echo 'correct horse' | {secret}") == ("", 0)
+    raw = "zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///tmp/key tank/raw"
+    assert said(host, raw) == (
+        "cannot create 'tank/raw': Failed to open key material file: No such file or directory\n",
+        1,
+    )  # fmt: skip
+    assert said(host, f"head -c 31 /dev/zero > /tmp/key; {raw}") == (
+        "cannot create 'tank/raw': Raw key too short (expected 32).\n", 1,
+    )  # fmt: skip
+    assert said(host, f"head -c 32 /dev/zero > /tmp/key; {raw}") == ("", 0)
+    ask = "zfs get -Ho value,source keylocation tank/raw tank/safe"
+    assert said(host, ask) == ("file:///tmp/key\tlocal\nprompt\tlocal\n", 0)
+    assert said(host, "zfs unmount tank/safe; zfs unload-key tank/safe") == ("", 0)
+    assert said(host, "zfs load-key tank/safe < /dev/null") == (
+        "Key load error: encryption failure\n", 255,
+    )  # fmt: skip
+    assert said(host, "echo 'correct horse' | zfs load-key tank/safe") == ("", 0)
+    assert said(host, "zfs load-key tank/safe < /dev/null") == (
+        "Key load error: Key already loaded for 'tank/safe'.\n", 255,
+    )  # fmt: skip

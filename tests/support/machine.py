@@ -72,8 +72,11 @@ class Machine(Protocol):
     def path(self, path: str) -> Path:
         """Return how this process reaches a file of the machine."""
 
-    def make_pool(self, name: str) -> None:
-        """Make a pool on a file, mounted below BASE."""
+    def make_pool(self, name: str, device: str = "") -> None:
+        """Make a pool on a file or on this device, mounted below BASE; it goes with the machine."""
+
+    def make_disk(self, megabytes: int) -> str:
+        """Make an empty disk in memory, by md(4); return its name. It goes with the machine."""
 
     def install_periodic(self) -> None:
         """Put what is made of templates, the scripts for periodic(8) above all, in its place."""
@@ -108,6 +111,12 @@ def shell(machine: Machine, script: str, **options: Any) -> subprocess.Completed
     result = machine.run(["/bin/sh", "-ec", script], **options)
     assert result.returncode == 0, result.stderr + result.stdout
     return result
+
+
+def new_disk(machine: Machine, megabytes: int) -> str:
+    """Make a disk in memory, of a number that is free, and return its name."""
+    made = machine.run(["mdconfig", "-a", "-t", "swap", "-s", f"{megabytes}m"], check=True)
+    return made.stdout.strip()
 
 
 class Sandbox:
@@ -165,8 +174,12 @@ class Sandbox:
     def path(self, path: str) -> Path:
         return self.host.root / path.lstrip("/")
 
-    def make_pool(self, name: str) -> None:
-        self.run(["zpool", "create", "-m", f"{BASE}/{name}", name, f"/dev/{name}"], check=True)
+    def make_pool(self, name: str, device: str = "") -> None:
+        device = device or f"/dev/{name}"
+        self.run(["zpool", "create", "-m", f"{BASE}/{name}", name, device], check=True)
+
+    def make_disk(self, megabytes: int) -> str:
+        return new_disk(self, megabytes)
 
     def close(self) -> None:
         violations = self.host.violations()
@@ -184,6 +197,7 @@ class FreeBSD:
         self._set_state_aside()
         self.directory = Path(tempfile.mkdtemp(prefix="kopiatomic-test-", dir="/var/tmp"))
         self.pools: list[str] = []
+        self.disks: list[str] = []
         self.prefix = str(self.directory)
         self.periodic_conf = f"{self.prefix}/etc/periodic.conf"
         self.programs = self.directory / "sbin"
@@ -272,20 +286,30 @@ class FreeBSD:
     def path(self, path: str) -> Path:
         return Path(path)
 
-    def make_pool(self, name: str) -> None:
-        image = self.directory / f"{name}.img"
-        with open(image, "wb") as file:
-            file.truncate(256 << 20)
-        self.run(["zpool", "create", "-m", f"{BASE}/{name}", name, str(image)], check=True)
+    def make_pool(self, name: str, device: str = "") -> None:
+        if not device:
+            device = str(self.directory / f"{name}.img")
+            with open(device, "wb") as file:
+                file.truncate(256 << 20)
+        self.run(["zpool", "create", "-m", f"{BASE}/{name}", name, device], check=True)
         self.pools.append(name)
+
+    def make_disk(self, megabytes: int) -> str:
+        self.disks.append(new_disk(self, megabytes))
+        return self.disks[-1]
 
     def close(self) -> None:
         # What a test that failed has left may be mounted still, or a stub in a program's place.
         self._write_programs()
         for program in PROGRAMS:
             self.run([program, "--sweep"])
-        for pool in reversed(self.pools):
+        # A test may have destroyed or exported one itself.
+        there = self.run(["zpool", "list", "-H", "-o", "name"], check=True).stdout.split()
+        for pool in reversed([each for each in self.pools if each in there]):
             self.run(["zpool", "destroy", "-f", pool], check=True)
+        there = self.run(["mdconfig", "-l"], check=True).stdout.split()
+        for disk in [each for each in self.disks if each in there]:
+            self.run(["mdconfig", "-d", "-u", disk], check=True)
         shutil.rmtree(self.directory)
         shutil.rmtree(STATE, ignore_errors=True)
         if KEPT.exists():

@@ -109,6 +109,25 @@ def kopia(machine: Machine, tmp_path: Path) -> Repository:
     return repository
 
 
+def where(machine: Machine) -> str:
+    """Return what zpool(8) has to be told to find the pools, which lie in files."""
+    return "" if machine.is_sandbox else f" -d {machine.directory}"
+
+
+def make_read_only(machine: Machine, pool: str) -> None:
+    """Import a pool as one that nobody can write to; nothing of it may be in use."""
+    shell(machine, f"zpool export {pool}; zpool import -o readonly=on{where(machine)} {pool}")
+
+
+def leave_pool_no_room(machine: Machine, pool: str) -> None:
+    """Fill a pool so that it has room for no snapshot."""
+    if machine.is_sandbox:
+        machine.host.pool(pool, full=True)
+        return
+    reserve = f"zfs set reservation=$(zfs list -Hpo avail {pool}) {pool}/ballast"
+    shell(machine, f"zfs create -o mountpoint=none {pool}/ballast; {reserve}")
+
+
 def clean(machine: Machine) -> None:
     """Assert that a run has left nothing of its own behind."""
     snapshots = machine.run(["zfs", "list", "-H", "-t", "snapshot", "-o", "name"]).stdout

@@ -11,7 +11,7 @@ import pytest
 from support import tree
 from support.machine import Machine, shell, wait_for
 
-from host.conftest import TOP, Repository, clean
+from host.conftest import TOP, Repository, clean, where
 from host.ongoing import RUN, backup_goes_on, is_whole, kept_by, ongoing, pictures, started
 
 # What a job for kta/home, kta/base and kta/jails has nothing to do with.
@@ -64,14 +64,15 @@ REFUSED = (
 def disk(machine: Machine) -> Iterator[None]:
     """Have a disk with a file system that is not ZFS on /kt/usb."""
     # No such thing is in the sandbox, where a tmpfs stands for it.
-    make = "mount -t tmpfs tmpfs /kt/usb" if machine.is_sandbox else "mdmfs -s 16m md42 /kt/usb"
+    make = "mount -t tmpfs tmpfs /kt/usb"
+    if not machine.is_sandbox:
+        device = f"/dev/{machine.make_disk(16)}"
+        make = f"newfs {device} > /dev/null; mount {device} /kt/usb"
     shell(machine, f"mkdir -p /kt/usb; {make}; echo > /kt/usb/file")
     try:
         yield
     finally:
         machine.run(["/bin/sh", "-c", "umount /kt/usb"])
-        if not machine.is_sandbox:
-            machine.run(["mdconfig", "-d", "-u", "42"])
 
 
 @pytest.fixture
@@ -99,11 +100,6 @@ def busy(filled: Machine) -> Iterator[Machine]:
                 filled.run(["/bin/sh", "-c", each])
             # Exported, the pool would not be destroyed in the end.
             filled.run(["/bin/sh", "-c", f"zpool import{where(filled)} ktb"])
-
-
-def where(machine: Machine) -> str:
-    """Return what zpool(8) has to be told to find the pools, which lie in files."""
-    return "" if machine.is_sandbox else f" -d {machine.directory}"
 
 
 def tried(machine: Machine, scripts: Sequence[str], *, good: bool = True) -> None:

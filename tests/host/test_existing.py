@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 from support.machine import BASE, Machine, shell, wait_for
 
-from host.conftest import TOP, Repository, clean
+from host.conftest import TOP, Repository, clean, where
 from host.ongoing import PLACE, Run, backup_goes_on, is_whole, meanwhile, outcome, pictures, started
-from host.test_disturbs_nothing import left_out_of, where
+from host.test_disturbs_nothing import left_out_of
 from host.test_one_dataset_lost import captured, kept_by
 from host.test_routine import script
 

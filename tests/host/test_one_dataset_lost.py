@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 from support.machine import Machine, shell
 
-from host.conftest import TOP, Repository, clean
+from host.conftest import TOP, Repository, clean, leave_pool_no_room, where
 from host.ongoing import RUN, is_whole, kept_by, meanwhile, outcome, pictures
-from host.test_disturbs_nothing import left_out_of, where
+from host.test_disturbs_nothing import left_out_of
 
 pytestmark = pytest.mark.restic
 
@@ -269,9 +269,7 @@ def test_a_pool_that_goes_costs_itself(two_pools, restic, others, selection):
 
 
 def test_a_pool_without_any_room_costs_itself(two_pools, restic, others):
-    if not two_pools.is_sandbox:
-        pytest.skip("a pool is made full by the sandbox only")
-    two_pools.host.pool("ktb", full=True)
+    leave_pool_no_room(two_pools, "ktb")
     said = back_up(restic, "-r", "kta", "ktb", status=CANTCREAT)
     is_whole(restic, others)
     assert "no snapshot of ktb/d: out of space" in said

@@ -8,9 +8,8 @@ import pytest
 from support import nights
 from support.machine import Machine, shell
 
-from host.conftest import TOP, Repository, clean
+from host.conftest import TOP, Repository, clean, where
 from host.ongoing import meanwhile, outcome, started
-from host.test_disturbs_nothing import where
 from host.test_one_dataset_lost import MOUNTED, RESTOMIC, TAKEN, leave_no_room
 
 pytestmark = pytest.mark.restic

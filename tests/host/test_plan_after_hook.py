@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 from support.machine import Machine, shell, wait_for
 
-from host.conftest import TOP, Repository, clean
+from host.conftest import TOP, Repository, clean, where
 from host.ongoing import backup_goes_on, is_whole, kept_by, meanwhile, pictures, started
-from host.test_disturbs_nothing import where
 from host.test_routine import script
 
 pytestmark = pytest.mark.restic

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from support.machine import MODULES, Machine, shell
 
-from host.conftest import TOP, clean
+from host.conftest import TOP, clean, leave_pool_no_room, make_read_only
 
 USAGE, NOINPUT, UNAVAILABLE, NOPERM, CONFIG = 64, 66, 69, 77, 78
 
@@ -132,20 +132,17 @@ def test_a_jailed_dataset(odd: Machine):
     assert "belongs to a jail" in result.stderr
 
 
+without_modules = pytest.mark.linux(reason="takes away modules of the kernel, which others use")
+
+
 class TestKernel:
-    """What only the sandbox can take away."""
-
-    @pytest.fixture(autouse=True)
-    def _sandbox_only(self, odd: Machine):
-        if not odd.is_sandbox:
-            pytest.skip("needs a kernel that can be changed")
-
     def refused(self, odd: Machine, status: int, says: str) -> None:
         result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         assert result.returncode == status, result
         assert says in result.stderr
         clean(odd)
 
+    @without_modules
     def test_no_zfs(self, odd: Machine):
         odd.host.kernel(zfs=False)
         result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
@@ -154,13 +151,17 @@ class TestKernel:
         assert "there is no ZFS in this kernel" in result.stderr
 
     def test_in_a_jail(self, odd: Machine):
-        odd.host.kernel(jailed=True)
-        result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
-        odd.host.kernel(jailed=False)
+        program = "/usr/local/sbin/restomic" if odd.is_sandbox else str(odd.programs / "restomic")
+        shell(odd, "jail -c name=ktj path=/ persist")
+        try:
+            result = odd.run(["jexec", "ktj", program, "--plain", "-c", "true", "kta/src"])
+        finally:
+            odd.run(["jail", "-r", "ktj"])
         assert result.returncode == UNAVAILABLE
         assert "this jail may not mount what a backup needs" in result.stderr
         assert "allow.mount, allow.mount.zfs" in result.stderr
 
+    @without_modules
     def test_no_nullfs(self, odd: Machine):
         odd.host.kernel(nullfs=False, loadable=False)
         result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
@@ -169,12 +170,12 @@ class TestKernel:
         clean(odd)
 
     def test_no_space(self, odd: Machine):
-        odd.host.pool("kta", full=True)
+        leave_pool_no_room(odd, "kta")
         self.refused(odd, 73, "out of space")
 
     def test_a_read_only_pool(self, odd: Machine):
         """It stands still by itself."""
-        odd.host.pool("kta", readonly=True)
+        make_read_only(odd, "kta")
         result = odd.run(["/usr/local/sbin/restomic", "--plain", "-c", "true", "kta/src"])
         assert result.returncode == 0, result
         assert "the pool kta is read-only and so stands still" in result.stdout

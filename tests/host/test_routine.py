@@ -11,7 +11,7 @@ import pytest
 from support import tree
 from support.machine import BASE, Machine, shell, wait_for
 
-from host.conftest import TOP, clean
+from host.conftest import TOP, clean, leave_pool_no_room
 
 SHOW = "/bin/ls -R"
 
@@ -167,9 +167,7 @@ class TestHooks:
         assert "the backup succeeded, but NOT ALL IS WELL" in output
 
     def test_thaw_follows_a_snapshot_that_fails(self, filled: Machine):
-        if not filled.is_sandbox:
-            pytest.skip("a pool is made full by the sandbox only")
-        filled.host.pool("kta", full=True)
+        leave_pool_no_room(filled, "kta")
         output = run(
             filled, "-c", "true", "-s", f"echo thaw > {BASE}/log", "kta/src", status=73
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from support.machine import Machine, shell
 
-from host.conftest import TOP, Repository, clean
+from host.conftest import TOP, Repository, clean, make_read_only
 from host.ongoing import meanwhile, outcome
 
 pytestmark = pytest.mark.restic
@@ -241,10 +241,9 @@ def test_the_clients_backup_is_proved(odd: Machine, restic: Repository):
     assert f"kta/none ({AT}/kta+none) is not in the backup" in said
 
 
-@pytest.mark.linux(reason="the sandbox makes a pool read-only without exporting it")
 def test_in_a_read_only_pool_it_cannot_be_shown(odd: Machine, restic: Repository):
     """It could have no snapshot, and what is mounted needs none there."""
-    odd.host.pool("kta", readonly=True)
+    make_read_only(odd, "kta")
     said = back_up(restic, "kta/noauto", "kta/home", status=73)
     assert "! no snapshot of kta/noauto: it is not mounted, and its pool is read-only" in said
     assert saved(restic) == {f"{TOP}/home/file": "home\n"}

@@ -17,7 +17,8 @@ Key = tuple[str, str, str | None]
 class Row(Record):
     """A client run: ``key`` is what tells it from others, ``name`` what people call it.
 
-    ``seconds`` and ``added`` are what the client took and added, where the history says it.
+    ``seconds`` and ``added`` are what the client took and added, where the history says it;
+    ``backups`` are the ids of what it has made, or of what stands for that.
     """
 
     key: Key
@@ -26,6 +27,7 @@ class Row(Record):
     outcome: str
     seconds: object = None
     added: object = None
+    backups: tuple[str, ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -60,7 +62,12 @@ def rows_of(entry: Mapping[str, object]) -> list[Row]:
 def _row(key: Key, name: str, repository: str, outcome: str, told: Mapping[str, object]) -> Row:
     client = told.get("client")
     figures = client if isinstance(client, dict) else {}
-    return Row(key, name, repository, outcome, figures.get("seconds"), figures.get("added"))
+    # Older entries have only what the client said itself, to us.
+    ids = told.get("backups", figures.get("snapshots"))
+    backups = tuple(map(str, filter(None, ids))) if isinstance(ids, list) else ()
+    return Row(
+        key, name, repository, outcome, figures.get("seconds"), figures.get("added"), backups
+    )
 
 
 def good_files(

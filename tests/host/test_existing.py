@@ -307,6 +307,49 @@ def test_an_older_one_with_other_files_makes_a_backup(with_auto, restic):
     assert "was NOT NEEDED" in back_up(restic, "kta/copy")
 
 
+@pytest.mark.parametrize("client", ["restic", "kopia"])
+def test_a_repository_that_was_made_anew_gets_it_again(with_auto, request, client):
+    """It is in the same place, and all that the history says of it is as it was."""
+    repository = request.getfixturevalue(client)
+    program = {"restic": RESTOMIC, "kopia": KOPIATOMIC}[client]
+    back_up(repository, "kta/src", program=program)
+    assert "was NOT NEEDED" in back_up(repository, "kta/src", program=program)
+    shell(with_auto, f"mv {repository.directory}/{client} {repository.directory}/old")
+    said = back_up(repository, "kta/src", program=program, status=meanwhile_away(client))
+    assert "the backup FAILED" in said
+    make = {"restic": ["init"], "kopia": ["repository", "create", "filesystem", "--path",
+            f"{repository.directory}/kopia"]}[client]  # fmt: skip
+    repository(*make)
+    said = back_up(repository, "kta/src", program=program)
+    assert "the backup succeeded, " in said
+    assert re.search("the repository does not have the backup [0-9a-f]{8,16} any more, so", said)
+    assert "was NOT NEEDED" in back_up(repository, "kta/src", program=program)
+
+
+def meanwhile_away(client: str) -> int:
+    """Return what the client ends with where there is no repository."""
+    return {"restic": 10, "kopia": 1}[client]
+
+
+@pytest.mark.parametrize("client", ["restic", "kopia"])
+def test_a_backup_that_was_removed_is_made_again(with_auto, request, client):
+    repository = request.getfixturevalue(client)
+    program = {"restic": RESTOMIC, "kopia": KOPIATOMIC}[client]
+    back_up(repository, "kta/src", program=program)
+    forget = {"restic": ["forget", "--unsafe-allow-remove-all", "--tag", "restomic:default"],
+              "kopia": ["snapshot", "delete", "--all-snapshots-for-source", f"{TOP}/src",
+                        "--delete"]}[client]  # fmt: skip
+    repository(*forget)
+    assert "the backup succeeded, " in back_up(repository, "kta/src", program=program)
+    assert "was NOT NEEDED" in back_up(repository, "kta/src", program=program)
+
+
+def test_one_that_was_tagged_since_is_the_same(with_auto, restic):
+    back_up(restic, "kta/src")
+    restic("tag", "--add", "kept", "--tag", "restomic:default")
+    assert "was NOT NEEDED" in back_up(restic, "kta/src")
+
+
 def test_another_choice_or_another_repository_is_something_new(with_auto, restic):
     back_up(restic, "kta/src")
     assert "the backup succeeded, " in back_up(restic, "-r", "kta")

@@ -76,6 +76,7 @@ class Called:
         self.streamed: Streamed | None = None
         self.fingerprint: Fingerprint | None = None
         self.proof: tuple[int, int] | None = None  # so many datasets found in it, of so many
+        self.backups: tuple[str, ...] = ()  # the ids of those that were found in the repository
 
     @property
     def name(self) -> str:

@@ -125,6 +125,7 @@ def _conclude(
     if not found.backups:
         _no_backup(task, called, report)
         return
+    called.backups = found.backups
     if found.stands_in:
         which = f"{called.name}: " if len(report.runs) > 1 else ""
         report.notes.append(

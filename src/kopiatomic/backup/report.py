@@ -246,6 +246,7 @@ def _run_as_dict(report: Report, called: Called) -> dict[str, object]:
         "outcome": called.outcome,
         "paths": list(run.paths),
         "stream": run.stream,
+        "backups": list(called.backups or called.figures.snapshots),
         "client": {
             "command": called.words,
             "status": called.status,

@@ -127,10 +127,9 @@ def look_early(work: Work, table: list[Mount] | None) -> None:
 
 def has_nothing_new(work: Work) -> bool:
     """Say whether all existing snapshots that would be taken are in a good backup."""
-    plan = work.report.plan
-    if work.task.job.snapshot is None or plan is None:
+    if work.task.job.snapshot is None or work.report.plan is None:
         return False
-    return taking.is_backed_up(work.task, plan, work.place)
+    return taking.is_backed_up(work)
 
 
 def end_early(work: Work) -> Report:

@@ -76,26 +76,40 @@ def _version_of(path: str) -> list[object]:
         return [path]
 
 
-def is_backed_up(task: Task, plan: Plan, place: Place) -> bool:
-    """Say whether a good backup has all existing snapshots of the plan.
+def is_backed_up(work: Work) -> bool:
+    """Say whether a good backup that is still there has all existing snapshots of the plan."""
+    entry = last_with_all(work.task, work.plan, work.place)
+    if entry is None:
+        return False
+    from kopiatomic.backup import recall
 
-    It need not be the last one: where the newest snapshot was destroyed since, one that was
-    backed up before is the newest. Where the user named a dataset that has none, a run is to
-    tell it each time.
+    return recall.is_kept(work, entry)
+
+
+def last_with_all(task: Task, plan: Plan, place: Place) -> dict[str, object] | None:
+    """Return the history's last good backup that has all existing snapshots of the plan, or None.
+
+    It need not be the last one of all: where the newest snapshot was destroyed since, one
+    that was backed up before is the newest. Where the user named a dataset that has none, a
+    run is to tell it each time.
     """
     from kopiatomic.backup import existing
 
     if any(each.missed for each in plan.left_out):
-        return False
+        return None
     selection = selection_of(task)
     try:
-        return any(
-            existing.is_backed_up(plan.captured, selection, each)
-            for each in state.successes(place)
-            if _all_have(task, each)
+        return next(
+            (
+                each
+                for each in state.successes(place)
+                if _all_have(task, each)
+                and existing.is_backed_up(plan.captured, selection, each)
+            ),
+            None,
         )
     except OSError:
-        return False  # which is told when this run cannot be added either
+        return None  # which is told when this run cannot be added either
 
 
 def _all_have(task: Task, entry: Mapping[str, object]) -> bool:

@@ -654,6 +654,14 @@ class Client:
 
     # The proof that a backup holds what was captured
 
+    def has_backups(self, reader: Reader, names: Collection[str]) -> bool:
+        """Say whether the repository has the backups of a run, by their ids; raises ClientFailed.
+
+        One run may have made several: one for each path, or one in each of several
+        repositories, of which one is asked.
+        """
+        raise NotImplementedError
+
     def keeps(self, mode: int) -> bool:
         """Say whether the client keeps a file of this st_mode at all."""
         raise NotImplementedError

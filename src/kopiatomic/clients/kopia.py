@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kopiatomic.clients import kopia_proof, places, wrapper
 from kopiatomic.clients.base import (
@@ -229,6 +229,12 @@ class Kopia(Client):
         ]
 
     # The proof
+
+    def has_backups(self, reader: Reader, names: Collection[str]) -> bool:
+        """Ask for the list of manifests; there is a backup for each path."""
+        answer = ask(reader, list, ("manifest", "list", "--json", "--filter", "type:snapshot"))
+        with understood():
+            return {str(each["id"]) for each in answer}.issuperset(names)
 
     def keeps(self, mode: int) -> bool:
         """Say whether kopia keeps a file of this st_mode: files, links and directories."""

@@ -5,7 +5,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kopiatomic import lists
 from kopiatomic.clients import (
@@ -260,6 +260,17 @@ class Restic(Client):
         return str(told[0].get("message")) if kind == "exit_error" else None
 
     # The proof
+
+    def has_backups(self, reader: Reader, names: Collection[str]) -> bool:
+        """Ask for the list of snapshots; one that was given a tag has another id since.
+
+        The names may be the short ones that restic prints. A wrapper may write to several
+        repositories, and is asked about one.
+        """
+        answer = ask(reader, list, ("snapshots", "--no-lock", "--json"))
+        with understood():
+            known = [str(each.get(name) or "") for each in answer for name in ("id", "original")]
+        return any(each.startswith(tuple(names)) for each in known)
 
     def keeps(self, mode: int) -> bool:
         """Say whether restic keeps a file of this st_mode: all but sockets."""

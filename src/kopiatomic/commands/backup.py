@@ -58,8 +58,11 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
         jail.check_rights(task.door)
     place = state.Place(job.program, job.name)
     plan = draw(task, name_run(place, task.door.jailed)).plan
-    if job.snapshot is not None and taking.is_backed_up(task, plan, place):
-        notes.append("no backup would be made: a good one has all these snapshots")
+    if job.snapshot is not None and taking.last_with_all(task, plan, place) is not None:
+        notes.append(
+            "no backup would be made if the repository still has the last one: it has all these "
+            "snapshots"
+        )
     plan = plan._replace(notes=(*plan.notes, *notes, *_note_on_layout(task)))
     clients = [_words(task, plan, run) for run in plan.runs]
     every = (task, *task.more)

@@ -115,7 +115,7 @@ def test_a_named_dataset_without_one_makes_it_incomplete(work, monkeypatch):
     taking.take(work, lose)
     assert work.report.problems == ["t/b is not in this backup: none matches"]
     assert work.report.status == 66
-    assert not taking.is_backed_up(work.task, work.plan, work.place)
+    assert taking.last_with_all(work.task, work.plan, work.place) is None
 
 
 def test_any_good_backup_counts(work):
@@ -124,16 +124,19 @@ def test_any_good_backup_counts(work):
     def remember(number: int, outcome: str = "success") -> None:
         row = {"dataset": "t/a", "mountpoint": "/a", "guid": f"g{number}"}
         selection = taking.selection_of(work.task)
-        entry = {"outcome": outcome, "selection": selection, "captured": [row]}
+        entry = {"outcome": outcome, "selection": selection, "captured": [row], "n": number}
         state.remember(work.place, entry)
 
+    def found() -> object:
+        return (taking.last_with_all(work.task, work.plan, work.place) or {}).get("n")
+
     remember(2, "incomplete")
-    assert not taking.is_backed_up(work.task, work.plan, work.place)
+    assert found() is None
     remember(2)
     remember(3)
-    assert taking.is_backed_up(work.task, work.plan, work.place)
+    assert found() == 2
     work.plan = plan_of(taken(1))
-    assert not taking.is_backed_up(work.task, work.plan, work.place)
+    assert found() is None
 
 
 def test_what_stays_held_is_told_with_what_to_do(work, monkeypatch):

@@ -1,0 +1,64 @@
+"""Whether the repositories still have the backup that a history names.
+
+The history knows what a run has saved, and not what became of it: a repository may have been
+made anew in the same place, or the backup have been removed from it.
+"""
+
+from collections.abc import Mapping
+
+from kopiatomic import client_rows
+from kopiatomic.backup import proof
+from kopiatomic.backup.work import Work
+from kopiatomic.clients.base import Task
+from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.errors import Refusal
+from kopiatomic.system.command import CommandFailed
+from kopiatomic.system.process import Interrupted
+
+# How long a repository may take to list its backups, in seconds.
+TIME_LIMIT = 600.0
+
+_AGAIN = "so these snapshots are backed up again"
+
+
+def is_kept(work: Work, entry: Mapping[str, object]) -> bool:
+    """Ask each repository for the backup of files that an entry of the history names.
+
+    If it is not there, or not known to be, there is a note, and another backup is to be
+    made. That tells as well why a repository does not answer. A job whose repositories are
+    not to be asked, or cannot be, is believed what its history says.
+    """
+    if not proof.is_wanted(work.task.job):
+        return True
+    backups = {row.key: row.backups for row in client_rows.rows_of(entry)}
+    for task in (work.task, *work.task.more):
+        named = backups.get((client_rows.FILES, "", task.env_file), ())
+        try:
+            note = _why_again(work, task, named)
+        except Interrupted:
+            return False  # the run ends as soon as it begins, and tells why
+        if note:
+            work.report.notes += [note] if note not in work.report.notes else []
+            return False
+    return True
+
+
+def _why_again(work: Work, task: Task, named: tuple[str, ...]) -> str:
+    """Say why another backup is to be made; nothing if the ``named`` are in the repository.
+
+    Raises Interrupted.
+    """
+    where = f"the repository of {task.repository}" if task.repository else "the repository"
+    if not named:
+        return f"the history does not say which backup is theirs in {where}, {_AGAIN}"
+    try:
+        unasked = task.client.wrapper_keeps_words(task.job, task.script)
+        if unasked:
+            raise Refusal(unasked)
+        base = task.client.base_command(task.job)
+        reader = Reader(task.door, base, task.environment, work.signals, TIME_LIMIT)
+        if task.client.has_backups(reader, named):
+            return ""
+    except (ClientFailed, CommandFailed, Refusal, OSError) as error:
+        return f"whether {where} still has the backup of them could not be asked: {error}; {_AGAIN}"
+    return f"{where} does not have the backup {named[0][:16]} any more, {_AGAIN}"

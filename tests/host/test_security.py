@@ -190,33 +190,36 @@ JOB = f"mkdir -m 700 {RUN}; mkdir -m 700 {RUN}/default"
 
 # What is in the way, and what a run does about it: its status and what it says.
 IN_THE_WAY = {
-    "a link for the mount root": (f"ln -s /victim {RUN}", CANTCREAT, "not a directory"),
+    "a link for the mount root": (f"ln -s /kt/victim {RUN}", CANTCREAT, "not a directory"),
     "a file for the mount root": (f"echo > {RUN}", CANTCREAT, "not a directory"),
     "a fifo for the mount root": (f"mkfifo {RUN}", CANTCREAT, "not a directory"),
     "another's mount root": (f"mkdir -m 700 {RUN}; chown {OTHER} {RUN}", NOPERM, "belong to root"),
     "an open mount root": (f"mkdir -m 755 {RUN}", NOPERM, "closed to other users"),
-    "a link for the job": (f"mkdir -m 700 {RUN}; ln -s /victim {RUN}/default", CANTCREAT, "in the"),
+    "a link for the job": (
+        f"mkdir -m 700 {RUN}; ln -s /kt/victim {RUN}/default", CANTCREAT, "in the",
+    ),
     "another's job": (f"{JOB}; chown {OTHER} {RUN}/default", CANTCREAT, "belong to root"),
-    "a link for the view": (f"{JOB}; ln -s /victim {RUN}/default/view", CANTCREAT, "in the way"),
+    "a link for the view": (f"{JOB}; ln -s /kt/victim {RUN}/default/view", CANTCREAT, "in the way"),
     "a link for the lock": (
-        f"mkdir -m 700 {RUN}; ln -s /victim/file {RUN}/default.lock", CANTCREAT, "cannot lock",
+        f"mkdir -m 700 {RUN}; ln -s /kt/victim/file {RUN}/default.lock", CANTCREAT, "cannot lock",
     ),
     "a link for a lock that is not there": (
-        f"mkdir -m 700 {RUN}; ln -s /victim/new {RUN}/default.lock", CANTCREAT, "cannot lock",
+        f"mkdir -m 700 {RUN}; ln -s /kt/victim/new {RUN}/default.lock", CANTCREAT, "cannot lock",
     ),
-    "a link for the state": (f"ln -s /victim {STATE}", CANTCREAT, "not a directory"),
+    "a link for the state": (f"ln -s /kt/victim {STATE}", CANTCREAT, "not a directory"),
     "another's state": (f"mkdir -m 700 {STATE}; chown {OTHER} {STATE}", CANTCREAT, "to root"),
     "an open state": (
         f"mkdir -m 777 {STATE}; chmod 777 {STATE}", CANTCREAT, "closed to other users",
     ),
     "a link for the next note": (
-        f"mkdir -m 700 {STATE}; ln -s /victim/file {STATE}/restomic.default.unfinished.new", 0, "",
+        f"mkdir -m 700 {STATE}; ln -s /kt/victim/file {STATE}/restomic.default.unfinished.new",
+        0, "",
     ),
     "a link for the next history": (
-        f"mkdir -m 700 {STATE}; ln -s /victim/file {STATE}/restomic.default.history.new", 0, "",
+        f"mkdir -m 700 {STATE}; ln -s /kt/victim/file {STATE}/restomic.default.history.new", 0, "",
     ),
     "another link to a file for the next history": (
-        f"mkdir -m 700 {STATE}; ln /victim/file {STATE}/restomic.default.history.new", 0, "",
+        f"mkdir -m 700 {STATE}; ln /kt/victim/file {STATE}/restomic.default.history.new", 0, "",
     ),
     "a file that another holds open for the next history": (
         f"mkdir -m 700 {STATE}; echo > {STATE}/restomic.default.history.new;"
@@ -225,28 +228,50 @@ IN_THE_WAY = {
 }  # fmt: skip
 
 
-def test_what_others_put_in_our_way_is_not_used(filled: Machine):
-    if not filled.is_sandbox:
-        pytest.skip("would put things in the way of the machine's own jobs")
+# Nothing is followed, and no other file system is entered.
+NO_MORE = f"find {RUN} {STATE} -xdev -delete 2>/dev/null || true"
+
+
+@pytest.fixture
+def without_jobs(filled: Machine) -> Iterator[Machine]:
+    """A machine where nothing of jobs of its own is in the directories of ours."""
+    own, kept = filled.path(RUN), filled.path(f"{RUN}.kept-by-tests")
+    mounted = f" {RUN}/" in filled.run(["mount", "-p"]).stdout
+    assert not mounted, "a job of the machine's own is running"
+    moved = own.is_dir()
+    if moved:
+        own.rename(kept)
+    try:
+        yield filled
+    finally:
+        shell(filled, NO_MORE)
+        if moved:
+            kept.rename(own)
+
+
+def test_what_others_put_in_our_way_is_not_used(without_jobs: Machine):
+    filled = without_jobs
     # As ours would be: if the link were followed, nothing would be wrong with it.
-    shell(filled, "mkdir -m 700 /victim; echo precious > /victim/file; chmod 600 /victim/file")
-    precious = tree.picture(filled.path("/victim"))
+    shell(filled, "mkdir -m 700 /kt/victim; echo precious > /kt/victim/file")
+    shell(filled, "chmod 600 /kt/victim/file")
+    precious = tree.picture(filled.path("/kt/victim"))
     client = script(filled, "echo '[]'")
     others = [["--upkeep", "--prune"], ["--drill", "1"], ["--sweep"]]
     for case, (put, status, says) in IN_THE_WAY.items():
-        shell(filled, f"rm -rf {RUN} {STATE}; {put}")
+        shell(filled, f"{NO_MORE}; {put}")
         shell(filled, f"find {RUN} {STATE} -type l -exec chown -h {OTHER} {{}} + 2>&1 || true")
         result = call(filled, "--plain", "-c", client, "kta/src")
         assert result.returncode == status, (case, result)
         assert says in result.stderr, (case, result)
-        assert tree.picture(filled.path("/victim")) == precious, case
+        assert tree.picture(filled.path("/kt/victim")) == precious, case
         for words in others if status else ():
             result = call(filled, "-c", f"{client} backup", *words)
             assert "internal error" not in result.stderr, (case, words, result)
-            assert tree.picture(filled.path("/victim")) == precious, (case, words)
+            assert tree.picture(filled.path("/kt/victim")) == precious, (case, words)
         if status == 0:
             closed(filled)
-        assert filled.run(["zfs", "list", "-H", "-t", "snapshot"]).stdout == "", case
+        listed = filled.run(["zfs", "list", "-H", "-r", "-t", "snapshot", "kta"])
+        assert listed.stdout == "", case
 
 
 # The way to an env file, below a directory of root's that others cannot write.
@@ -566,7 +591,7 @@ def test_the_clients_temporary_files_are_closed_where_we_make_their_directory(tm
         layouts.installer(machine.host)
         client = script(
             machine, "umask 000; echo secret > $TMPDIR/f; chmod 666 $TMPDIR/f; echo $TMPDIR;"
-            "sleep 3", "/usr/local/bin/client",
+            "while [ ! -e $TMPDIR/go ]; do sleep 0.1; done", "/usr/local/bin/client",
         )  # fmt: skip
         process = machine.popen(
             [program(machine), "--plain", "-c", client, "-a", "--live", "/compat/linux"],
@@ -574,7 +599,10 @@ def test_the_clients_temporary_files_are_closed_where_we_make_their_directory(tm
         )  # fmt: skip
         file = f"{RUN}/default/tmp/f"
         wait_for(lambda: machine.path(file).exists() or process.poll() is not None)
-        tried = as_other(machine, "cat", file)
+        try:
+            tried = as_other(machine, "cat", file)
+        finally:
+            shell(machine, "if [ -d {0} ]; then : > {0}/go; fi".format(f"{RUN}/default/tmp"))
         said = process.communicate(timeout=60)[0]
         assert process.returncode == 0, said
         assert f"{RUN}/default/tmp\n" in said

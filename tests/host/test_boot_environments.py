@@ -1,4 +1,7 @@
-"""Another boot environment has another /var/db: nothing of a killed run may stay for that."""
+"""Another boot environment has another /var/db: nothing of a killed run may stay for that.
+
+And whoever makes, mounts and activates one by bectl(8) is in no backup's way, nor it in theirs.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from sandbox import layouts
-from support.machine import CHECKOUT, Sandbox, shell, wait_for
+from support.machine import BASE, CHECKOUT, Machine, Sandbox, shell, wait_for
 
-from host.conftest import clean
+from host.conftest import Repository, clean
+from host.ongoing import backup_goes_on, started
 
-pytestmark = pytest.mark.linux(reason="cuts the power and boots, from a pool of the machine's own")
+boots = pytest.mark.linux(reason="cuts the power and boots, from a pool of the machine's own")
 
 RESTOMIC = "/usr/local/sbin/restomic"
 RUN = ["--plain", "-c", "true", "--live", "/compat/linux", "zroot/home"]
@@ -54,12 +58,12 @@ def power_cut_in_a_run(machine: Sandbox) -> None:
     machine.host.power_cut()
 
 
-def snapshots(machine: Sandbox) -> list[str]:
+def snapshots(machine: Machine) -> list[str]:
     listed = machine.run(["zfs", "list", "-H", "-t", "snapshot", "-o", "name"]).stdout
     return [name for name in listed.splitlines() if "@restomic-" in name]
 
 
-def check(machine: Sandbox, *words: str) -> subprocess.CompletedProcess[str]:
+def check(machine: Machine, *words: str) -> subprocess.CompletedProcess[str]:
     return machine.run([RESTOMIC, "--check", "--expect", "restomic/default", *words])
 
 
@@ -70,6 +74,7 @@ def activate_another(machine: Sandbox) -> None:
     shell(machine, f"rm {STATE}/restomic.default.unfinished")
 
 
+@boots
 def test_the_first_run_after_a_boot_removes_what_another_one_knew_of(installed: Sandbox) -> None:
     backup(installed)
     activate_another(installed)
@@ -79,6 +84,7 @@ def test_the_first_run_after_a_boot_removes_what_another_one_knew_of(installed: 
     clean(installed)
 
 
+@boots
 def test_check_finds_it_where_no_run_comes(installed: Sandbox) -> None:
     backup(installed)
     activate_another(installed)
@@ -94,6 +100,7 @@ def test_check_finds_it_where_no_run_comes(installed: Sandbox) -> None:
     assert "leftover" not in check(installed, "--json").stdout
 
 
+@boots
 def test_a_good_morning_does_not_hear_of_it(installed: Sandbox) -> None:
     backup(installed)
     shell(installed, "zfs set org.kopiatomic:backup=off zroot; zfs inherit x:y zroot")
@@ -103,6 +110,7 @@ def test_a_good_morning_does_not_hear_of_it(installed: Sandbox) -> None:
     assert "BOOT ENVIRONMENTS in kopiatomic(8)" in note
 
 
+@boots
 def test_the_state_on_a_dataset_of_its_own_as_the_manual_has_it(installed: Sandbox) -> None:
     backup(installed)
     before = installed.run([RESTOMIC, "--status"]).stdout.splitlines()[2:]
@@ -121,3 +129,78 @@ def test_the_state_on_a_dataset_of_its_own_as_the_manual_has_it(installed: Sandb
     assert len(installed.path(f"{STATE}/restomic.default.history").read_text().splitlines()) == 2
     assert not installed.path(f"{STATE}.old").exists()
     clean(installed)
+
+
+# The same on any machine, as far as it needs no boot
+
+
+def another_environment(machine: Machine) -> str:
+    """Kill a run, and leave what a boot of another environment leaves; return its snapshot."""
+    with started(machine, "kta/src") as run:
+        run.wait_for_client()
+        run.kill(client=True)
+    table = machine.run(["mount", "-p"]).stdout.splitlines()
+    for point in [line.split()[1] for line in reversed(table)]:
+        if point.startswith("/var/run/restomic/"):
+            shell(machine, f"umount {point}")
+    shell(machine, f"rm {STATE}/restomic.default.unfinished")
+    (left,) = snapshots(machine)
+    return left
+
+
+@pytest.mark.parametrize("by", ["the next run", "sweep"])
+def test_what_only_another_environment_knew_of_goes(filled: Machine, by: str) -> None:
+    left = another_environment(filled)
+    found = json.loads(check(filled, "--json").stdout)["findings"]
+    assert [each["kind"] for each in found if left in each["text"]] == ["leftover"]
+    words = ["--sweep", "-a"] if by == "sweep" else ["--plain", "-c", "true", "kta/src"]
+    result = filled.run([RESTOMIC, *words])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"snapshot {left}" in result.stdout
+    assert snapshots(filled) == []
+    clean(filled)
+
+
+BECTL = "bectl -r ktc/ROOT"
+
+
+@pytest.fixture
+def environments(filled: Machine) -> Iterator[Machine]:
+    """A machine with a pool of boot environments, which is not the one it runs from."""
+    filled.make_pool("ktc")
+    shell(filled, f"""
+        zfs create -o mountpoint=none ktc/ROOT
+        zfs create -o mountpoint={BASE}/root -o canmount=noauto ktc/ROOT/default
+        zfs mount ktc/ROOT/default; echo root > {BASE}/root/file
+        zpool set bootfs=ktc/ROOT/default ktc; mkdir {BASE}/other
+    """)
+    yield filled
+    filled.run(["/bin/sh", "-c", f"{BECTL} umount other"])
+
+
+@pytest.mark.freebsd  # the sandbox has no bectl(8) and no clones of file systems
+@pytest.mark.restic
+def test_environments_come_and_go_during_a_backup(environments: Machine, restic: Repository):
+    with backup_goes_on(restic, "-r", "ktc/ROOT", "kta/src") as run:
+        shell(environments, f"""
+            {BECTL} create -e default other; {BECTL} mount other {BASE}/other
+            [ "$(cat {BASE}/other/file)" = root ]; {BECTL} list
+            {BECTL} umount other; {BECTL} rename other another; {BECTL} destroy -Fo another
+        """)
+    assert "NOT ALL IS WELL" not in run.said
+    assert restic("dump", "latest", f"{BASE}/root/file") == "root\n"
+    clean(environments)
+
+
+@pytest.mark.freebsd  # the sandbox has no bectl(8) and no clones of file systems
+@pytest.mark.restic
+def test_one_is_activated_during_a_backup(environments: Machine, restic: Repository):
+    """It is promoted, and takes our snapshot along, which is of the time before it was made."""
+    with backup_goes_on(restic, "-r", "ktc/ROOT", "kta/src") as run:
+        shell(environments, f"{BECTL} create -e default other; {BECTL} activate other")
+        (moved,) = [each for each in snapshots(environments) if each.startswith("ktc/ROOT/")]
+        assert moved.startswith("ktc/ROOT/other@")
+    assert "renamed, or promoted from a clone, during the backup" in run.said
+    assert restic("dump", "latest", f"{BASE}/root/file") == "root\n"
+    assert snapshots(environments) == []
+    clean(environments)

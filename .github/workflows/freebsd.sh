@@ -64,7 +64,7 @@ make clean package
 [ "$one" = "$(sha256 -q "$(make -V PKGFILE)")" ]
 unset SOURCE_DATE_EPOCH
 
-# Built as users build it; installed, run, upgraded, and gone without a trace.
+# Built as users build it; installed, run, installed over itself, and gone without a trace.
 make clean package
 package=$(make -V PKGFILE)
 find /usr/local /var/db/kopiatomic 2>/dev/null | sort > /tmp/before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -186,6 +187,42 @@ def test_the_packing_list_is_in_order():
     assert all(re.match(r"@\(root,wheel,0[67]00\) %%ETCDIR%%/", line) for line in samples)
     # portlint: what has a variable is named by it.
     assert not [line for line in lines if re.search(r"python3\.?\d|etc/kopiatomic", line)]
+
+
+FETCHED = "https://git.FreeBSD.org/ports.git"
+GIT = """#!/bin/sh
+if [ "$1" = ls-remote ]; then
+    for each in 2026Q3 2025Q4 2026Q4; do printf '%s\\trefs/heads/%s\\n' 0123abcd $each; done
+else
+    echo "$@" >> git.log
+fi
+"""
+
+
+@pytest.mark.parametrize(("repository", "branch"), [("quarterly", "2026Q4"), ("latest", "main")])
+def test_on_freebsd_the_ports_tree_is_the_one_of_the_packages(
+    tmp_path: Path, repository: str, branch: str
+):
+    """Packages of another branch may be older than what the port depends on there."""
+    script = CHECKOUT / ".github/workflows/freebsd.sh"
+    if not script.exists():
+        pytest.skip("needs a checkout: this is no part of the port")
+    begin, _, _ = script.read_text().partition("\n# A checkout, which is a port")
+    address = f"pkg+https://pkg.FreeBSD.org/FreeBSD:14:amd64/{repository}"
+    pkg = f"#!/bin/sh\necho '    url             : \"{address}\",'\n"
+    for name, text in (("git", GIT), ("pkg", pkg), ("kldstat", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["/bin/sh", "-c", begin], check=True, cwd=tmp_path, env={"PATH": path})
+    words = (tmp_path / "git.log").read_text().split()
+    assert words[0] == "clone"
+    assert words[words.index("--branch") + 1] == branch
+    assert words[-2:] == [FETCHED, "/usr/ports"]
+    # What the port needs comes from there, and from nowhere else.
+    rest = script.read_text()
+    assert rest.count("pkg install") == 1
+    assert "pkg install -y $names" in rest
 
 
 def test_on_freebsd_what_portlint_calls_fatal_fails_and_suggestions_do_not():

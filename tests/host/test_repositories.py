@@ -251,6 +251,47 @@ def test_two_that_lead_to_the_same_repository_are_refused(two: Two):
     assert two.moments(two.here) == []
 
 
+def test_also_by_another_way(two: Two):
+    held = dict(two.here.environment)
+    if two.here.client == "restic":
+        # Relative to /, where the client starts, and by way of a link.
+        link = two.machine.path(f"{two.here.directory}/link")
+        link.symlink_to("here")
+        held["RESTIC_REPOSITORY"] = f"{two.here.directory}/etc/../link"[1:]
+    else:
+        held["KOPIA_CONFIG_PATH"] = f"{two.here.directory}/etc/../here.config"
+    two.write("twin", **held)
+    assert "lead to the same repository" in two.run("kta/src", status=78, files=("here", "twin"))
+
+
+def test_an_empty_file_beside_what_is_inherited(two: Two):
+    two.write("empty")
+    words = [f"/usr/local/sbin/{two.program}", "-e", two.file("here"), "-e", two.file("empty")]
+    result = two.machine.run([*words, "kta/src"], env=two.here.environment)
+    assert result.returncode == 78, result.stderr
+    assert "lead to the same repository" in result.stderr
+
+
+def test_one_that_only_the_repository_can_tell_is_found_by_a_drill(two: Two):
+    """Two ways to the same files: here by a mount, as two names of a server are."""
+    machine, directory = two.machine, two.here.directory
+    held = dict(two.here.environment)
+    shell(machine, f"mkdir {directory}/alias; mount_nullfs {directory}/here {directory}/alias")
+    if two.here.client == "restic":
+        held |= {"RESTIC_REPOSITORY": f"{directory}/alias"}
+    else:
+        held |= {"KOPIA_CONFIG_PATH": f"{directory}/alias.config"}
+        words = ("repository", "connect", "filesystem", "--path", f"{directory}/alias")
+        Repository(machine, "kopia", directory, held)(*words)
+    two.write("alias", **held)
+    try:
+        two.run("kta/src", files=("here", "alias"))
+        said = two.run("--drill", "1", status=78, files=("here", "alias"))
+        assert "the last backup in here.env is in alias.env as well, " in said
+    finally:
+        shell(machine, f"umount {directory}/alias")
+
+
 def test_a_wrapper_with_a_repository_of_its_own_is_refused(two: Two):
     name = {"restic": "RESTIC_REPOSITORY", "kopia": "KOPIA_CONFIG_PATH"}[two.here.client]
     wrapper = two.machine.path(f"{two.here.directory}/wrapper")

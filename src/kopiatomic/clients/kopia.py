@@ -68,6 +68,12 @@ _OWNER = r"must be run by designated user: (\S{1,300})"
 # So many of its last lines may say why it failed.
 _LAST_WORDS = 2
 
+# What says where a storage is, in kopia's configuration: of all its kinds, and of a server.
+_WHERE = (
+    "bucket", "container", "endpoint", "folderID", "host", "path", "port", "prefix", "remotePath",
+    "storageAccount", "storageDomain", "url",
+)  # fmt: skip
+
 # What kopia says where --ignore-file-errors or its policy made it go on.
 _IGNORED = r"(?m)^.{0,200}Ignored [1-9][0-9]* error.{0,500}$"
 
@@ -173,11 +179,10 @@ class Kopia(Client):
         if config is None:
             return None
         try:
-            held = _read(config)
-            told = held.get("storage") or held["apiServer"]
-            return json.dumps(told, sort_keys=True)
+            held = _read(os.path.join("/", config))
+            return _place_in(held.get("storage") or {"type": "server", "config": held["apiServer"]})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return os.path.realpath(config)
+            return os.path.realpath(os.path.join("/", config))
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the JSON on standard output and the last lines of progress."""
@@ -454,6 +459,15 @@ class Kopia(Client):
 def _read(config: str | None) -> dict[str, Any]:
     with open(config or os.devnull, encoding="utf-8") as file:
         return dict(json.load(file))
+
+
+def _place_in(storage: Mapping[str, Any]) -> str:
+    """Return what tells where a storage is: not with which key, and with what limits."""
+    kind, config = str(storage.get("type")), dict(storage["config"])
+    place = {name: str(config[name]).rstrip("/") for name in _WHERE if config.get(name)}
+    if kind == "filesystem":
+        place["path"] = os.path.realpath(os.path.join("/", str(config["path"])))
+    return json.dumps([kind, place or config], sort_keys=True)
 
 
 def _cache_in(config: str | None) -> str | None:

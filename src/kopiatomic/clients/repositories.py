@@ -48,7 +48,7 @@ def _refuse_alike(tasks: Sequence[Task], files: Sequence[str]) -> None:
             raise Refusal(f"-e {printable(file)} is given twice: name each env file once")
         real.add(os.path.realpath(file))
         # What is not read, in a dry run without rights, says nothing.
-        if task.job.plain or not task.job.environment:
+        if task.job.plain or not (task.job.environment or os.access(file, os.R_OK)):
             continue
         place = task.client.leads_to(task.job, task.environment, task.script)
         if place is not None and led.setdefault(place, file) != file:

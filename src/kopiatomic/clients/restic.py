@@ -100,6 +100,9 @@ _LISTS = {
     "--files-from-raw": lists.PATHS_TO_NUL,
 }
 
+# What begins a repository that is no directory: the schemes of its internal/backend/all.
+_REMOTE = "(azure|b2|gs|rclone|rest|s3|sftp|swift):"
+
 # How long a repository may take to list its backups, in seconds.
 LISTING_LIMIT = 600.0
 
@@ -231,8 +234,10 @@ class Restic(Client):
         if told is None or "$" in told or "`" in told:
             return None
         named = named or _in_file(told)
-        path = named.removeprefix("local:")
-        return os.path.realpath(path) if path.startswith("/") else named
+        if re.match(_REMOTE, named):
+            return named.rstrip("/")
+        # The client starts in /.
+        return os.path.realpath(os.path.join("/", named.removeprefix("local:")))
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the summary, which is text or, with --json, a line of JSON."""
@@ -674,7 +679,7 @@ def _zone(name: str) -> "tzinfo":
 def _in_file(path: str) -> str:
     """Return the repository that a file names, or the file's path where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(os.path.join("/", path), "rb") as file:
             return decode(file.read(8192)).strip() or path
     except (OSError, ValueError):
         return path

@@ -21,7 +21,7 @@ from kopiatomic.clients.base import LAYOUTS, File, Source, Tally, Task
 from kopiatomic.clients.parsing import as_marked
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.clients.room import batches
-from kopiatomic.errors import EX_NOINPUT, EX_OSERR, Refusal
+from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.formatting import clock, headline, iso, size
 from kopiatomic.job import Job
 from kopiatomic.record import Record
@@ -113,7 +113,9 @@ def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
                         _drill_in(each, room, part, place, signals)
 
                     accounts.in_each(task, account, drill)
-            except (OSError, Refusal) as error:
+                    if task.more:
+                        _tell_alike(task, account, signals)
+            except (ClientFailed, OSError, Refusal) as error:
                 account.fail(str(error), EX_OSERR)
     return account
 
@@ -133,12 +135,37 @@ def _part(task: Task, wishes: Wishes) -> Drill:
     return part
 
 
+def _tell_alike(task: Task, account: Drill, signals: Signals) -> None:
+    """Tell of env files that lead to one repository by different ways.
+
+    A run makes a backup of its own in each, so no other can have it. A repository's own id
+    does not tell: one that was copied as a directory has the id of the other.
+    """
+    pairs = list(zip((task, *task.more), _parts(account), strict=True))
+    for number, (each, part) in enumerate(pairs):
+        for _, first in pairs[:number] if part.tallies else ():
+            backups = [tally.source.backup for tally in first.tallies]
+            if backups and each.client.has_backups(_reader(each, signals), backups):
+                account.fail(
+                    f"the last backup in {first.repository} is in {part.repository} as well, "
+                    "where no run has made it: they lead to one repository, and there is one "
+                    "copy of the backups and not two, or one was copied from the other since; "
+                    "look at these env files",
+                    EX_CONFIG,
+                )
+                break
+
+
+def _reader(task: Task, signals: Signals) -> Reader:
+    return Reader(task.door, task.client.base_command(task.job), task.environment, signals)
+
+
 def _drill_in(
     task: Task, room: Scratch, account: Account, place: Place, signals: Signals
 ) -> None:
     """Restore and compare files of one repository."""
     assert isinstance(account, Drill)
-    reader = Reader(task.door, task.client.base_command(task.job), task.environment, signals)
+    reader = _reader(task, signals)
     try:
         _drill(task, reader, room, account, place)
     except ClientFailed as error:

@@ -60,11 +60,46 @@ class TestRestic:
             ({"RESTIC_REPOSITORY_FILE": "/f"}, {"RESTIC_REPOSITORY_FILE": "/f"}, {}),
             ({"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "/b"}, {"options": ("-r", "/c")}),
             ({"A": "1"}, {"A": "2"}, {"command": ("restic", "--repo=/c", "backup")}),
+            # Relative ones are those of /, where the client starts.
+            ({"RESTIC_REPOSITORY": "/a/b"}, {"RESTIC_REPOSITORY": "a/./b"}, {}),
+            ({"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "/b/../a"}, {}),
+            ({"RESTIC_REPOSITORY": "local:a"}, {"RESTIC_REPOSITORY": "b/../a/"}, {}),
+            ({"RESTIC_REPOSITORY": "rest:https://h/a"},
+             {"RESTIC_REPOSITORY": "rest:https://h/a/"}, {}),
         ],
     )
     def test_the_same_one_is_refused(self, one, other, job):
         with pytest.raises(Refusal, match=r"/0.env and /1.env lead to the same repository"):
             ready("restomic", one, other, **job)
+
+    def test_links_are_followed(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").symlink_to("a")
+        held = [{"RESTIC_REPOSITORY": f"{tmp_path}/{name}/restic"} for name in "ab"]
+        with pytest.raises(Refusal, match="lead to the same repository"):
+            ready("restomic", *held)
+
+    @pytest.mark.parametrize(
+        ("first", "second", "inherited", "job"),
+        [
+            ({}, {"RESTIC_REPOSITORY": "/a"}, {"RESTIC_REPOSITORY": "/a"}, {}),
+            ({}, {"X": "y"}, {"RESTIC_REPOSITORY": "/a"}, {}),
+            ({}, {}, {}, {"options": ("-r", "/a")}),
+        ],
+    )
+    def test_an_empty_file_says_nothing_and_what_it_leaves_counts(
+        self, tmp_path, first, second, inherited, job
+    ):
+        jobs = []
+        for name, held in (("a", first), ("b", second)):
+            (tmp_path / name).touch(0o600)
+            jobs.append(Job("restomic", env_files=(f"{tmp_path}/{name}",), environment=held, **job))
+        with pytest.raises(Refusal, match="lead to the same repository"):
+            make_ready(jobs[0], Door(), inherited, installed=False, further=jobs[1:])
+        # Where it may not be read, in a dry run without rights, nothing is known of it.
+        jobs = [each._replace(environment={}, env_files=(f"/none/{n}",))
+                for n, each in enumerate(jobs)]  # fmt: skip
+        assert make_ready(jobs[0], Door(), inherited, installed=False, further=jobs[1:]).more
 
     def test_one_that_two_files_name_is_refused(self, tmp_path):
         for name, text in (("a", "/srv/x\n"), ("b", "/srv/x"), ("c", "/srv/$y"), ("d", "/srv/$y")):
@@ -143,6 +178,32 @@ class TestKopia:
         held = [self.config(tmp_path, name, path="/same") for name in "ab"]
         with pytest.raises(Refusal, match="must set KOPIA_CONFIG_PATH"):
             ready("kopiatomic", *held)
+
+    def test_also_by_other_ways_and_with_other_keys(self, tmp_path):
+        (tmp_path / "same").mkdir()
+        (tmp_path / "link").symlink_to("same")
+        ways = [{"path": f"{tmp_path}/{each}"} for each in ("link", "same/../same")]
+        held = [self.config(tmp_path, name, **way) for name, way in zip("ab", ways, strict=True)]
+        with pytest.raises(Refusal, match="lead to the same repository"):
+            ready("kopiatomic", *held)
+        for name, key in zip("ab", ("one", "two"), strict=True):
+            storage = {"type": "s3", "config": {"bucket": "b", "endpoint": "h", "accessKeyID": key}}
+            (tmp_path / f"{name}.config").write_text(json.dumps({"storage": storage}))
+        with pytest.raises(Refusal, match="lead to the same repository"):
+            ready("kopiatomic", *held)
+        storage["config"]["prefix"] = "other/"
+        (tmp_path / "b.config").write_text(json.dumps({"storage": storage}))
+        assert len(ready("kopiatomic", *held).more) == 1
+
+    def test_two_servers_are_two(self, tmp_path):
+        held = []
+        for name, url in (("a", "https://h:1"), ("b", "https://h:2"), ("c", "https://h:1/")):
+            path = tmp_path / f"{name}.config"
+            path.write_text(json.dumps({"apiServer": {"url": url}}))
+            held.append({"KOPIA_CONFIG_PATH": str(path)})
+        assert len(ready("kopiatomic", *held[:2]).more) == 1
+        with pytest.raises(Refusal, match="lead to the same repository"):
+            ready("kopiatomic", held[0], held[2])
 
     def test_without_one_both_have_the_usual(self):
         with pytest.raises(Refusal, match="lead to the same repository"):

@@ -85,6 +85,26 @@ class TestRun:
         assert "0 of 2 files restored identical" in text
         assert os.listdir(state.STATE_DIRECTORY) == ["restomic.default.upkeep"]
 
+    def test_two_ways_to_one_repository_are_told(self, place, restic, monkeypatch):
+        """Each run makes a backup of its own in each, so none is in another one."""
+        made = {"/a.env": "1", "/b.env": "2", "/c.env": "3"}
+        held = {"/a.env": "13", "/b.env": "2", "/c.env": "13"}
+
+        def sources(_client, reader, *_):
+            return [Source(made[reader.environment["FILE"]], "/p", 0.0, paths=("/p",))]
+
+        def has_backups(_client, reader, names):
+            return any(name in held[reader.environment["FILE"]] for name in names)
+
+        monkeypatch.setattr(Restic, "has_backups", has_backups)
+        jobs = [restic._replace(env_files=(file,), environment={"FILE": file}) for file in made]
+        monkeypatch.setattr(Restic, "sources", sources)
+        task = make_ready(jobs[0], Door(), {}, further=jobs[1:])
+        account = drill.run(task, drill.Wishes(files=5, seed=7))
+        (problem,) = [each for each in account.problems if "one repository" in each]
+        assert problem.startswith("the last backup in a.env is in c.env as well, where no run")
+        assert state.read_upkeep(place)[-1]["outcome"] == "failed"
+
     def test_goes_into_the_history_of_upkeep(self, place, restic):
         self.run(restic)
         (entry,) = state.read_upkeep(place)

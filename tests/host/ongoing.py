@@ -151,6 +151,11 @@ def meanwhile(machine: Machine, beginning: Sequence[str], does: str, name: str =
     patch = MEANWHILE.format(
         script=does, method=method, count=len(beginning), beginning=list(beginning), path=PATH
     )
+    return patched(machine, patch, name)
+
+
+def patched(machine: Machine, patch: str, name: str = "between") -> str:
+    """Return a restomic that is the installed one but for what a patch in Python does first."""
     if machine.is_sandbox:
         source = machine.path("/usr/local/sbin/restomic").read_text()
     else:

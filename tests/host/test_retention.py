@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 
 import pytest
-from support.machine import MODULES, Machine, shell
+from support.machine import Machine, shell
 
 from host.conftest import TOP, Repository, clean
+from host.ongoing import patched
 
 
-def call(repository: Repository, *words: str, status: int = 0, **environment: str) -> str:
+def call(
+    repository: Repository, *words: str, status: int = 0, program: str = "", **environment: str
+) -> str:
     """Run restomic or kopiatomic and return all that it printed."""
-    program = {"restic": "restomic", "kopia": "kopiatomic"}[repository.client]
+    installed = {"restic": "restomic", "kopia": "kopiatomic"}[repository.client]
+    program = program or f"/usr/local/sbin/{installed}"
     variables = {**repository.environment, **environment}
-    result = repository.machine.run([f"/usr/local/sbin/{program}", *words], env=variables)
+    result = repository.machine.run([program, *words], env=variables)
     assert result.returncode == status, result.stdout + result.stderr
     clean(repository.machine)
     return result.stdout + result.stderr
@@ -173,11 +176,9 @@ class TestLocks:
         assert restic("list", "--no-lock", "locks").strip()
 
     def test_a_stale_one_is_removed_and_told(self, filled: Machine, restic: Repository):
-        if not filled.is_sandbox:
-            pytest.skip("there is no waiting for a lock to grow old")
-        module = filled.path(f"{MODULES}/kopiatomic/clients/restic_locks.py")
-        module.write_text(re.sub(r"(?m)^_RENEWED = .*", "_RENEWED = 0", module.read_text()))
-        out = call(restic, "--upkeep", "--verify", "0")
+        # There is no waiting for it to grow old.
+        old = "from kopiatomic.clients import restic_locks\nrestic_locks._RENEWED = 0\n"
+        out = call(restic, "--upkeep", "--verify", "0", program=patched(filled, old))
         assert "stale lock: that of process" in out
         assert "restic removed 1 stale lock" in out
         assert not restic("list", "--no-lock", "locks").strip()

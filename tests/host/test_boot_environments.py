@@ -18,7 +18,7 @@ from sandbox import layouts
 from support.machine import BASE, CHECKOUT, Machine, Sandbox, shell, wait_for
 
 from host.conftest import Repository, clean
-from host.ongoing import backup_goes_on, started
+from host.ongoing import backup_goes_on, meanwhile, started
 
 boots = pytest.mark.linux(reason="cuts the power and boots, from a pool of the machine's own")
 
@@ -194,13 +194,28 @@ def test_environments_come_and_go_during_a_backup(environments: Machine, restic:
 
 @pytest.mark.freebsd  # the sandbox has no bectl(8) and no clones of file systems
 @pytest.mark.restic
-def test_one_is_activated_during_a_backup(environments: Machine, restic: Repository):
-    """It is promoted, and takes our snapshot along, which is of the time before it was made."""
+def test_none_is_activated_before_the_backup_has_ended(environments: Machine, restic: Repository):
+    """It would be promoted, and zfs(8) would unmount the snapshots: the manual says so."""
+    shell(environments, f"{BECTL} create -e default older")
     with backup_goes_on(restic, "-r", "ktc/ROOT", "kta/src") as run:
-        shell(environments, f"{BECTL} create -e default other; {BECTL} activate other")
-        (moved,) = [each for each in snapshots(environments) if each.startswith("ktc/ROOT/")]
-        assert moved.startswith("ktc/ROOT/other@")
-    assert "renamed, or promoted from a clone, during the backup" in run.said
+        shell(environments, f"{BECTL} create -e default younger")
+        for name in ("older", "younger"):
+            refused = environments.run(["/bin/sh", "-c", f"{BECTL} activate {name}"])
+            assert refused.returncode != 0
+            assert f"cannot promote 'ktc/ROOT/{name}': dataset is busy" in refused.stderr
+    assert "NOT ALL IS WELL" not in run.said
     assert restic("dump", "latest", f"{BASE}/root/file") == "root\n"
-    assert snapshots(environments) == []
+    clean(environments)
+    for name in ("younger", "older", "default"):
+        shell(environments, f"{BECTL} activate {name}")
+
+
+@pytest.mark.freebsd  # the sandbox has no bectl(8) and no clones of file systems
+def test_one_is_activated_before_the_snapshot_is_shown(environments: Machine):
+    shell(environments, f"{BECTL} create -e default older")
+    program = meanwhile(environments, ("mount_nullfs",), f"{BECTL} activate older")
+    result = environments.run([program, "--plain", "-c", "true", "-r", "ktc/ROOT", "kta/src"])
+    assert result.returncode == 73, result.stdout + result.stderr
+    reason = "somebody has unmounted or destroyed its snapshot meanwhile"
+    assert f"cannot show at its mount point ktc/ROOT/default: {reason}" in result.stdout
     clean(environments)

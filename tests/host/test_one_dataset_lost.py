@@ -122,6 +122,17 @@ def test_what_is_mounted_elsewhere_meanwhile_is_where_it_was(filled, restic, oth
     assert restic("dump", "latest", "/kt/was/file") == "short\n"
 
 
+def test_whose_snapshot_is_unmounted_before_it_is_shown(filled, restic, others):
+    """As ``zfs promote`` does it, which takes away all snapshots that nothing is mounted on."""
+    unmount = "umount $(mount -p | awk '$1 ~ /^kta.short@/ { print $2 }')"
+    program = meanwhile(filled, ("mount_nullfs",), unmount)
+    said = back_up(restic, "-r", "kta", program=program, status=CANTCREAT)
+    is_whole(restic, others)
+    assert "the backup is INCOMPLETE" in said
+    reason = "somebody has unmounted or destroyed its snapshot meanwhile"
+    assert f"  ! cannot show at its mount point kta/short: {reason}" in said
+
+
 def test_unless_its_mount_point_was_removed(filled, restic, others):
     """As zfs(8) does where the mount point was inherited: there is no place for it then."""
     program = meanwhile(filled, TAKEN, "zfs set mountpoint=/kt/elsewhere kta/short")

@@ -37,6 +37,7 @@ MOUNT_TIME_LIMIT = 120.0
 # What open(2) answers where a symbolic link or a file is in the way of a directory.
 _NO_DIRECTORY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 LINK = "a symbolic link or a file has taken the place of a directory on the way there"
+UNMOUNTED = "somebody has unmounted or destroyed its snapshot meanwhile"
 LED_AWAY = "somebody led its path elsewhere meanwhile"
 NOTHING = "reported success, and nothing is mounted there"
 
@@ -320,7 +321,7 @@ def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) 
         held = mount.kind == "frozen" and mount.source != mount.point  # not what stands still
         if held and not _is_held(door, mount.source):
             door.unmount(target, made.fsid)
-            raise CommandFailed(argv, "somebody has destroyed its snapshot meanwhile")
+            raise CommandFailed(argv, UNMOUNTED)
         if _is_to_check(door, mount) and not _is_meant(door, mount, made):
             door.unmount(target, made.fsid)
             raise CommandFailed(argv, LED_AWAY)
@@ -374,7 +375,8 @@ def _is_meant(door: Door, mount: ViewMount, made: _Seen) -> bool:
 def _is_held(door: Door, directory: str) -> bool:
     """Say whether a snapshot is mounted at a private place still; also if that is not known.
 
-    Until there is a nullfs on it, any ``zfs destroy`` takes it away, without a word.
+    Until there is a nullfs on it, any ``zfs destroy`` takes it away, without a word, and so does
+    ``zfs promote`` of a clone, which unmounts all snapshots of where that came from.
     """
     if door.kernel is None:
         return True

@@ -466,7 +466,7 @@ class TestHeldStill:
             world.make(mount)
             assert library.unmounted == []
         else:
-            with pytest.raises(CommandFailed, match="has destroyed its snapshot"):
+            with pytest.raises(CommandFailed, match="unmounted or destroyed its snapshot"):
                 world.make(mount)
             assert library.unmounted == [((901, 41), 0)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,7 +56,10 @@ class Site:
             )
 
     def says(self, text: str) -> None:
-        wait_for(lambda: text in self.log.read_text())
+        try:
+            wait_for(lambda: text in self.log.read_text())
+        except AssertionError as error:
+            raise AssertionError(self.log.read_text()) from error
 
     def end(self, run: subprocess.Popen[str], status: int = 0) -> str:
         assert run.wait(60 * PATIENCE * 5) == status, self.log.read_text()
@@ -85,7 +89,8 @@ def test_it_comes_back(site: Site):
     report = json.loads(output[output.index("\n{\n") :])
     assert report["outcome"] == "success"
     assert len(report["tries"]) >= 2
-    assert "refused" in report["tries"][0]["reason"]
+    # Why, the relay says; now and then restic has ended before it has passed that on.
+    assert re.search("refused|unable to start the sftp session", report["tries"][0]["reason"])
     assert report["found_in_backup"] == [1, 1]
     assert "int main" in site("dump", "latest", f"{TOP}/src/main.c")
     history = site.machine.path("/var/db/kopiatomic/restomic.default.history")

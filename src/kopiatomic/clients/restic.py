@@ -86,6 +86,10 @@ _LAST_WORDS = (
 # What ssh says where it has reached the other machine, which does not let it in.
 _DENIED = r"(?m)^subprocess [^:]{1,99}: .*(?:Permission denied|Host key verification failed)"
 
+# What it says where ssh(1) has ended at once. Why, ssh says, but restic does not wait for that
+# (startClient() in its internal/backend/sftp), and it is lost now and then.
+_NO_SESSION = "unable to start the sftp session, error: "
+
 # What it says of a tag that it could not give, and ends well all the same.
 _NOT_TAGGED = r'(?m)^(?:unable to modify the tags for snapshot |Ignoring "[0-9a-f]{64}": )'
 
@@ -445,7 +449,12 @@ class Restic(Client):
             return None
         lines = (self.complaint(line.strip()) for line in messages.split("\n"))
         said = [line.split("\n")[0] for line in lines if line and re.match(_LAST_WORDS, line)]
-        return next((line for line in reversed(said) if network.is_away(line)), None)
+        lost = not any(line.startswith("subprocess ") for line in said)
+        return next(
+            (each for each in reversed(said)
+             if network.is_away(each) or (lost and _NO_SESSION in each)),
+            None,
+        )  # fmt: skip
 
     def hint_between(self, job: Job, status: int, text: str = "") -> str | None:
         """Explain an exit status, but not the one about files that a backup could not read."""

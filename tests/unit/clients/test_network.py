@@ -72,6 +72,15 @@ class TestRestic:
         closed = "subprocess ssh: Connection closed by 10.0.0.1 port 22"
         assert self.away(1, f"{denied}\n{closed}\n{fatal}\n") is None
 
+    def test_what_ssh_says_may_be_lost(self):
+        fatal = (
+            "Fatal: unable to open repository at sftp:h:/x: unable to start the sftp session, "
+            "error: error receiving version packet from server: read |0: file already closed"
+        )
+        assert self.away(1, f"{fatal}\n") == fatal
+        other = "subprocess ssh: /etc/ssh/ssh_config: line 3: Bad configuration option: x"
+        assert self.away(1, f"{other}\n{fatal}\n") is None
+
     def test_what_it_tried_again_itself_does_not_count(self):
         again = f"Stat(<config/>) returned error, retrying after 1.09s: {DIAL}"
         assert self.away(1, f"{again}\nFatal: unable to create lock: disk full\n") is None

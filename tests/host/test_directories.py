@@ -415,6 +415,32 @@ def test_a_drill_finds_the_directories(lived_in: Machine, repository: Repository
     assert held == [f"{HOME}/docs", f"{HOME}/docs/below", f"{HOME}/etc"]
 
 
+def test_names_that_are_not_utf_8(lived_in: Machine, repository: Repository):
+    """The clients tell such a name with another sign for each byte that is no text."""
+    shell(lived_in, f"""
+        cd {HOME}; for each in 375 376 377; do
+            mkdir "$(printf "d\\$each")"; echo $each > "$(printf "d\\$each/file")"
+            echo $each > "$(printf "f\\$each")"
+        done
+    """)  # fmt: skip
+    names = ["d\udcfe", "d\udcff", "f\udcfe", "f\udcff"]
+    list_of = lived_in.path(f"{TOP}/src/list")
+    list_of.write_bytes(b"".join(f"{HOME}/{n}\n".encode("utf-8", "surrogateescape") for n in names))
+    words = ("--paths-from", f"{TOP}/src/list")
+    said = back_up(repository, *words)
+    if repository.client == "restic":
+        assert "4 of 4 paths found in the backup" in said
+        # One of them is kept out, and that is known although another has its name for restic.
+        pattern = HOME + "/f\udcff"
+        said = back_up(repository, *words, "-o", f"--exclude '{pattern}'", status=INCOMPLETE)
+        assert "3 of 4 paths found in the backup" in said
+    assert entry(repository)["captured"][0]["directories"] == [f"{HOME}/{n}" for n in names]
+    result = lived_in.run(
+        [f"/usr/local/sbin/{program(repository)}", "--drill", "2"], env=repository.environment
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_a_dry_run_shows_it(lived_in: Machine, repository: Repository):
     said = back_up(repository, "-n", f"{HOME}/etc")
     assert f"kta/home  {HOME}, only {HOME}/etc" in said

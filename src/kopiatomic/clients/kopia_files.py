@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from kopiatomic.clients.base import File, Source, Tally, permissions
 from kopiatomic.clients.kopia_objects import Listings, walked
 from kopiatomic.clients.kopia_proof import has_entries
-from kopiatomic.clients.parsing import as_marked, count, member, nanoseconds, understood
+from kopiatomic.clients.parsing import as_marked, as_stored, count, member, nanoseconds, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.clients.room import Room
 from kopiatomic.record import TYPE_CHECKING, Record
@@ -94,7 +94,7 @@ class _Tree:
 
     def _way_to(self, path: str) -> Walk[Entry | None]:
         """Return the entry of a directory, None where there is none."""
-        if not lies_in(path, self.path):
+        if not lies_in(as_stored(path), as_stored(self.path)):
             return None
         here = self.root
         for name in filter(None, path[len(self.path) :].split("/")):

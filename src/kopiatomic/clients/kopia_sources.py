@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from kopiatomic.clients.base import ByHand, Made, Past
-from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_marked, member, nanoseconds
+from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_stored, member, nanoseconds
 from kopiatomic.formatting import clock
 from kopiatomic.system.command import quote
 
@@ -41,9 +41,9 @@ def _given_up(runs: Sequence[Made]) -> dict[str, float]:
     for run in runs:
         if run.paths or run.streams:
             last[run.job] = run
-        for path in map(as_marked, (*run.paths, *run.streams)):
+        for path in map(as_stored, (*run.paths, *run.streams)):
             ended[path] = max(ended.get(path, run.ended), run.ended)
-    kept = {as_marked(path) for run in last.values() for path in _kept(run)}
+    kept = {as_stored(path) for run in last.values() for path in _kept(run)}
     return {path: moment for path, moment in ended.items() if path not in kept}
 
 

@@ -166,6 +166,14 @@ def as_marked(path: str) -> str:
     return re.sub("[\udc80-\udcff]", UNKNOWN_BYTE, path)
 
 
+def as_stored(path: str) -> str:
+    """Return a path as clients store it in a backup's list of paths: U+FFFD for each such byte.
+
+    They write it as JSON and read it again, so there nothing tells it from that character.
+    """
+    return re.sub("[\udc80-\udcff]", "\ufffd", path)
+
+
 def member(data: Mapping[str, object], *names: str) -> object:
     """Return what stands in nested objects under ``names``, None where there is nothing."""
     value: object = data

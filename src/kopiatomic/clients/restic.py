@@ -34,7 +34,7 @@ from kopiatomic.clients.base import (
     Wishes,
 )
 from kopiatomic.clients.parsing import (
-    as_marked,
+    as_stored,
     ask,
     count,
     has_option,
@@ -488,7 +488,7 @@ class Restic(Client):
             argv = [*self.base_command(job), "--no-lock", "snapshots", "--json"]
             said = door.run(argv, environment=environment, time_limit=LISTING_LIMIT).stdout
             answer = json_value(encode(said), list)
-            names = [as_marked(path) for path in paths]
+            names = [as_stored(path) for path in paths]
             return choose_parent(answer, names, host_of(job, environment, script))
         except (Refusal, CommandFailed, ValueError, KeyError, TypeError):
             return None

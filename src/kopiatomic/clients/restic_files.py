@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kopiatomic.clients.base import File, Tally, permissions
-from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_marked, nanoseconds
+from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_marked, as_stored, nanoseconds
 from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.machine import ancestors, nearest
 
@@ -38,12 +38,12 @@ class Choice:
     def take(self, node: Mapping[str, object], size_limit: int) -> None:
         """Look at an entry of the snapshot."""
         path = str(node["path"])
-        if path in self.points and (node["type"] == "dir" or path in self.targets):
+        if path in self.points and (node["type"] == "dir" or as_stored(path) in self.targets):
             self.there.add(path)
             if node["type"] != "dir":
                 self.filled.add(path)
         parent = path.rpartition("/")[0] or "/"
-        if parent in self.points and path not in self.above:
+        if parent in self.points and as_stored(path) not in self.above:
             self.filled.add(parent)
         file = _eligible(node, path, self.tally, size_limit)
         if file is None:
@@ -56,7 +56,7 @@ class Choice:
     def settle(self) -> None:
         """Tell the tally which mount points are missing or empty."""
         for form, point in self.points.items():
-            covered = nearest(form, self.targets) is not None
+            covered = nearest(as_stored(form), self.targets) is not None
             if not covered or not (form in self.there or form == "/"):
                 self.tally.absent.append(point)
             elif form not in self.filled:

@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from kopiatomic.clients.base import CLOCK_SLACK, Proof, compared, missing_in
 from kopiatomic.clients.parsing import (
     UNKNOWN_BYTE,
     as_marked,
+    as_stored,
     ask,
     marked,
     member,
@@ -73,7 +74,8 @@ def prove(
     for backup in backups:
         missing = missing_in(held, points)
         try:
-            found = _look(reader, backup, [each.point for each in missing], points)
+            wanted = [each.point for each in missing]
+            found = _look(reader, backup, wanted, points, frozenset(asked.paths))
         except ClientFailed as error:
             failure = error  # one of several repositories, perhaps
             continue
@@ -127,7 +129,7 @@ def _new(listed: Sequence[Mapping[str, object]], asked: Asked) -> tuple[str, ...
     A snapshot knows when it was begun, whatever time it was told to bear, from restic
     0.17 on; before, the time has to do.
     """
-    paths = {as_marked(path) for path in asked.paths}
+    paths = {as_stored(path) for path in asked.paths}
     best: tuple[bool, bool, int, str] | None = None
     for each in listed:
         with understood():
@@ -146,7 +148,7 @@ def _new(listed: Sequence[Mapping[str, object]], asked: Asked) -> tuple[str, ...
 
 def _newest(listed: Sequence[Mapping[str, object]], asked: Asked) -> str | None:
     """Return the snapshot that restic takes for its parent: the newest of all the paths."""
-    paths = {as_marked(path) for path in asked.paths}
+    paths = {as_stored(path) for path in asked.paths}
     best: tuple[int, str] | None = None
     for each in listed:
         with understood():
@@ -162,63 +164,124 @@ def _newest(listed: Sequence[Mapping[str, object]], asked: Asked) -> str | None:
 # What is in it
 
 
-def _look(reader: Reader, backup: str, points: Sequence[str], captured: Iterable[str]) -> _Held:
+# So many points that lie in one directory are looked for in the list of that directory: restic
+# compares each file it passes by with each path that it is asked for.
+MANY = 50
+
+
+class _Question(Record):
+    """What ``restic ls`` is asked for at a time, and the points that its answer is about."""
+
+    paths: list[str]
+    points: list[str]
+
+
+def _look(
+    reader: Reader,
+    backup: str,
+    points: Sequence[str],
+    captured: Mapping[str, bool],
+    own: Set[str],
+) -> _Held:
     """Ask which of the points a snapshot has, by ``restic ls``, which takes paths as they are.
 
-    It keeps the directories above what it backs up as well: they say nothing of
-    themselves, and what leads to another path, or to another captured mount point,
-    says nothing of the directory it is in. A file is held where it was backed up by itself.
+    Of directories that were only listed where they lie, what is in them is asked for as well.
+    ``own`` are the paths that restic was given.
     """
-    name, moment = backup, None
     there: dict[str, bool] = {}
     leads = {each for point in captured for each in ancestors(as_marked(point))}
-    for words in _questions(reader, points):
-        forms = {as_marked(point): point for point in words}
-        above: set[str] = set()
-        targets: set[str] = set()
-        snapshot: Mapping[str, object] | None = None
+    first, listed = _questions(reader, points, own)
+    answers = [_answer(reader, backup, each, there, leads) for each in first]
+    unsure = [each for each in listed if captured[each] and there.get(each) is False]
+    second = [*_each(reader, unsure)]
+    answers += [_answer(reader, backup, each, there, leads) for each in second]
+    name, moment = backup, None
+    for snapshot in answers:
         with understood():
-            for node in _nodes(reader, backup, words):
-                if snapshot is None:
-                    snapshot = node
-                    targets = _paths(snapshot)
-                    above = {each for path in targets for each in ancestors(path)}
-                    forms = {form: point for form, point in forms.items() if nearest(form, targets)}
-                    there.update({"/": False} if "/" in forms else {})
-                    continue
-                path, parent = str(node["path"]), str(node["path"]).rpartition("/")[0] or "/"
-                if path in forms and node["type"] == "dir":
-                    there.setdefault(forms[path], False)
-                elif path in forms and path in targets:
-                    there[forms[path]] = True
-                if parent in forms and path not in above and path not in leads:
-                    there[forms[parent]] = True
-        if snapshot is None:
-            raise ClientFailed(1, _NOT_UNDERSTOOD)
-        name, moment = str(snapshot["id"]), nanoseconds(snapshot.get("time"))
+            name, moment = str(snapshot["id"]), nanoseconds(snapshot.get("time"))
     return _Held(name, None if moment is None else moment / 1e9, there)
 
 
+def _answer(
+    reader: Reader, backup: str, question: _Question, there: dict[str, bool], leads: Set[str]
+) -> Mapping[str, object]:
+    """Enter what the answer to a question tells; return the snapshot, or raise ClientFailed.
+
+    There are the directories above what is backed up as well: they say nothing of
+    themselves, and what leads to another path, or to another captured mount point (in
+    ``leads``), says nothing of the directory it is in. A file is held where it was backed
+    up by itself.
+    """
+    forms = {as_marked(point): point for point in question.points}
+    above: set[str] = set()
+    targets: set[str] = set()
+    snapshot: Mapping[str, object] | None = None
+    with understood():
+        for node in _nodes(reader, backup, question.paths):
+            if snapshot is None:
+                snapshot = node
+                targets = _paths(snapshot)
+                above = {each for path in targets for each in ancestors(path)}
+                forms = {
+                    form: point for form, point in forms.items()
+                    if nearest(as_stored(form), targets)
+                }  # fmt: skip
+                there.update({"/": False} if "/" in forms else {})
+                continue
+            path, parent = str(node["path"]), str(node["path"]).rpartition("/")[0] or "/"
+            if path in forms and node["type"] == "dir":
+                there.setdefault(forms[path], False)
+            elif path in forms and as_stored(path) in targets:
+                there[forms[path]] = True
+            if parent in forms and path not in leads and as_stored(path) not in above:
+                there[forms[parent]] = True
+    if snapshot is None:
+        raise ClientFailed(1, _NOT_UNDERSTOOD)
+    return snapshot
+
+
 def _paths(snapshot: Mapping[str, object]) -> set[str]:
+    """Return the paths of a snapshot; as_stored() says in which form."""
     paths = snapshot["paths"]
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise ValueError("no paths")
     return set(paths)
 
 
-def _questions(reader: Reader, points: Sequence[str]) -> Iterator[list[str]]:
+def _questions(
+    reader: Reader, points: Sequence[str], own: Set[str]
+) -> tuple[list[_Question], list[str]]:
+    """Return what to ask to know of all points, and those that are looked for where they lie.
+
+    That is for long lists of files, and not for mount points within another path.
+    """
+    within: dict[str, list[str]] = {}
+    for point in points if len(own) >= MANY else ():
+        if point in own:
+            within.setdefault(point.rpartition("/")[0] or "/", []).append(point)
+    crowded = {
+        place: each for place, each in within.items()
+        if len(each) >= MANY and not any(UNKNOWN_BYTE in as_marked(point) for point in each)
+    }  # fmt: skip
+    listed = [point for each in crowded.values() for point in each]
+    known = set(listed)
+    asked = [*_each(reader, [point for point in points if point not in known])]
+    return [*asked, *(_Question([place], each) for place, each in crowded.items())], listed
+
+
+def _each(reader: Reader, points: Sequence[str]) -> Iterator[_Question]:
     """Split points so that each list fits on a command line, and its answer is clear.
 
     Of a name that is not UTF-8 the answer does not tell which it is, so each of them is
-    asked for alone.
+    asked for alone: restic takes it as it is.
     """
     plain: list[str] = []
     odd: list[str] = []
     for point in points:
         (odd if UNKNOWN_BYTE in as_marked(point) else plain).append(point)
     room = ARGUMENT_BYTES - argument_bytes([*reader.base, *"ls --no-lock --json ID".split()]) - 99
-    yield from chunks(plain, room)
-    yield from ([point] for point in odd)
+    for words in (*chunks(plain, room), *([point] for point in odd)):
+        yield _Question(words, words)
 
 
 def _nodes(reader: Reader, backup: str, points: Sequence[str]) -> Iterator[Mapping[str, object]]:

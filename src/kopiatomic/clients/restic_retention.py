@@ -8,7 +8,7 @@ in which nothing is ever old enough, and two jobs with the same paths would shar
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kopiatomic.clients.base import FORGET, TAG, ByHand, Made, Past, Ready, Step
-from kopiatomic.clients.parsing import as_marked, ask, nanoseconds, parse_options, understood
+from kopiatomic.clients.parsing import as_stored, ask, nanoseconds, parse_options, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.errors import Refusal
 from kopiatomic.record import Record
@@ -299,7 +299,7 @@ def _jobs_of(backup: _Backup, tag: str) -> list[str]:
 
 
 def _selections(runs: Iterable[Made]) -> set[frozenset[str]]:
-    return {frozenset(map(as_marked, run.paths)) for run in runs if run.paths}
+    return {frozenset(map(as_stored, run.paths)) for run in runs if run.paths}
 
 
 def _made(backup: _Backup, runs: Iterable[Made]) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from kopiatomic import client_rows, formatting, state
 from kopiatomic.clients.base import LAYOUTS, File, Source, Tally, Task
-from kopiatomic.clients.parsing import as_marked
+from kopiatomic.clients.parsing import as_stored
 from kopiatomic.clients.reader import ClientFailed, Reader
 from kopiatomic.clients.room import batches
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_OSERR, Refusal
@@ -218,10 +218,10 @@ def shared_out(
     nowhere = []
     newest: dict[str, tuple[float, int]] = {}
     for index, source in enumerate(sources):
-        for path in source.paths:
+        for path in map(as_stored, source.paths):
             newest[path] = max(newest.get(path, (source.moment, index)), (source.moment, index))
     for point in points:
-        holding = [newest[path] for path in ancestors(as_marked(point)) if path in newest]
+        holding = [newest[path] for path in ancestors(as_stored(point)) if path in newest]
         if holding:
             shares[max(holding)[1]].append(point)
         else:

@@ -9,6 +9,7 @@ import pytest
 from kopiatomic.clients import parsing
 from kopiatomic.clients.parsing import (
     as_marked,
+    as_stored,
     has_option,
     is_switched_on,
     json_answer,
@@ -149,6 +150,8 @@ class TestAnswers:
         assert as_marked(decode(b"x\xfe\\ufffd\\\x80")) == value["bad"]
         assert marked(rb"\\ufffd") == rb"\\ufffd"
         assert encode(as_marked("plain")) == b"plain"
+        assert as_stored(decode(b"x\xfe\\\x80")) == as_stored(as_marked(decode(b"x\xfe\\\x80")))
+        assert as_stored(decode(b"x\xfe")) == "x\ufffd"
 
 
 def test_options_of_programs_in_go():

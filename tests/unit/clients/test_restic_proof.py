@@ -119,6 +119,56 @@ class TestRestic:
         assert proof.missing == ()
         assert len(reader.asked) == 3
 
+    def test_many_listed_ones_are_looked_for_where_they_lie(self):
+        """Of so many paths restic compares each with each of its files."""
+        files = [f"/a/{number}" for number in range(60)]
+        points = {**dict.fromkeys(files, True), "/a/d": True, "/a/e": True, "/b/f": True}
+        seen = snapshot(paths=list(points))
+        kinds = {"/a/d": "dir", "/a/e": "dir"}
+        nodes = [node(each, kinds.get(each, "file")) for each in points if each[:2] == "/a"]
+        reader = Matching({
+            "abc /b/f": lines(seen, node("/b/f", "file")),
+            "abc /a/d /a/e": lines(seen, node("/a/d"), node("/a/d/x", "file"), node("/a/e")),
+            "abc /a": lines(seen, node("/a"), *nodes[1:], node("/a/other", "file")),
+        })  # fmt: skip
+        proof = Restic().prove(
+            reader, RESTIC, Request(tuple(points)), Figures(snapshots=("abc",)), points, 0.0
+        )
+        assert [words[-2:] for words in reader.asked] == [
+            ("abc", "/b/f"), ("abc", "/a"), ("/a/d", "/a/e"),
+        ]  # fmt: skip
+        assert proof.missing == (Missing("/a/0"), Missing("/a/e", True))
+
+    def test_names_that_are_not_utf_8_are_asked_for_one_by_one(self):
+        """In the list of paths restic has U+FFFD for such a byte, in a file's path an escape."""
+        points = {"/a\udcff": True, "/a\udcfe": True, "/d\udcff": True, "/d\udcfe": True}
+        seen = snapshot(paths=["/a\ufffd", "/a\ufffd", "/d\ufffd", "/d\ufffd"])
+        told = json.dumps(seen, ensure_ascii=False).encode()
+        answers = {
+            "/a\udcff": node("/a\ufffd", "file"), "/d\udcff": node("/d\ufffd"),
+            "/d\udcfe": node("/d\ufffd"),
+        }  # fmt: skip
+        texts = {
+            name: told + b"\n" + json.dumps(each).encode() for name, each in answers.items()
+        }
+        texts["/d\udcff"] += b"\n" + json.dumps(node("/d\ufffd/x", "file")).encode()
+        reader = Matching({**texts, "ls ": told})
+        proof = Restic().prove(
+            reader, RESTIC, Request(tuple(points)), Figures(snapshots=("abc",)), points, 0.0
+        )
+        assert len(reader.asked) == 4
+        assert proof.found == ("/a\udcff", "/d\udcff")
+        assert proof.missing == (Missing("/a\udcfe"), Missing("/d\udcfe", True))
+
+    def test_a_snapshot_of_such_a_path_is_found_by_it(self):
+        made = snapshot(paths=["/a\ufffd"])
+        listed = json.dumps([made], ensure_ascii=False).encode()
+        proof = restic_proof(
+            json.dumps(made, ensure_ascii=False).encode() + b"\n" + lines(node("/a\ufffd")),
+            {"/a\udcff": False}, (), snapshots=listed,
+        )  # fmt: skip
+        assert proof.found == ("/a\udcff",)
+
     @pytest.mark.parametrize(("options", "expected"), [
         ((), True), (("-v", "--exclude", "/x"), True), (("-e/x", "--tag=a"), True),
         (("/etc",), False), (("--files-from", "/x"), False), (("-x",), False),

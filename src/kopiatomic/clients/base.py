@@ -11,9 +11,9 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from kopiatomic.clients import places, wrapper
-from kopiatomic.clients.parsing import parse_options
+from kopiatomic.clients.parsing import parse_options, without
 from kopiatomic.clients.reader import Reader
-from kopiatomic.clients.streams import Streamed, without
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.environment import inherit
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
@@ -385,7 +385,7 @@ class Client:
         ours = [] if job.plain else self.arguments(job, request)
         if request.stream is None:
             return [*self.command(job), *ours, *job.options, *request.paths]
-        options = without(job.options, self.path_words)
+        options = without(job.options, self.path_words, self.with_word)
         return [*self.command(job), *ours, *options, *self.stream_words(request.stream)]
 
     def base_command(self, job: Job) -> list[str]:
@@ -499,9 +499,13 @@ class Client:
 
     def options(self, job: Job, script: str = "") -> list[tuple[str, str | None]]:
         """Return the options of a backup, those first that stand in a wrapper's text."""
-        known = {*self.repository_words, *self.option_words}
         words = (*wrapper.calls(script, self.name), [*job.command[1:], *job.options])
-        return [option for each in words for option in parse_options(each, known)]
+        return [option for each in words for option in parse_options(each, self.with_word)]
+
+    @property
+    def with_word(self) -> frozenset[str]:
+        """The options of a backup that take a word."""
+        return frozenset((*self.repository_words, *self.option_words))
 
     def known(self, environment: Mapping[str, str], script: str) -> dict[str, str]:
         """Return the variables that the client will have, as far as a wrapper's text says."""

@@ -36,40 +36,70 @@ def has_option(words: Sequence[str], *options: str) -> bool:
     return any(word.split("=", 1)[0] in options for word in words)
 
 
-def parse_options(words: Sequence[str], with_word: Collection[str]) -> list[tuple[str, str | None]]:
+Options = list[tuple[str, str | None]]
+
+
+def parse_options(words: Sequence[str], with_word: Collection[str]) -> Options:
     """Return the options in words with their values; what belongs to none has the name "".
 
     ``with_word`` are the options that take a word. A short one may have it joined,
     -Hname, and several short ones may be bundled, -vx, as clients in Go read them.
     """
-    found: list[tuple[str, str | None]] = []
+    return [option for options, _ in spelled(words, with_word) for option in options]
+
+
+def spelled(
+    words: Sequence[str], with_word: Collection[str]
+) -> Iterator[tuple[Options, list[str]]]:
+    """Yield the options in words likewise, with the words that say them."""
     rest = iter(words)
     for word in rest:
         if word == "--":
-            found += [("", each) for each in rest]
+            every = [*rest]
+            yield [("", each) for each in every], [word, *every]
         elif word.startswith("--"):
             name, equals, value = word.partition("=")
             taken = next(rest, None) if not equals and name in with_word else None
-            found.append((name, value if equals else taken))
+            yield [(name, value if equals else taken)], _said(word, taken)
         elif word.startswith("-") and len(word) > 1:
-            found += _short_options(word, with_word, rest)
+            yield _short_options(word, with_word, rest)
         else:
-            found.append(("", word))
-    return found
+            yield [("", word)], [word]
+
+
+def without(
+    words: Sequence[str], options: Collection[str], with_word: Collection[str]
+) -> list[str]:
+    """Return words without some options and their values, read as parse_options() reads them."""
+    kept: list[str] = []
+    for found, said in spelled(words, with_word):
+        others = [name for name, _ in found if name not in options]
+        if len(others) == len(found):
+            kept += said
+        elif others:
+            # Of a bundle, the last alone can have a value, and that is the one.
+            kept.append("-" + "".join(name[1:] for name in others))
+    return kept
+
+
+def _said(word: str, taken: str | None) -> list[str]:
+    return [word] if taken is None else [word, taken]
 
 
 def _short_options(
     word: str, with_word: Collection[str], rest: Iterator[str]
-) -> list[tuple[str, str | None]]:
-    found: list[tuple[str, str | None]] = []
+) -> tuple[Options, list[str]]:
+    found: Options = []
     for index, letter in enumerate(word[1:], 2):
         joined = word[index:]
         if f"-{letter}" in with_word:
-            return [*found, (f"-{letter}", joined.removeprefix("=") or next(rest, None))]
+            value = joined.removeprefix("=")
+            taken = None if value else next(rest, None)
+            return [*found, (f"-{letter}", value or taken)], _said(word, taken)
         if joined.startswith("="):
-            return [*found, (f"-{letter}", joined[1:])]
+            return [*found, (f"-{letter}", joined[1:])], [word]
         found.append((f"-{letter}", None))
-    return found
+    return found, [word]
 
 
 def is_switched_on(options: Sequence[tuple[str, str | None]], *names: str) -> bool:

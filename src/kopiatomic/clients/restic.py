@@ -45,9 +45,10 @@ from kopiatomic.clients.parsing import (
     marked,
     nanoseconds,
     understood,
+    without,
 )
 from kopiatomic.clients.reader import Reader
-from kopiatomic.clients.streams import Streamed, without
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.errors import EX_CONFIG, Refusal
 from kopiatomic.job import Job
 from kopiatomic.lists import Listing
@@ -161,8 +162,10 @@ class Restic(Client):
         )  # fmt: skip
         if not found:
             return job, ()
-        command, options = without(job.command, _LISTS), without(job.options, _LISTS)
-        return job._replace(command=tuple(command), options=tuple(options)), found
+        command, options = (
+            tuple(without(words, _LISTS, self.with_word)) for words in (job.command, job.options)
+        )
+        return job._replace(command=command, options=options), found
 
     def check_words(self, job: Job, script: str) -> None:
         """Refuse paths in -c and -o, and lists in a wrapper: they may not be in the snapshots."""

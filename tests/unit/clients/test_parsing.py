@@ -16,6 +16,7 @@ from kopiatomic.clients.parsing import (
     last_value,
     marked,
     parse_options,
+    without,
 )
 from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.system.command import decode, encode
@@ -47,6 +48,29 @@ class TestCommandLines:
 
     def test_an_empty_value_is_one(self):
         assert last_value(parse_options(["--repo="], {"--repo"}), "--repo") == ""
+
+    @pytest.mark.parametrize(
+        ("words", "kept"),
+        [
+            ([], []),
+            (["--exclude", "a", "--tag", "b"], ["--tag", "b"]),
+            (["--exclude=a", "--excludes", "-ea", "-e", "a", "-v"], ["--excludes", "-v"]),
+            (["--exclude"], []),
+            (["-", "--", "x", "--exclude"], ["-", "--", "x", "--exclude"]),
+            # What belongs to another option is none itself.
+            (["--tag", "--exclude", "x"], ["--tag", "--exclude", "x"]),
+            (["-t", "-e", "x", "-te", "y"], ["-t", "-e", "x", "-te", "y"]),
+            (["--exclude", "--tag", "x"], ["x"]),
+            # The last one of a bundle takes the word.
+            (["-vxe", "a", "-ve=a", "-vea", "b"], ["-vx", "-v", "-v", "b"]),
+        ],
+    )
+    def test_some_are_left_out(self, words, kept):
+        options = ("--exclude", "-e")
+        with_word = {*options, "--tag", "-t"}
+        assert without(words, options, with_word) == kept
+        rest = parse_options(kept, with_word)
+        assert rest == [each for each in parse_options(words, with_word) if each[0] not in options]
 
 
 class TestUnderstood:

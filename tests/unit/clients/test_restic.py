@@ -112,6 +112,14 @@ class TestLists:
             ("/a", PATTERNS), ("/b", PATHS_TO_NUL), ("/c", PATHS)
         ]  # fmt: skip
 
+    def test_a_word_of_another_option_is_no_list(self):
+        given = job("restic backup", "--exclude --files-from --tag a -vx")
+        assert Restic().without_lists(given) == (given, ())
+        given = job("restic backup", "--exclude --files-from --files-from /l /x")
+        rest, lists = Restic().without_lists(given)
+        assert rest.options == ("--exclude", "--files-from", "/x")
+        assert [each.file for each in lists] == ["/l"]
+
     @pytest.mark.parametrize("given", [JOB, job("other --files-from /x", plain=True)])
     def test_without_any_the_job_stays_as_it_is(self, given):
         assert Restic().without_lists(given) == (given, ())

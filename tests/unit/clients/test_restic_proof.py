@@ -141,16 +141,14 @@ class TestRestic:
 
     def test_names_that_are_not_utf_8_are_asked_for_one_by_one(self):
         """In the list of paths restic has U+FFFD for such a byte, in a file's path an escape."""
-        points = {"/a\udcff": True, "/a\udcfe": True, "/d\udcff": True, "/d\udcfe": True}
+        points = {f"/{name}{byte}": True for name in "ad" for byte in ("\udcff", "\udcfe")}
         seen = snapshot(paths=["/a\ufffd", "/a\ufffd", "/d\ufffd", "/d\ufffd"])
         told = json.dumps(seen, ensure_ascii=False).encode()
-        answers = {
-            "/a\udcff": node("/a\ufffd", "file"), "/d\udcff": node("/d\ufffd"),
-            "/d\udcfe": node("/d\ufffd"),
-        }  # fmt: skip
-        texts = {
-            name: told + b"\n" + json.dumps(each).encode() for name, each in answers.items()
-        }
+        answers = [
+            ("/a\udcff", node("/a\ufffd", "file")), ("/d\udcff", node("/d\ufffd")),
+            ("/d\udcfe", node("/d\ufffd")),
+        ]  # fmt: skip
+        texts = {name: told + b"\n" + json.dumps(each).encode() for name, each in answers}
         texts["/d\udcff"] += b"\n" + json.dumps(node("/d\ufffd/x", "file")).encode()
         reader = Matching({**texts, "ls ": told})
         proof = Restic().prove(

@@ -11,7 +11,7 @@ from kopiatomic.clients.base import Client, Figures, File, Request, Source
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.clients.restic import Restic
-from kopiatomic.clients.streams import Streamed, without
+from kopiatomic.clients.streams import Streamed
 from kopiatomic.job import Job
 from unit.clients.answers import Matching
 
@@ -26,20 +26,6 @@ KOPIA = Job("kopiatomic", command=("kopia", "snapshot", "create"))
 
 def lines(*objects: object) -> bytes:
     return b"\n".join(json.dumps(each).encode() for each in objects)
-
-
-@pytest.mark.parametrize(
-    ("words", "kept"),
-    [
-        ([], []),
-        (["--exclude", "a", "--tag", "b"], ["--tag", "b"]),
-        (["--exclude=a", "--excludes", "-ea", "-e", "a", "-v"], ["--excludes", "-v"]),
-        (["--exclude"], []),
-        (["-", "--", "x"], ["-", "--", "x"]),
-    ],
-)
-def test_options_that_choose_files_are_left_out(words: list[str], kept: list[str]) -> None:
-    assert without(words, ("--exclude", "-e")) == kept
 
 
 def test_a_client_says_how_a_stream_is_stored() -> None:

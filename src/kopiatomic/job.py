@@ -44,6 +44,7 @@ class Job(Record):
     origins: Mapping[str, str] = MappingProxyType({})  # of targets in a list: file and line
     links: frozenset[str] = frozenset()  # targets that are symbolic links, meant themselves
     remarks: tuple[str, ...] = ()  # what there is to say of the lists
+    lists: tuple[str, ...] = ()  # the files that they were read from
 
     def place_of(self, target: str) -> str:
         """Return the file and line of a target that is in a list, to begin a message with."""

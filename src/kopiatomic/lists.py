@@ -56,8 +56,9 @@ def with_targets_of(job: Job, listings: "tuple[Listing, ...]") -> Job:
         names = ", ".join(_name(each.file) for each in listings)
         raise Refusal(f"{names}: nothing to back up is in it; a line for each path is wanted")
     return job._replace(
-        targets=tuple(targets), origins=origins, links=frozenset(links), remarks=tuple(remarks)
-    )
+        targets=tuple(targets), origins=origins, links=frozenset(links), remarks=tuple(remarks),
+        lists=tuple(_name(each.file) for each in listings if not _is_handed(each.file)),
+    )  # fmt: skip
 
 
 def _is_special(path: str) -> bool:
@@ -109,7 +110,7 @@ def _read(file: str, name: str) -> bytes:
         if file == "-":
             data = sys.stdin.buffer.read(SIZE_LIMIT + 1)
         else:
-            with open(file, "rb") as opened:
+            with open(_opened(file, name), "rb") as opened:
                 data = opened.read(SIZE_LIMIT + 1)
     except (OSError, ValueError) as error:
         reason = os.strerror(getattr(error, "errno", None) or errno.EINVAL)
@@ -117,6 +118,26 @@ def _read(file: str, name: str) -> bytes:
     if len(data) > SIZE_LIMIT:
         raise Refusal(f"{name} is no list of paths: it is too long for one", EX_CONFIG)
     return data
+
+
+def _opened(file: str, name: str) -> int:
+    """Open a list that is a plain file; raises Refusal if it is none, OSError.
+
+    Not blocking: a fifo that nobody writes to would be waited for. What the caller has opened
+    already, such as a pipe of its shell's, is taken as it is.
+    """
+    handed = _is_handed(file)
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    descriptor = os.open(file, flags if handed else flags | os.O_NONBLOCK)
+    if handed or stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise Refusal(f"the list {name} is not a plain file; for standard input say -", EX_CONFIG)
+
+
+def _is_handed(file: str) -> bool:
+    """Say whether a list is what the caller has opened: standard input, or a descriptor."""
+    return file in ("-", "/dev/stdin") or os.path.abspath(file).startswith("/dev/fd/")
 
 
 def _paths_of(entry: _Entry, form: str) -> list[str]:

@@ -318,6 +318,25 @@ def test_a_list_that_names_what_is_not_there(lived_in: Machine, repository: Repo
     assert f"{place}, line 1: no dataset is called 'kta/nowhere'" in said
 
 
+def test_a_list_that_others_can_write_to_is_told_by_check(
+    lived_in: Machine, repository: Repository
+):
+    place = write(lived_in, f"{HOME}/etc")
+    shell(lived_in, f"chmod 644 {place}")
+    back_up(repository, "--paths-from", place)
+    check = [f"/usr/local/sbin/{program(repository)}", "--check"]
+    assert place not in lived_in.run(check).stdout
+    shell(lived_in, f"chmod 666 {place}")
+    assert f"other users can write the list {place}, and so say" in lived_in.run(check).stdout
+
+
+def test_a_list_that_nobody_writes_is_not_waited_for(lived_in: Machine, repository: Repository):
+    shell(lived_in, f"mkfifo {TOP}/fifo")
+    said = back_up(repository, "--paths-from", f"{TOP}/fifo", status=CONFIG)
+    assert f"the list {TOP}/fifo is not a plain file; for standard input say -" in said
+    assert said.count("\n") == 1
+
+
 def test_where_a_link_in_a_list_leads_is_told_by_its_line(
     lived_in: Machine, repository: Repository
 ):

@@ -114,7 +114,7 @@ def test_an_option_without_its_file():
         with_targets_of(JOB, (Listing("", PATTERNS),))
 
 
-@pytest.mark.parametrize("file", ["/gone/list", "/", "/x\0y"])
+@pytest.mark.parametrize("file", ["/gone/list", "/x\0y"])
 def test_a_list_that_cannot_be_read(file):
     with pytest.raises(Refusal, match="cannot read the list") as refused:
         with_targets_of(JOB, (Listing(file),))
@@ -140,3 +140,39 @@ def test_what_is_no_file_is_left_out_of_what_a_pattern_matches(tmp_path):
     assert job.targets[1:] == (f"{tmp_path}/file",)
     place = f"{tmp_path}/list, line 1"
     assert job.remarks == (f"{place}: '{tmp_path}/fifo' is no file, and is left out",)
+
+
+def test_it_is_known_which_files_they_are(tmp_path, monkeypatch):
+    (tmp_path / "l").write_text("/x\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"/y\n")))
+    job = with_targets_of(JOB, (Listing("l"), Listing("-")))
+    assert job.lists == (os.path.abspath("l"),)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device"])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path, kind):
+    place = str(tmp_path / "list")
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "directory":
+        os.mkdir(place)
+    else:
+        place = "/dev/zero"
+    with pytest.raises(Refusal, match=f"the list {place} is not a plain file; for standard input"):
+        with_targets_of(JOB, (Listing(place),))
+
+
+def test_what_the_shell_has_opened_is_read():
+    """As in --paths-from <(command) of bash."""
+    reading, writing = os.pipe()
+    if not os.path.exists(f"/dev/fd/{reading}"):
+        pytest.skip("needs fdescfs(5)")
+    os.write(writing, b"/x\n")
+    os.close(writing)
+    try:
+        job = with_targets_of(JOB, (Listing(f"/dev/fd/{reading}"),))
+    finally:
+        os.close(reading)
+    assert job.targets[-1] == "/x"
+    assert job.lists == ()

@@ -81,6 +81,7 @@ class Report:
         self.layout: dict[str, object] | None = None  # what the history is to know of it
         self.layouts: list[str] = []  # where the layout of the pools has been saved
         self.swept: list[str] = []
+        self.lists: tuple[str, ...] = ()  # the files in which it is listed what to back up
         self.is_needless = False  # whether the last good backup has all that there is
         self.stuck: list[str] = []  # snapshots of earlier runs that stay
 
@@ -201,6 +202,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "env_files": list(report.env_files),
         "command": list(report.command),
         "hooks": list(report.hooks),
+        **({"lists": list(report.lists)} if report.lists else {}),
         "outcome": report.outcome,
         "status": report.status,
         "began": iso(report.began),

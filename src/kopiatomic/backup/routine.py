@@ -106,6 +106,7 @@ def begin_report(task: Task, names: Names) -> Report:
     began = time.time()
     files = tuple(file for each in (task, *task.more) for file in each.job.env_files)
     made = Report(job.program, job.name, names.run, began, files, job.command, hooks)
+    made.lists = job.lists
     made.selection = choice.as_dict(job) if job.snapshot is None else taking.selection_of(task)
     return made
 

@@ -1,4 +1,4 @@
-"""What other users can do to what backups rely on: env files, wrappers, hooks, our own state.
+"""What other users can do to what backups rely on: env files, wrappers, lists, our own state.
 
 No text here ever contains a secret: of a file that has one, the path and the name
 of the secret are told.
@@ -26,8 +26,8 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 class WatchedPath:
     """A file or directory that a backup relies on, as stat(2) shows it.
 
-    ``role`` is ``env file``, ``executable`` (the client, a wrapper or a hook),
-    ``state directory``, or ``directory``, which leads to ``serves``. ``job`` is the
+    ``role`` is ``env file``, ``executable`` (the client, a wrapper or a hook), ``list``
+    (of what to back up), ``state directory``, or ``directory``, which leads to ``serves``. ``job`` is the
     job's label. ``secret`` is the name of a secret in a script that all users can read.
     """
 
@@ -63,7 +63,7 @@ def _state_paths() -> list[tuple[str, str, str | None]]:
 
 
 def _job_paths(jobs: Iterable[JobHistory]) -> list[tuple[str, str, str | None]]:
-    """Return each job's env files, client and hooks, as its last run that knew them had them."""
+    """Return each job's env files, client, hooks and lists, as its last run had them."""
     paths: list[tuple[str, str, str | None]] = []
     for history in jobs:
         files = history.runs[-1].env_files if history.runs else ()
@@ -74,6 +74,7 @@ def _job_paths(jobs: Iterable[JobHistory]) -> list[tuple[str, str, str | None]]:
             paths.append(("executable", path, history.place.label))
         if history.runs:
             paths += [("executable", hook, history.place.label) for hook in history.runs[-1].hooks]
+            paths += [("list", file, history.place.label) for file in history.runs[-1].lists]
     return paths
 
 
@@ -118,6 +119,8 @@ def exposures(watched: WatchedPath) -> list[tuple[str, str]]:
         return _exposed_directory(watched, path)
     if watched.role == "executable":
         return _exposed_executable(watched, path)
+    if watched.role == "list":
+        return _exposed_list(watched, path)
     what = f"the {watched.role} {path}"
     found = []
     if watched.uid != 0:
@@ -145,6 +148,18 @@ def _exposed_executable(watched: WatchedPath, path: str) -> list[tuple[str, str]
     if watched.secret is not None:
         remedy = f"{quote(['chmod', '700', watched.path])}, or put it into an env file (-e)"
         found.append((f"other users can read {path}, and the {watched.secret} in it", remedy))
+    return found
+
+
+def _exposed_list(watched: WatchedPath, path: str) -> list[tuple[str, str]]:
+    """Judge a list of what to back up: who can write it says what is, and what is not."""
+    found = []
+    if watched.uid != 0:
+        text = f"the list {path} does not belong to root: its owner can say what is backed up"
+        found.append((text, _command("chown", "root", watched.path)))
+    if watched.mode & _OTHERS_WRITE:
+        text = f"other users can write the list {path}, and so say what is backed up"
+        found.append((text, _command("chmod", "go-w", watched.path)))
     return found
 
 

@@ -66,6 +66,7 @@ class PastRun:
     client: str | None = None
     env_files: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
     snapshots: tuple[str, ...] = ()
     oldest: float | None = None
     oldest_name: str = ""
@@ -254,6 +255,7 @@ def run_of(entry: dict[str, object]) -> PastRun:
         client=words[0] if words else None,
         env_files=_texts(entry.get("env_files")) or older,
         hooks=_texts(entry.get("hooks")),
+        lists=_texts(entry.get("lists")),
         snapshots=_members(entry.get("captured"), "snapshot"),
         oldest=_seconds(taken.get("oldest")),
         oldest_name=str(taken.get("oldest_snapshot", "")),

@@ -23,6 +23,7 @@ class TestExposed:
         [
             WatchedPath("env file", "/e", 0, FILE | 0o600),
             WatchedPath("executable", "/w", 0, FILE | 0o755),
+            WatchedPath("list", "/l", 0, FILE | 0o644),
             WatchedPath("state directory", "/s", 0, DIRECTORY | 0o700),
             WatchedPath("directory", "/d", 0, DIRECTORY | 0o755, serves="/d/w"),
             WatchedPath("directory", "/tmp", 0, DIRECTORY | 0o1777, serves="/tmp/w"),
@@ -41,6 +42,8 @@ class TestExposed:
             ("executable", 0, FILE | 0o775, "which other users can write", "chmod go-w"),
             ("executable", 0, FILE | 0o757, "which other users can write", "chmod go-w"),
             ("executable", 9, FILE | 0o755, "which does not belong to root", "chown root"),
+            ("list", 0, FILE | 0o664, "can write the list /a b, and so say what", "chmod go-w"),
+            ("list", 9, FILE | 0o644, "its owner can say what is backed up", "chown root"),
             ("state directory", 0, DIRECTORY | 0o750, "users can read the state", "chmod 700"),
             ("state directory", 0, DIRECTORY | 0o711, "users can enter the state", "chmod 700"),
             ("directory", 0, DIRECTORY | 0o775, "and so replace /w", "chmod go-w '/a b', or move"),
@@ -149,6 +152,16 @@ class TestWatched:
         assert found[str(env_file)].role == "env file"
         assert stat.S_IMODE(found[str(env_file)].mode) == 0o644
         assert found[state.STATE_DIRECTORY].role == "state directory"
+
+    def test_a_list_and_what_leads_to_it(self, tmp_path):
+        file = tmp_path / "open" / "list"
+        file.parent.mkdir()
+        file.parent.chmod(0o777)
+        file.touch(0o600)
+        found = self.watched(lists=(str(file),))
+        assert (found[str(file)].role, found[str(file)].job) == ("list", "restomic/default")
+        told = [text for each in found.values() for text, _ in exposure.exposures(each)]
+        assert f"other users can write the directory {file.parent}, and so replace {file}" in told
 
     @pytest.mark.parametrize("name", ["relative/x", "", "/no/such", "/a\0b"])
     def test_what_is_not_there(self, name):

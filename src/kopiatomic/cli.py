@@ -315,6 +315,7 @@ def job_from(program: str, options: "Sequence[tuple[str, str]]", targets: "Seque
         notify=last.get("--notify"),
         live=(*every("--live"), *words("--lives")),
         jailed="--jailed" in last,
+        periodic="--periodic" in last,
         at=os.path.normpath(last["--at"]) if last.get("--at") else None,
         env_files=tuple(map(os.path.abspath, (*every("-e"), *files("--env-files")))),
     )

@@ -45,6 +45,8 @@ class Job(Record):
     links: frozenset[str] = frozenset()  # targets that are symbolic links, meant themselves
     remarks: tuple[str, ...] = ()  # what there is to say of the lists
     lists: tuple[str, ...] = ()  # the files that they were read from
+    periodic: bool = False  # --periodic: nobody is there to correct a path that is gone
+    gone: tuple[str, ...] = ()  # the targets that are, which the backup lacks
 
     def place_of(self, target: str) -> str:
         """Return the file and line of a target that is in a list, to begin a message with."""

@@ -229,6 +229,32 @@ def test_one_that_does_not_exist_is_refused(lived_in: Machine, repository: Repos
     assert f"the path '{HOME}/gone' does not exist" in said
 
 
+@pytest.mark.parametrize("how", ["argument", "list", "files-from"])
+def test_at_night_the_rest_is_backed_up_without_it(
+    lived_in: Machine, repository: Repository, how: str
+):
+    if how == "files-from" and repository.client != "restic":
+        pytest.skip("it is an option of restic's")
+    place = write(lived_in, f"{HOME}/etc", f"{HOME}/docs", f"{HOME}/gone")
+    words = {"argument": (f"{HOME}/etc", f"{HOME}/docs", f"{HOME}/gone"),
+             "list": ("--paths-from", place), "files-from": ("-o", f"--files-from {place}")}[how]
+    # By hand it is taken for a mistake.
+    assert f"the path '{HOME}/gone' does not exist" in back_up(repository, *words, status=NOINPUT)
+    said = back_up(repository, "--periodic", *words, status=3)
+    where = "" if how == "argument" else f" ({place}, line 3)"
+    assert f"  ! {HOME}/gone is not in this backup: it does not exist{where}\n" in said
+    assert "the backup is INCOMPLETE" in said
+    assert set(sources(repository)) == {f"{HOME}/etc", f"{HOME}/docs"}
+    assert entry(repository)["outcome"] == "incomplete"
+    # The hook may make it, and where nothing is left there is no backup.
+    made = f"mkdir {HOME}/gone; echo x > {HOME}/gone/x"
+    back_up(repository, "--periodic", *words, "-p", made, status=1)
+    assert set(sources(repository)) >= {f"{HOME}/gone"}
+    shell(lived_in, f"rm -r {HOME}/gone")
+    said = back_up(repository, "--periodic", f"{HOME}/gone", status=3)
+    assert f"NO BACKUP: the path '{HOME}/gone' does not exist" in said
+
+
 def test_the_hook_may_make_it(lived_in: Machine, repository: Repository):
     back_up(repository, f"{HOME}/dump", "-p", f"mkdir {HOME}/dump; echo sql > {HOME}/dump/all")
     out = repository.machine.path(restored(repository, f"{HOME}/dump"))

@@ -9,7 +9,14 @@ from kopiatomic.system.machine import lies_in, nearest
 
 
 def miss_named(work: Work) -> None:
-    """Tell of datasets that the user named and that were captured last time, but cannot be now."""
+    """Tell of what the user named and cannot be captured.
+
+    Of datasets that is so if they were last time; of existing snapshots taking.py tells.
+    """
+    for each in work.plan.left_out if work.task.job.snapshot is None else ():
+        if each.missed:
+            message = f"{each.name} is not in this backup: {each.reason}"
+            work.report.fail(message, EX_NOINPUT, "incomplete")
     missed = [each for each in work.plan.left_out if each.is_obstacle and each.named]
     # The history is read only where there is something to look up.
     names = {row.get("dataset") for row in (_captured_before(work) if missed else ())}

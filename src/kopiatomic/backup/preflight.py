@@ -45,14 +45,39 @@ def _program_in(text: str) -> str | None:
 
 
 def resolve(job: Job) -> Job:
-    """Return a job whose paths are real and absolute; raises Refusal where one is not there."""
+    """Return a job whose paths are real and absolute; raises Refusal where one is not there.
+
+    In periodic(8)'s name the others are backed up all the same: what is gone is in ``gone``.
+    """
+    if job.periodic:
+        job = _with_gone(job)
     found = targets(job)
     pairs = zip(found, map(job.origins.get, job.targets), strict=True)
     return job._replace(
         targets=found,
-        origins={real: origin for real, origin in pairs if origin is not None},
+        origins={
+            **{path: job.origins[path] for path in job.gone if path in job.origins},
+            **{real: origin for real, origin in pairs if origin is not None},
+        },
         live=live_directories(job),
         at=place_for_unseen(job),
+    )
+
+
+def _with_gone(job: Job) -> Job:
+    """Return a job without the paths that are not there, unless that is all of it."""
+    gone = [
+        each for each in job.targets
+        if each not in job.links and volume_at(each) is None and is_path(each)
+        and not os.path.exists(each)
+    ]  # fmt: skip
+    if len(gone) == len(job.targets):
+        return job
+    rest = tuple(each for each in job.targets if each not in gone)
+    paths = {each: os.path.abspath(each) for each in gone}
+    found = {path: job.origins[each] for each, path in paths.items() if each in job.origins}
+    return job._replace(
+        targets=rest, gone=tuple(paths.values()), origins={**job.origins, **found}
     )
 
 

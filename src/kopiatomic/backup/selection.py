@@ -28,6 +28,7 @@ NO_SNAPSHOT = "no snapshot"  # none of its snapshots is one that --snapshot mean
 SWAP = "swap"  # a volume that is swap space
 LOST = "lost"  # it vanished, or could not be snapshotted or mounted
 FOREIGN = "host's"  # seen from a jail
+GONE = "gone"  # a path that was named and is not there
 
 # What a snapshot can show although nothing else does.
 SHOWABLE = frozenset({HIDDEN, CANNOT_MOUNT, NOT_MOUNTED, NO_MOUNT_POINT, JAILED})
@@ -174,8 +175,16 @@ def select(
     _refuse_named(job, targets, left_out)
     captured = sorted((*captured, *shown), key=lambda each: each.dataset)
     numbered = tuple(each._replace(number=number) for number, each in enumerate(captured))
+    left_out += [_gone(job, target) for target in job.gone]
     told = tuple(_idle_patterns(job, datasets))
     return Selection(numbered, tuple(left_out), told, tuple(volumes))
+
+
+def _gone(job: Job, target: str) -> LeftOut:
+    """Return what there is to say of a path that was named and is not there."""
+    where = job.place_of(target).removesuffix(": ")
+    reason = f"it does not exist ({where})" if where else "it does not exist"
+    return LeftOut(target, reason, GONE, missed=True, named=True)
 
 
 class _Wishes:

@@ -27,8 +27,9 @@ class WatchedPath:
     """A file or directory that a backup relies on, as stat(2) shows it.
 
     ``role`` is ``env file``, ``executable`` (the client, a wrapper or a hook), ``list``
-    (of what to back up), ``state directory``, or ``directory``, which leads to ``serves``. ``job`` is the
-    job's label. ``secret`` is the name of a secret in a script that all users can read.
+    (of what to back up), ``state directory``, or ``directory``, which leads to ``serves``.
+    ``job`` is the job's label. ``secret`` is the name of a secret in a script that all users
+    can read.
     """
 
     role: str

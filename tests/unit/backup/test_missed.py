@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from kopiatomic.backup import missed
+from kopiatomic.backup.selection import GONE, LeftOut
+from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed
 
 
@@ -29,9 +31,8 @@ def work(captured, monkeypatch, before):
         for name, point, paths in captured
     ]
     plan = SimpleNamespace(captured=members, left_out=())
-    return SimpleNamespace(
-        plan=plan, place=None, report=Told(), task=SimpleNamespace(door=None)
-    )
+    task = SimpleNamespace(door=None, job=Job("restomic"))
+    return SimpleNamespace(plan=plan, place=None, report=Told(), task=task)
 
 
 BEFORE = [("t", "/t"), ("data", "/t/data")]
@@ -77,3 +78,15 @@ def test_a_dataset_is_away_unless_it_was_destroyed(monkeypatch):
     monkeypatch.setattr(missed.zfs, "list_datasets", listed)
     away = {name: missed.is_away(None, name) for name in ("t/there", "t/gone", "t/odd", "u/x")}
     assert away == {"t/there": True, "t/gone": False, "t/odd": True, "u/x": True}
+
+
+@pytest.mark.parametrize("snapshot", [None, "auto-*"])
+def test_a_path_that_is_gone(monkeypatch, snapshot):
+    """Of existing snapshots that is told where they are taken."""
+    run = work([], monkeypatch, BEFORE)
+    run.task.job = Job("restomic", snapshot=snapshot)
+    run.plan.left_out = (LeftOut("/t/x", "it does not exist", GONE, missed=True, named=True),)
+    missed.miss_named(run)
+    assert run.report.problems == ([] if snapshot else [
+        ("/t/x is not in this backup: it does not exist", 66, "incomplete")
+    ])  # fmt: skip

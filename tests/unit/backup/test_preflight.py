@@ -94,6 +94,20 @@ class TestPaths:
             "home", "tank/link", f"{real}/home", f"{real}/home", real, os.path.dirname(real)
         )  # fmt: skip
 
+    def test_at_night_what_is_gone_costs_the_others_nothing(self, tmp_path, monkeypatch):
+        real = os.path.realpath(tmp_path)
+        (tmp_path / "home").mkdir()
+        monkeypatch.chdir(tmp_path)
+        job = Job("restomic", targets=("./home", "./gone", "tank/gone", f"{real}/lost"),
+                  origins={f"{real}/lost": "/l, line 2"}, periodic=True)  # fmt: skip
+        found = preflight.resolve(job)
+        assert found.targets == (f"{real}/home", "tank/gone")
+        assert found.gone == (f"{real}/gone", f"{real}/lost")
+        assert found.place_of(f"{real}/lost") == "/l, line 2: "
+        for other in (job._replace(periodic=False), job._replace(targets=("./gone",))):
+            with pytest.raises(Refusal, match=r"the path './gone' does not exist"):
+                preflight.resolve(other)
+
     def test_the_device_of_a_volume_is_the_volume(self):
         """Where its volmode is none there is no such path."""
         job = Job("restomic", targets=("/dev/zvol/tank/vm/disk 0", "/dev/zvol/tank/x/"))

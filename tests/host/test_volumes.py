@@ -350,3 +350,25 @@ def test_it_is_told_by_its_name(guest: Machine, restic: Repository):
     shell(guest, f"zfs rename {DISK} {POOL}/vm/old; zfs create -s -V 1m {DISK}")
     output = run(restic, "-r", "--volumes", f"{POOL}/vm")
     assert f"captured  {POOL}/vm/old  /dev/zvol/{POOL}/vm/old" in output
+
+
+@restic_only
+def test_an_exclude_is_about_files_and_not_about_volumes(guest: Machine, restic: Repository):
+    run(restic, "-c", "restic backup --exclude /dev -e disk0", DISK, f"{TOP}/vm")
+    assert dump(restic, f"{BASE}/restored") == image()
+
+
+@restic_only
+def test_an_exclude_of_a_wrapper_that_hits_one_is_named(guest: Machine, restic: Repository):
+    wrapper = guest.path(f"{BASE}/wrapper")
+    wrapper.write_text('#!/bin/sh\ncommand=$1; shift\nexec restic $command --exclude /dev "$@"\n')
+    wrapper.chmod(0o700)
+    said = run(restic, "-c", f"{BASE}/wrapper backup", DISK, f"{TOP}/vm", status=65)
+    assert f"{DEVICE} is not in the backup: the exclude '/dev' keeps all of it out" in said
+
+
+def test_a_directory_of_devices_is_refused(guest: Machine):
+    for target in (f"/dev/zvol/{POOL}", f"/dev/zvol/{POOL}/vm"):
+        result = guest.run([RESTOMIC, "-n", target])
+        assert (result.returncode, result.stderr.count("\n")) == (66, 1)
+        assert f"'{target}' is a directory of devices, and " in result.stderr

@@ -20,7 +20,7 @@ from kopiatomic.job import Job
 from kopiatomic.record import Record
 from kopiatomic.system import mounts
 from kopiatomic.system.command import CommandFailed, fits
-from kopiatomic.system.machine import Mount, visible_mounts
+from kopiatomic.system.machine import Mount, visible_mounts, volume_at
 
 
 class Drawing(Record):
@@ -75,6 +75,10 @@ def draw(task: Task, names: Names, table: list[Mount] | None = None) -> Drawing:
         datasets = preflight.list_datasets(door, asked_for(job, seen), job.recursive)
     except CommandFailed as error:
         raise Refusal(f"cannot see what there is to back up: {error}", EX_OSERR) from error
+    if any(volume_at(target) for target in task.job.targets):
+        from kopiatomic.backup import volumes
+
+        volumes.check_devices(task.job, datasets)
     selection = select(job, datasets, seen, names, Sight(preflight.look, door.jailed))
     if selection.volumes:
         from kopiatomic.backup import volumes

@@ -187,7 +187,9 @@ def _conclude_volume(task: Task, called: Called, report: Report, found: Streamed
 def _wrong_size(task: Task, called: Called, size: int | None) -> str:
     reason = task.client.wrapper_keeps_words(task.job, task.script)
     if size is None:
-        return f"{called.run.stream} is not in the backup: {reason or 'look at the options'}"
+        stream = called.run.stream or ""
+        reason = reason or task.client.excluded_by(task.job, task.script, stream)
+        return f"{stream} is not in the backup: {reason or 'look at the options'}"
     what = f"{called.run.stream} is in the backup with {size} of its {called.size} bytes"
     return f"{what}: {reason or 'the client did not read all of it'}"
 

@@ -1,10 +1,31 @@
 """Which of the volumes that were chosen are backed up."""
 
+from collections.abc import Iterable
+
 from kopiatomic.backup.selection import SWAP, LeftOut, Selection
-from kopiatomic.errors import Refusal
+from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import volumes
-from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.command import CommandFailed, Door, quote
+from kopiatomic.system.machine import Dataset, volume_at
+
+
+def check_devices(job: Job, datasets: Iterable[Dataset]) -> None:
+    """Refuse a target that is a directory of devices; raises Refusal.
+
+    ``job`` has its targets as they were given: by their names these are file systems.
+    """
+    named = {volume_at(target): target for target in job.targets}
+    for each in datasets:
+        if each.type == "filesystem" and each.name in named:
+            target = named[each.name]
+            listing = quote(["zfs", "list", "-t", "volume", "-r", each.name])
+            raise Refusal(
+                f"{job.place_of(target)}'{target}' is a directory of devices, and {each.name} a "
+                f"file system; name each volume ({listing} shows them), or "
+                f"say -r --volumes {quote([each.name])} for all that is in it",
+                EX_NOINPUT,
+            )
 
 
 def fit_for(job: Job, door: Door, selection: Selection) -> Selection:

@@ -385,8 +385,13 @@ class Client:
         ours = [] if job.plain else self.arguments(job, request)
         if request.stream is None:
             return [*self.command(job), *ours, *job.options, *request.paths]
-        options = without(job.options, self.path_words, self.with_word)
-        return [*self.command(job), *ours, *options, *self.stream_words(request.stream)]
+        words = self.command(job)
+        last = self.subcommand[-1]
+        begin = words.index(last, 1) if last in words[1:] else 0
+        called, options = (
+            without(each, self.path_words, self.with_word) for each in (words[begin:], job.options)
+        )
+        return [*words[:begin], *called, *ours, *options, *self.stream_words(request.stream)]
 
     def base_command(self, job: Job) -> list[str]:
         """Return the words to which the client's other subcommands can be added.
@@ -724,6 +729,10 @@ class Client:
     def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
         """Say in a sentence why a mount point is likely to be missing, and what to do."""
         raise NotImplementedError
+
+    def excluded_by(self, job: Job, script: str, path: str) -> str | None:
+        """Say which pattern keeps a path out of the backup, where that is known."""
+        return None
 
     def said_of_stream(
         self, job: Job, request: Request, figures: Figures, output: bytes, script: str = ""

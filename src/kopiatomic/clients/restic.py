@@ -374,14 +374,10 @@ class Restic(Client):
 
     def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
         """Name what keeps it out: an exclude, --one-file-system, or a wrapper."""
-        options = self.options(job, script)
         inside = f"{missing.point.rstrip('/')}/\x01" if missing.empty else missing.point
-        for pattern in restic_proof.patterns(options):
-            if restic_proof.excludes(pattern, inside):
-                return (
-                    f"the exclude '{pattern}' keeps all of it out; if that is meant, leave the "
-                    "dataset out with -x, so that it is not counted on"
-                )
+        told = self.excluded_by(job, script, inside)
+        if told:
+            return told
         if missing.empty and self.one_file_system(job, script):
             return (
                 "with --one-file-system restic does not go into the file systems below a path; "
@@ -391,6 +387,16 @@ class Restic(Client):
             "look for an exclude in restic's options, its exclude files or the wrapper that "
             "keeps it out"
         )
+
+    def excluded_by(self, job: Job, script: str, path: str) -> str | None:
+        """Look into the options, those of a wrapper and files of patterns as well."""
+        for pattern in restic_proof.patterns(self.options(job, script)):
+            if restic_proof.excludes(pattern, path):
+                return (
+                    f"the exclude '{pattern}' keeps all of it out; if that is meant, leave the "
+                    "dataset out with -x, so that it is not counted on"
+                )
+        return None
 
     def is_repository(self, directory: str) -> bool:
         """Say whether a directory has what each of restic's repositories begins with."""

@@ -260,6 +260,11 @@ class TestVolume:
         assert (report.outcome, report.runs[0].proof) == ("incomplete", (0, 1))
         assert report.problems[0].startswith("/dev/zvol/t/v is not in the backup: ")
 
+    def test_what_keeps_it_out_is_named(self, monkeypatch):
+        monkeypatch.setattr(Streams, "excluded_by", lambda *asked: f"{asked[-2]} {asked[-1]}")
+        report = of_volume(monkeypatch, Streamed(("1",), None))
+        assert report.problems == ["/dev/zvol/t/v is not in the backup: script /dev/zvol/t/v"]
+
     def test_without_a_new_backup_it_has_failed(self, monkeypatch):
         report = of_volume(monkeypatch, Streamed())
         assert report.outcome == "failed"

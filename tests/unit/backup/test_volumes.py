@@ -1,6 +1,7 @@
 """Which of the volumes that were chosen are backed up."""
 
 import pytest
+from support.datasets import dataset, unmounted
 
 from kopiatomic.backup import volumes
 from kopiatomic.backup.selection import Captured, Selection
@@ -46,3 +47,22 @@ def test_plain_has_no_way_for_them():
     with pytest.raises(Refusal, match=r"leave out --plain, or t/a$"):
         volumes.fit_for(JOB._replace(plain=True), DOOR, CHOSEN)
     assert volumes.fit_for(JOB._replace(plain=True), DOOR, Selection((), ())) == Selection((), ())
+
+
+@pytest.mark.parametrize("target", ["/dev/zvol/t/vm", "/dev/zvol/t/vm/"])
+def test_a_directory_of_devices_is_no_volume(target):
+    known = [dataset("t/vm"), unmounted("t/vm/disk0", type="volume")]
+    job = Job("restomic", targets=("/x", target), origins={target: "/l, line 2"})
+    with pytest.raises(Refusal) as caught:
+        volumes.check_devices(job, known)
+    assert str(caught.value) == (
+        f"/l, line 2: '{target}' is a directory of devices, and t/vm a file system; name each "
+        "volume (zfs list -t volume -r t/vm shows them), or say -r --volumes t/vm for all that is "
+        "in it"
+    )
+
+
+@pytest.mark.parametrize("target", ["/dev/zvol/t/vm/disk0", "t/vm", "/t/vm", "/dev/zvol/t/none"])
+def test_a_device_a_dataset_and_a_path_are_taken_for_that(target):
+    known = [dataset("t/vm"), unmounted("t/vm/disk0", type="volume")]
+    volumes.check_devices(Job("restomic", targets=(target,)), known)

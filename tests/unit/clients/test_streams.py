@@ -42,6 +42,26 @@ class TestRestic:
             "--limit-upload=9", "--stdin", "--stdin-filename", DISK,
         ]  # fmt: skip
 
+    def test_what_chooses_files_in_the_command_is_left_out_as_well(self):
+        """But not what belongs to a program that runs restic."""
+        command = ("nice", "-e", "5", "restic", "-r", "/r", "backup", "-ve/dev", "--exclude=/dev")
+        job = RESTIC._replace(command=command)
+        assert Restic().backup_command(job, REQUEST)[:8] == [
+            "nice", "-e", "5", "restic", "-r", "/r", "backup", "-v",
+        ]  # fmt: skip
+        assert "--exclude=/dev" not in Restic().backup_command(job, REQUEST)
+        files = REQUEST._replace(stream=None, paths=("/x",))
+        assert Restic().backup_command(job, files)[: len(command)] == list(command)
+
+    def test_an_exclude_of_a_wrapper_is_named(self):
+        """What a wrapper adds cannot be taken out."""
+        job = RESTIC._replace(command=("/w", "backup"))
+        told = Restic().excluded_by(job, 'exec restic --exclude "/dev" "$@"', DISK)
+        assert told is not None
+        assert told.startswith("the exclude '/dev' keeps all of it out")
+        assert Restic().excluded_by(job, 'exec restic -e "/other" "$@"', DISK) is None
+        assert Kopia().excluded_by(KOPIA, "", DISK) is None
+
     def said(self, *objects: object, job: Job = RESTIC, script: str = "") -> Streamed | None:
         output = lines(*objects)
         figures = Restic().figures(output, b"")

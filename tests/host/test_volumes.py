@@ -361,7 +361,10 @@ def test_an_exclude_is_about_files_and_not_about_volumes(guest: Machine, restic:
 @restic_only
 def test_an_exclude_of_a_wrapper_that_hits_one_is_named(guest: Machine, restic: Repository):
     wrapper = guest.path(f"{BASE}/wrapper")
-    wrapper.write_text('#!/bin/sh\ncommand=$1; shift\nexec restic $command --exclude /dev "$@"\n')
+    wrapper.write_text("""#!/bin/sh
+        case $1 in backup) shift; exec restic backup --exclude /dev "$@";; esac
+        exec restic "$@"
+    """)
     wrapper.chmod(0o700)
     said = run(restic, "-c", f"{BASE}/wrapper backup", DISK, f"{TOP}/vm", status=65)
     assert f"{DEVICE} is not in the backup: the exclude '/dev' keeps all of it out" in said

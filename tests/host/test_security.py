@@ -27,6 +27,7 @@ from support.machine import PATH, PROGRAMS, Machine, Sandbox, shell, wait_for
 from support.rendering import renderer
 
 from host.conftest import TOP, clean
+from host.ongoing import meanwhile
 from host.test_routine import script
 
 NOPERM, OSERR, CANTCREAT = 77, 71, 73
@@ -51,14 +52,14 @@ def call(
 @contextmanager
 def during(
     machine: Machine, *words: str, before: str = "", client: str = "",
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None, by: str = "",
 ) -> Iterator[None]:  # fmt: skip
     """Hold a run of a plain job while its client, which first does what it is told, waits."""
     there, go = machine.path("/kt/there"), machine.path("/kt/go")
     go.unlink(missing_ok=True)
     waits = "echo > /kt/there; while [ ! -e /kt/go ]; do sleep 0.1; done; rm /kt/there"
     waiter = script(machine, f"{client}\n{waits}", "/kt/waiter")
-    start = ["/bin/sh", "-c", f'{before}\nexec "$@"', "sh", program(machine), "--plain"]
+    start = ["/bin/sh", "-c", f'{before}\nexec "$@"', "sh", by or program(machine), "--plain"]
     process = machine.popen(
         [*start, "-c", waiter, *words], env=dict(env or {}),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, new_group=True,
@@ -363,6 +364,15 @@ class TestLinksInTheView:
         )
         assert result.returncode == 0, result
         assert f"{self.HOME}/work/inner is not in the view: a symbolic link" in result.stdout
+        shell(filled, self.BACK)
+
+    def test_that_leads_a_live_mount_elsewhere_in_the_moment_it_is_shown(self, filled: Machine):
+        """What is shown then is another's, and is taken out of the view again."""
+        inner = f"{self.HOME}/work/inner"
+        by = meanwhile(filled, ("mount_nullfs", inner), self.THERE)
+        with during(filled, "-o", self.NAMED, "kta/src", by=by):
+            shown = filled.run(["mount", "-v"]).stdout
+        assert not re.search(rf" on {RUN}/default/view\S*/(work|away)/inner ", shown), shown
         shell(filled, self.BACK)
 
     def test_that_appears_when_the_mount_has_failed(self, filled: Machine):

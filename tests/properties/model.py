@@ -361,7 +361,8 @@ class Model:
             ours = each.run.startswith("restomic:default:") and each.source == "local"
             if ours and name.startswith(f"{self.pruned}@"):
                 self.prune(name)
-        yield ".", lambda: 0
+        with contextlib.chdir("."):
+            yield ".", lambda: 0
 
     def prune(self, name: str) -> None:
         """Let somebody destroy a snapshot, as far as ZFS lets him."""

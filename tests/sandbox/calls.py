@@ -79,7 +79,12 @@ def nmount(state: State, words: list[str]) -> bytes:
             raise OSError(errno.EINVAL, f"mount option <{name}> is unknown")
     # The kernel mounts on what the path leads to, and writes down its whole name.
     target = resolve(os.path.join(os.getcwd(), point))
+    moves = os.path.samestat(os.stat("."), os.stat(target))
     _mount(state, fstype, options, target, frozenset(flags), bool(bits & IGNORE))
+    if moves:
+        # mountcheckdirs(): whoever stands on what is mounted on now stands on the mount. The
+        # kernel sees to that for all processes, here it is the one that calls.
+        os.chdir(target)
     return b""
 
 

@@ -320,11 +320,21 @@ def _make_local(door: Door, mount: ViewMount, argv: Sequence[str], target: str) 
             raise CommandFailed(argv, NOTHING)
         held = mount.kind == "frozen" and mount.source != mount.point  # not what stands still
         if held and not _is_held(door, mount.source):
-            door.unmount(target, made.fsid)
+            _undo(door, target, made)
             raise CommandFailed(argv, UNMOUNTED)
         if _is_to_check(door, mount) and not _is_meant(door, mount, made):
-            door.unmount(target, made.fsid)
+            _undo(door, target, made)
             raise CommandFailed(argv, LED_AWAY)
+
+
+def _undo(door: Door, target: str, made: "_Seen") -> None:
+    """Take away a mount that shows what it should not; raises CommandFailed.
+
+    By mounting on it, the kernel has moved our working directory onto the mount, which keeps
+    it busy: mountcheckdirs() of FreeBSD's vfs_mount.c.
+    """
+    os.chdir("/")
+    door.unmount(target, made.fsid)
 
 
 class _Seen(Record):

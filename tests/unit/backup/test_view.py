@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,8 @@ class World:
                 self.library.shown[descriptor] = self.library.table[-1]
             return descriptor
 
-        yield ".", enter
+        with chdir("."):
+            yield ".", enter
 
     def make(self, mount: ViewMount) -> list[str]:
         """Make one mount and return the command lines that were traced."""
@@ -466,8 +467,10 @@ class TestHeldStill:
             world.make(mount)
             assert library.unmounted == []
         else:
+            before = os.getcwd()
             with pytest.raises(CommandFailed, match="unmounted or destroyed its snapshot"):
                 world.make(mount)
+            assert os.getcwd() == before
             assert library.unmounted == [((901, 41), 0)]
 
     def test_where_there_are_no_calls_it_is_not_known(self):

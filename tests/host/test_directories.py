@@ -489,6 +489,12 @@ def test_names_that_are_not_utf_8(lived_in: Machine, repository: Repository):
         assert "3 of 4 paths found in the backup" in said
 
 
+def test_a_path_among_the_clients_options_is_refused(lived_in: Machine, repository: Repository):
+    """It would be backed up live."""
+    said = back_up(repository, f"{HOME}/etc", "-o", f"{HOME}/docs", status=CONFIG)
+    assert f"the path '{HOME}/docs', which would be backed up live" in said
+
+
 def test_a_dry_run_shows_it(lived_in: Machine, repository: Repository):
     said = back_up(repository, "-n", f"{HOME}/etc")
     assert f"kta/home  {HOME}, only {HOME}/etc" in said

@@ -390,6 +390,8 @@ def test_upkeep_and_drill_of_both(two: Two):
     said = two.run("--drill", "1", status=STATUS[two.program])
     assert "1 of 1 files restored identical" in said
     assert "! away.env: " in said
+    if two.here.client == "restic":
+        assert f"init (with the variables of {two.file('away')})" in said
     found = two.check(*expect)
     assert len(found) == 2
     assert all("of away.env" in each for each in found)

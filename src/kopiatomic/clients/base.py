@@ -15,7 +15,7 @@ from kopiatomic.clients.parsing import parse_options, without
 from kopiatomic.clients.reader import Reader
 from kopiatomic.clients.streams import Streamed
 from kopiatomic.environment import inherit
-from kopiatomic.errors import EX_UNAVAILABLE, Refusal
+from kopiatomic.errors import EX_CONFIG, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import TYPE_CHECKING, Record
 from kopiatomic.system.command import CommandFailed, Door, decode, find, printable, quote
@@ -374,7 +374,27 @@ class Client:
         return job, ()
 
     def check_words(self, job: Job, script: str) -> None:
-        """Refuse words, or a wrapper, that give the client paths which nobody has chosen."""
+        """Refuse words, or a wrapper, that give the client paths which nobody has chosen.
+
+        They may not be in the snapshots.
+        """
+        if job.plain or self.reads_input(self.options(job)):
+            return
+        loose = [value or "" for name, value in self.options(job) if name == ""]
+        # Before the subcommand stands what runs the client, such as nice(1).
+        last = self.subcommand[-1]
+        begin = loose.index(last) + 1 if last in loose else 0
+        paths = [each for each in loose[begin:] if each.startswith(("/", "./", "../"))]
+        if paths:
+            raise Refusal(
+                f"-c or -o gives {self.name} the path '{paths[0]}', which would be backed up live; "
+                "name it as an argument of its own",
+                EX_CONFIG,
+            )
+
+    def reads_input(self, options: Sequence[tuple[str, str | None]]) -> bool:
+        """Say whether the user's own options make the client store its standard input."""
+        return False
 
     def is_plain(self, job: Job) -> bool:
         """Say whether the client is called by itself and not through a wrapper."""
@@ -619,7 +639,8 @@ class Client:
 
         ``text`` is what it said, for who holds a lock; the rest of that is about views.
         """
-        return self.locked(status, text, self.by_hand(job)) or self.hint(status, "")
+        by_hand = self.by_hand(job)
+        return self.locked(status, text, by_hand) or self.hint(status, "", by_hand)
 
     def complaints(self, messages: bytes) -> str:
         """Return what a person must know of what the client said on standard error.

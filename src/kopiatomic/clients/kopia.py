@@ -95,11 +95,16 @@ class Kopia(Client):
     option_words = (
         "--upload-limit-mb", "--description", "--force-hash", "--parallel", "--start-time",
         "--end-time", "--stdin-file", "--tags", "--pin", "--override-source", "--log-dir-detail",
-        "--log-entry-detail", "--path", "--cache-directory",
+        "--log-entry-detail", "--path", "--cache-directory", "--metrics-directory",
+        "--diagnostics-output-directory", "--profile-dir",
     )  # fmt: skip
     secret_options = ("-p",)
 
     # A backup
+
+    def reads_input(self, options: Sequence[tuple[str, str | None]]) -> bool:
+        """Look for --stdin-file; what stands beside it is a name, and not read."""
+        return any(name == "--stdin-file" for name, _ in options)
 
     def arguments(self, job: Job, request: Request) -> list[str]:
         """Return the moment, and what makes kopia tell its results."""

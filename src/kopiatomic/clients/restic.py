@@ -168,14 +168,8 @@ class Restic(Client):
         return job._replace(command=command, options=options), found
 
     def check_words(self, job: Job, script: str) -> None:
-        """Refuse paths in -c and -o, and lists in a wrapper: they may not be in the snapshots."""
-        paths = self._paths_in(job)
-        if paths:
-            raise Refusal(
-                f"-c or -o gives restic the path '{paths[0]}', which would be backed up live; "
-                "name it as an argument of its own",
-                EX_CONFIG,
-            )
+        """Refuse lists in a wrapper as well."""
+        super().check_words(job, script)
         named = [name for name, _ in self.options(job, script) if name in _LISTS]
         if named and not job.plain:
             raise Refusal(
@@ -184,15 +178,9 @@ class Restic(Client):
                 EX_CONFIG,
             )
 
-    def _paths_in(self, job: Job) -> list[str]:
-        """Return the paths that the user's own words tell restic to back up."""
-        options = self.options(job)
-        if job.plain or is_switched_on(options, "--stdin", "--stdin-from-command"):
-            return []
-        loose = [value or "" for name, value in options if name == ""]
-        # Before the subcommand stands what runs restic, such as nice(1).
-        begin = loose.index("backup") + 1 if "backup" in loose else 0
-        return [each for each in loose[begin:] if each.startswith(("/", "./", "../"))]
+    def reads_input(self, options: Sequence[tuple[str, str | None]]) -> bool:
+        """Look for --stdin and its kin."""
+        return is_switched_on(options, "--stdin", "--stdin-from-command")
 
     def stream_words(self, stream: str) -> list[str]:
         """Return what makes restic read its standard input; the name is the backup's only path."""

@@ -16,7 +16,6 @@ from kopiatomic.commands import common
 from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door, quote
-from kopiatomic.system.process import on_terminal
 
 # What a backup waits in periodic(8)'s name for another run of its job, in seconds: until a
 # drill has ended. Of what goes on for longer, an earlier backup, the mail had better tell.
@@ -64,7 +63,8 @@ def dry_run(job: Job, door: Door, values: Mapping[str, str]) -> int:
             "snapshots"
         )
     plan = plan._replace(notes=(*plan.notes, *notes, *_note_on_layout(task)))
-    clients = [_words(task, plan, run) for run in plan.runs]
+    captured = common.streams(values).capture
+    clients = [_words(task, plan, run, captured) for run in plan.runs]
     every = (task, *task.more)
     names = [Called(run, every[run.repository].repository).name for run in plan.runs]
     if "--json" in values:
@@ -82,17 +82,17 @@ def _note_on_layout(task: Task) -> list[str]:
     if not keeping.is_wanted(task):
         return []
     place = state.Place(task.job.program, task.job.name)
-    request = Request((), captured=True, stream=keeping.stream_of(place), aside=LAYOUT)
+    request = Request((), captured=False, stream=keeping.stream_of(place), aside=LAYOUT)
     words = task.client.backup_command(task.job, request)
     command = f"{quote(words)} < {quote([place.layout])}"
     return [f"the layout of the pools would be saved too if it has changed: {command}"]
 
 
-def _words(task: Task, plan: Plan, run: ClientRun) -> list[str]:
+def _words(task: Task, plan: Plan, run: ClientRun, captured: bool) -> list[str]:
     """Return the words of a client run as they would be."""
     skipped = plan.skipped if run.kind == FILES else ()
     request = Request(
-        run.paths, skipped, captured=not on_terminal(), stream=run.stream, aside=run.aside
+        run.paths, skipped, captured=captured, stream=run.stream, aside=run.aside
     )
     own = (task, *task.more)[run.repository]
     return own.client.backup_command(own.job, request)

@@ -221,3 +221,22 @@ def test_it_says_itself_that_something_is_missing():
     said = " * 0 hashing, 1 hashed\n! Ignored 1 error(s) while snapshotting root@h:/x.\nend\n"
     assert "Ignored 1 error(s)" in Kopia().lacking(said)
     assert Kopia().lacking(" * 0 hashing, 1 hashed\n") is None
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "path"),
+    [
+        ("kopia snapshot create /etc", "", "/etc"), ("", "--parallel 2 /etc", "/etc"),
+        ("nice -n 5 /usr/bin/kopia snapshot create", "../x", "../x"),
+        ("nice /usr/bin/kopia snapshot create", "--log-dir /l -p /x --config-file=/c", None),
+        ("/root/wrapper", "--tags /etc", None), ("", "--stdin-file a /src", None),
+    ],
+)  # fmt: skip
+def test_paths_in_the_users_own_words_are_refused(command, options, path):
+    given = Job("kopiatomic", command=tuple(command.split()), options=tuple(options.split()))
+    if path is None:
+        Kopia().check_words(given, "")
+    else:
+        with pytest.raises(Refusal, match=f"gives kopia the path '{path}', which would be backed"):
+            Kopia().check_words(given, "")
+    Kopia().check_words(given._replace(plain=True), "")

@@ -304,6 +304,12 @@ class TestStatuses:
     def test_a_lock_is_told_with_the_jobs_own_command(self):
         assert "restic-x unlock" in str(Restic().hint_between(job(), 11, LOCKED))
 
+    def test_between_backups_it_names_the_repository(self):
+        given = job("restic -r /r backup")._replace(env_files=("/etc/away.env",))
+        assert str(Restic().hint_between(given, 10)).endswith(
+            "if it is to be made: restic -r /r init (with the variables of /etc/away.env)"
+        )
+
 
 class TestParent:
     SNAPSHOTS = (

@@ -84,6 +84,21 @@ class TestDryRun:
         assert ("layout of the pools would be saved too if it has changed" in said) is told
         assert ("restomic.default.layout" in said) is told
 
+    @pytest.mark.parametrize(
+        ("more", "terminal", "json"),
+        [((), False, True), ((), True, False), (("--retries", "1"), True, True)],
+    )
+    def test_kopia_is_told_what_it_would_be_told(self, capfd, monkeypatch, more, terminal, json):
+        """It prints JSON where we read it; of a layout we do not."""
+        monkeypatch.setattr("kopiatomic.commands.common.on_terminal", lambda: terminal)
+        words = ["-n", *more, "-c", "/bin/sh snapshot create", "tank"]
+        assert cli.main("kopiatomic", words) == 0
+        said = capfd.readouterr().out.splitlines()
+        (files,) = [each for each in said if " chroot " in each]
+        (layout,) = [each for each in said if "layout of the pools" in each]
+        assert ("--json" in files) is json
+        assert "--json" not in layout
+
     def test_for_a_person_who_need_not_be_root(self, capfd):
         assert cli.main("restomic", ["-n", *WORDS]) == 0
         out = capfd.readouterr().out

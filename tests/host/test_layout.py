@@ -85,6 +85,34 @@ class TestSaving:
         assert source["properties"] == {"quota": "67108864"}
 
     @pytest.mark.restic
+    def test_again_where_the_repository_is_made_anew(self, filled: Machine, restic: Repository):
+        """Its name says nothing of it, and neither does a backup of the files that succeeds."""
+        back_up(restic, "kta/src")
+        place = restic.environment["RESTIC_REPOSITORY"]
+        shell(filled, f"mv {place} {place}.lost; restic init", env=restic.environment)
+        forget_looks(filled)
+        said = back_up(restic, "kta/src")
+        assert "the layout of the pools was not in the repository any more and is saved as" in said
+        assert saved(restic) == ["/kopiatomic/layout/default.json"]
+        forget_looks(filled)
+        assert "layout" not in back_up(restic, "kta/src")
+        told = filled.run(["/usr/local/sbin/restomic", "--status", "--full"]).stdout
+        assert "Layout of the pools of default:\n  saved " in told
+
+    def test_again_where_it_was_removed_by_hand(self, filled: Machine, repository: Repository):
+        back_up(repository, "kta/src")
+        if repository.client == "restic":
+            repository("forget", "--tag", "restomic:default:layout", "--unsafe-allow-remove-all")
+        else:
+            listed = json.loads(repository("snapshot", "list", "--all", "--json"))
+            (layout,) = [x for x in listed if x["source"]["path"].startswith("/kopiatomic/")]
+            repository("snapshot", "delete", "--delete", layout["id"])
+        assert saved(repository) == []
+        forget_looks(filled)
+        assert "was not in the repository any more" in back_up(repository, "kta/src")
+        assert saved(repository) == ["/kopiatomic/layout/default.json"]
+
+    @pytest.mark.restic
     def test_again_where_the_job_is_led_to_another_repository(
         self, filled: Machine, restic: Repository
     ):

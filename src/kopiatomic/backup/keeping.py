@@ -26,9 +26,13 @@ from kopiatomic.system.process import Interrupted
 # day, one that runs every night each time.
 INTERVAL = 20 * 3600.0
 
-# After this time it is saved anew although nothing has changed, in seconds: the repository may
-# be another one by then, or the backup forgotten.
+# After this time it is saved anew although nothing has changed, in seconds: not every repository
+# is asked whether it still has it.
 LONGEST = 30 * 24 * 3600.0
+
+# What is told of it when it is saved: ordinarily, and for a reason.
+_IS_SAVED, _CHANGED = "is saved", "has changed and is saved"
+_GONE = "was not in the repository any more and is saved"
 
 
 class Saved(Record):
@@ -100,14 +104,42 @@ def _keep(work: Work) -> None:
     report.notes += [f"not in the layout of the pools: {each}" for each in lacking]
     kept = dict(known.saved) if known else {}
     for task in tasks:
-        old = saved.get(task.repository)
-        if old is None or old.digest != found or not 0 <= now - old.when < LONGEST:
-            backup = _save(work, task, is_new=old is None)
+        how = _why_saved(work, task, saved.get(task.repository), found, now)
+        if how:
+            backup = _save(work, task, how)
             if backup is None:
                 kept.pop(task.repository, None)
             else:
                 kept[task.repository] = Saved(found, now, backup, marks[task.repository])
     report.layout = as_dict(Kept(now, kept))
+
+
+def _why_saved(work: Work, task: Task, old: Saved | None, found: str, now: float) -> str:
+    """Say in what words a layout of this digest is saved to a repository; empty: it is there.
+
+    The history does not know what became of a backup, so the repository is asked: it may have
+    been made anew in the same place. Raises Interrupted.
+    """
+    if old is None or not 0 <= now - old.when < LONGEST:
+        return _IS_SAVED
+    if old.digest != found:
+        return _CHANGED
+    if not (old.backup and proof.is_wanted(task.job)):
+        return ""
+    # Only where it is asked: most runs do not come to that.
+    from kopiatomic.backup import recall
+
+    # There are several where a wrapper writes to several repositories; it is asked about one.
+    names = old.backup.split(", ")
+    try:
+        return "" if any(recall.has(work, task, (name,)) for name in names) else _GONE
+    except recall.UNANSWERED as error:
+        of = f" of {task.repository}" if task.repository else ""
+        work.report.notes.append(
+            f"whether the repository{of} still has the layout of the pools could not be asked: "
+            f"{error}; so it is saved again"
+        )
+        return _IS_SAVED
 
 
 def _saved_in(marks: Mapping[str, str], known: Kept | None) -> dict[str, Saved]:
@@ -153,8 +185,11 @@ def _version(task: Task) -> dict[str, str]:
     return {} if version is None else {task.client.name: version}
 
 
-def _save(work: Work, task: Task, is_new: bool) -> str | None:
-    """Have the client save the layout; return the backup's name, None if there is none."""
+def _save(work: Work, task: Task, how: str) -> str | None:
+    """Have the client save the layout, and tell so in the words ``how``.
+
+    Return the backup's name, which is empty if it is not known, and None if there is none.
+    """
     called = Called(ClientRun(LAYOUT, stream=stream_of(work.place), source=work.place.layout))
     called.repository = task.repository
     work.signals.check()
@@ -169,9 +204,9 @@ def _save(work: Work, task: Task, is_new: bool) -> str | None:
             "--no-layout does without it"
         )
         return None
-    backup = ", ".join(each[:16] for each in called.figures.snapshots)
-    what = "is saved" if is_new else "has changed and is saved"
-    work.report.layouts.append(f"{what}{where}{f' as {backup}' if backup else ''}")
+    names = called.figures.snapshots or (called.streamed.backups if called.streamed else ())
+    backup = ", ".join(each[:16] for each in names)
+    work.report.layouts.append(f"{how}{where}{f' as {backup}' if backup else ''}")
     return backup
 
 

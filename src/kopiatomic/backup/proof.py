@@ -171,6 +171,7 @@ def lacks_stream(task: Task, called: Called, signals: Signals) -> str:
         return f"whether it is in the repository could not be checked: {error}"
     if found is None or not found.backups:
         return "there is no new backup in the repository"
+    called.streamed = found
     return "" if found.size == called.size else "it is not in the repository in full size"
 
 

@@ -4,7 +4,7 @@ The history knows what a run has saved, and not what became of it: a repository 
 made anew in the same place, or the backup have been removed from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kopiatomic import client_rows
 from kopiatomic.backup import proof
@@ -17,6 +17,9 @@ from kopiatomic.system.process import Interrupted
 
 # How long a repository may take to list its backups, in seconds.
 TIME_LIMIT = 600.0
+
+# What has() raises where there is no answer.
+UNANSWERED = (ClientFailed, CommandFailed, Refusal, OSError)
 
 _AGAIN = "so these snapshots are backed up again"
 
@@ -52,13 +55,21 @@ def _why_again(work: Work, task: Task, named: tuple[str, ...]) -> str:
     if not named:
         return f"the history does not say which backup is theirs in {where}, {_AGAIN}"
     try:
-        unasked = task.client.wrapper_keeps_words(task.job, task.script)
-        if unasked:
-            raise Refusal(unasked)
-        base = task.client.base_command(task.job)
-        reader = Reader(task.door, base, task.environment, work.signals, TIME_LIMIT)
-        if task.client.has_backups(reader, named):
+        if has(work, task, named):
             return ""
-    except (ClientFailed, CommandFailed, Refusal, OSError) as error:
+    except UNANSWERED as error:
         return f"whether {where} still has the backup of them could not be asked: {error}; {_AGAIN}"
     return f"{where} does not have the backup {named[0][:16]} any more, {_AGAIN}"
+
+
+def has(work: Work, task: Task, named: Collection[str]) -> bool:
+    """Ask a task's repository whether it has the backups of these names.
+
+    Raises Interrupted, and where there is no answer, one of UNANSWERED.
+    """
+    unasked = task.client.wrapper_keeps_words(task.job, task.script)
+    if unasked:
+        raise Refusal(unasked)
+    base = task.client.base_command(task.job)
+    reader = Reader(task.door, base, task.environment, work.signals, TIME_LIMIT)
+    return task.client.has_backups(reader, named)

@@ -241,10 +241,14 @@ class Kopia(Client):
     # The proof
 
     def has_backups(self, reader: Reader, names: Collection[str]) -> bool:
-        """Ask for the list of manifests; there is a backup for each path."""
+        """Ask for the list of manifests; there is a backup for each path.
+
+        The names may be the beginnings of ids, as reports show them.
+        """
         answer = ask(reader, list, ("manifest", "list", "--json", "--filter", "type:snapshot"))
         with understood():
-            return {str(each["id"]) for each in answer}.issuperset(names)
+            known = [str(each["id"]) for each in answer]
+        return all(any(each.startswith(name) for each in known) for name in names)
 
     def keeps(self, mode: int) -> bool:
         """Say whether kopia keeps a file of this st_mode: files, links and directories."""

@@ -131,8 +131,12 @@ def moment(worked: PastCare | None, now: float) -> str:
     """Say when something last worked."""
     if worked is None:
         return "never"
-    since = "" if worked.began is None else f", {ago(now - worked.began)}"
-    return f"{when(worked.began)}{since}"
+    return when(None) if worked.began is None else moment_of(worked.began, now)
+
+
+def moment_of(then: float, now: float) -> str:
+    """Say when something was, and how long ago."""
+    return f"{when(then)}, {ago(now - then)}"
 
 
 def ago(seconds: float) -> str:

@@ -1,8 +1,10 @@
 """The state of the jobs: past runs, runs under way, and what killed runs have left behind."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kopiatomic.backup.selection import shown
 from kopiatomic.formatting import age, clock, duration, iso, section, size, table, when
@@ -11,8 +13,12 @@ from kopiatomic.monitoring.care import PastCare, Work
 from kopiatomic.monitoring.history import JobHistory, PastRun, last_failure, nights, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
 from kopiatomic.monitoring.runs import LastGood
+from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.state import Place
 from kopiatomic.system.command import CommandFailed, Door, printable
+
+if TYPE_CHECKING:
+    from kopiatomic.backup.keeping import Kept
 
 MARKS = {"success": "+", "unchanged": "=", "incomplete": "~", "failed": "x", "none": "."}
 
@@ -29,7 +35,8 @@ class Overview:
     """All that --status shows; ``trouble`` says why leftovers may be missing from it.
 
     ``job`` is the one that was asked for, or None for all of the program; ``full`` says that
-    all that the last good backups captured and left out is wanted as well.
+    all that the last good backups captured and left out is wanted as well, and ``layouts``
+    tells then of the layouts of the pools that are saved.
     """
 
     program: str
@@ -40,6 +47,7 @@ class Overview:
     leftovers: tuple[Leftover, ...] = ()
     trouble: str | None = None
     full: bool = False
+    layouts: Mapping[Place, Kept] = field(default_factory=dict)
 
     @property
     def is_well(self) -> bool:
@@ -64,12 +72,20 @@ def observe(
 
     jobs = tuple(history for history in read_histories() if wanted(history.place))
     host = os.uname().nodename
+    layouts = _kept(jobs) if full else {}
     try:
         left = tuple(each for each in find_leftovers(door) if wanted(each.place))
     except CommandFailed as error:
         trouble = f"cannot find out what killed runs have left behind: {error}"
-        return Overview(program, job, host, now, jobs, trouble=trouble, full=full)
-    return Overview(program, job, host, now, jobs, left, full=full)
+        return Overview(program, job, host, now, jobs, (), trouble, full, layouts)
+    return Overview(program, job, host, now, jobs, left, None, full, layouts)
+
+
+def _kept(jobs: Sequence[JobHistory]) -> dict[Place, Kept]:
+    from kopiatomic.backup.keeping import last_kept  # which little else that is shown needs
+
+    kept = {each.place: last_kept(each.place) for each in jobs}
+    return {place: layouts for place, layouts in kept.items() if layouts}
 
 
 def running_since(history: JobHistory, now: float) -> str:
@@ -97,7 +113,9 @@ def as_text(overview: Overview) -> str:
     lines += _failures(overview)
     lines += _leftovers(overview)
     if overview.full:
-        lines += [line for history in overview.jobs for line in _in_full(history)]
+        for history in overview.jobs:
+            lines += _in_full(history)
+            lines += _layouts(history, overview)
     return "\n".join(lines) + "\n"
 
 
@@ -229,6 +247,20 @@ def _in_full(history: JobHistory) -> list[str]:
     ]
 
 
+def _layouts(history: JobHistory, overview: Overview) -> list[str]:
+    """Say when the layout of the pools was last saved, in each repository."""
+    kept = overview.layouts.get(history.place)
+    rows = [
+        " ".join(filter(None, [
+            f"saved {care.moment_of(each.when, overview.now)}",
+            f"to {name}" if name else "",
+            f"as {each.backup}" if each.backup else "",
+        ]))
+        for name, each in (sorted(kept.saved.items()) if kept else ())
+    ]  # fmt: skip
+    return section(f"Layout of the pools of {history.place.job}:", rows)
+
+
 def _captured(run: PastRun) -> list[tuple[str, str]]:
     """Return rows of what a run captured, with the existing snapshots that it took."""
     rows = [
@@ -302,6 +334,17 @@ def _past_as_dict(history: JobHistory, overview: Overview) -> dict[str, object]:
         "care": [_care_as_dict(work) for work in care.works(history.care)],
         "client_runs": [_client_run_as_dict(each, now) for each in runs.several(history)],
         **(_lists_as_dict(history.last_success) if overview.full else {}),
+        **(_layouts_as_dict(history.place, overview) if overview.full else {}),
+    }
+
+
+def _layouts_as_dict(place: Place, overview: Overview) -> dict[str, object]:
+    kept = overview.layouts.get(place)
+    return {
+        "layouts": [
+            {"repository": name or None, "saved": iso(each.when), "backup": each.backup or None}
+            for name, each in (sorted(kept.saved.items()) if kept else ())
+        ]
     }
 
 

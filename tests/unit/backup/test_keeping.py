@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kopiatomic import state
-from kopiatomic.backup import keeping
+from kopiatomic.backup import keeping, recall
 from kopiatomic.backup.client_runs import Called, ClientRun
 from kopiatomic.backup.keeping import Kept, Saved
 from kopiatomic.backup.plan import Plan
@@ -29,6 +29,7 @@ from kopiatomic.system.process import Ended, Interrupted, Signals, Streams
 NOW = 2_000_000_000.0
 DAY = 24 * 3600.0
 LAYOUT = Layout("h", "amd64", {}, (), ())
+SIZE = -1  # stands for that of what the client was given
 SUMMARY = b'{"message_type":"summary","snapshot_id":"%s"}\n'
 
 
@@ -64,6 +65,9 @@ class World:
         self.shown: Streamed | Exception | None = None  # None: as it should be
         self.asked: list[str] = []
         patch.setattr(Restic, "prove_stream", self.show)
+        self.kept: list[bool | Exception] = []  # what is answered; empty: all is there
+        self.questions: list[tuple[str, ...]] = []
+        patch.setattr(recall, "has", self.has)
         self.own_words: Streamed | None = None
         patch.setattr(Restic, "said_of_stream", lambda *_: self.own_words)
 
@@ -72,7 +76,17 @@ class World:
         assert since == self.now
         if isinstance(self.shown, Exception):
             raise self.shown
-        return self.shown or Streamed(figures.snapshots, len(self.calls[-1][1].encode()))
+        size = len(self.calls[-1][1].encode())
+        return self.shown._replace(size=size) if self.shown and self.shown.size == SIZE else (
+            self.shown or Streamed(figures.snapshots, size)
+        )
+
+    def has(self, work, task, named) -> bool:
+        self.questions.append((task.repository, *named))
+        answer = self.kept.pop(0) if self.kept else True
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def take(self, door, pools, client, hide):
         self.looks.append(sorted(pools))
@@ -140,11 +154,13 @@ class TestSaving:
             assert world.night(DAY).layouts == []
         assert len(world.looks) == 4
         assert len(world.calls) == 1
+        assert world.questions == [("", "a1b2c3d4")] * 3
 
     def test_a_job_that_runs_every_hour_looks_once_a_day(self, world):
         for _ in range(30):
             world.night(3600.0)
         assert len(world.looks) == 2
+        assert len(world.questions) == 1
 
     def test_again_when_it_has_changed(self, world):
         world.night()
@@ -154,10 +170,11 @@ class TestSaving:
 
     def test_again_after_a_month_and_where_the_clock_was_set_back(self, world):
         world.night()
-        world.night(31 * DAY)
+        assert world.night(31 * DAY).layouts == ["is saved as a1b2c3d4"]
         assert len(world.calls) == 2
         world.night(-40 * DAY)
         assert len(world.calls) == 3
+        assert world.questions == []
 
     def test_runs_without_it_in_between_do_not_matter(self, world):
         world.night()
@@ -182,6 +199,70 @@ class TestSaving:
         assert note.startswith("the layout of the pools holds what --layout will not read again")
         assert "'1 efi 40 x' cannot be" in note
         assert report.layouts == ["is saved as a1b2c3d4"]
+
+
+class TestStillThere:
+    """The history does not know what became of it: the repository may have been made anew."""
+
+    def test_what_is_gone_is_saved_again(self, world):
+        world.night()
+        world.kept = [False]
+        report = world.night(DAY)
+        assert report.layouts == ["was not in the repository any more and is saved as a1b2c3d4"]
+        assert (report.outcome, report.notes) == ("success", [])
+        assert len(world.calls) == 2
+        assert world.night(DAY).layouts == []
+
+    def test_what_cannot_be_saved_again_is_tried_the_next_time(self, world):
+        world.night()
+        world.kept, world.ends = [False], [Ended(1, 0.1)]
+        assert world.night(DAY).layouts == []
+        assert world.night(60.0).layouts == ["is saved as a1b2c3d4"]
+
+    @pytest.mark.parametrize("error", [ClientFailed(1, "no route"), CommandFailed(("r",), "no")])
+    def test_no_answer_is_no_yes(self, world, error):
+        world.night()
+        world.kept = [error]
+        report = world.night(DAY)
+        assert report.layouts == ["is saved as a1b2c3d4"]
+        assert report.notes == [
+            "whether the repository still has the layout of the pools could not be asked: "
+            f"{error}; so it is saved again"
+        ]
+
+    def test_of_several_repositories_each_is_asked(self, world):
+        world.more = ("a", "b")
+        world.night()
+        world.kept = [True, False]
+        (said,) = world.night(DAY).layouts
+        assert said == "was not in the repository any more and is saved to b as a1b2c3d4"
+        assert world.questions == [("a", "a1b2c3d4"), ("b", "a1b2c3d4")]
+
+    def test_of_several_names_one_is_enough(self, world):
+        """A wrapper may write to several repositories, and is asked about one."""
+        world.ends = [Ended(0, 0.1, SUMMARY % b"a1" + SUMMARY % b"b2")]
+        world.night()
+        world.kept = [False, True]
+        assert world.night(DAY).layouts == []
+        assert [names for _, *names in world.questions] == [["a1"], ["b2"]]
+
+    def test_a_client_that_does_not_say_the_name_leaves_it_to_the_repository(self, world):
+        world.ends, world.shown = [Ended(0, 0.1)], Streamed(("beef",), SIZE)
+        assert world.night().layouts == ["is saved as beef"]
+        world.night(DAY)
+        assert world.questions == [("", "beef")]
+
+    def test_who_wants_no_question_gets_none(self, world):
+        world.job = world.job._replace(proof=False)
+        world.night()
+        assert world.night(DAY).layouts == []
+        assert world.questions == []
+
+    def test_a_signal_ends_the_run(self, world):
+        world.night()
+        world.kept = [Interrupted(15)]
+        with pytest.raises(Interrupted):
+            world.night(DAY)
 
 
 class TestWhereItIsWanted:

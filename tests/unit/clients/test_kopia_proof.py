@@ -121,3 +121,15 @@ class TestKopia:
         assert not proves({"/a": True}, manifest(rootEntry={}))
         assert not proves({"/a": True})
         assert not proves({})
+
+
+@pytest.mark.parametrize(
+    ("names", "there"),
+    [
+        (("abcdef0123",), True), (("abcd",), True), (("abcd", "beef"), True),
+        (("abcd", "cafe"), False), (("bcd",), False),
+    ],
+)  # fmt: skip
+def test_whether_backups_are_there_by_the_beginnings_of_their_ids(names, there):
+    listed = json.dumps([{"id": "abcdef0123"}, {"id": "beef"}]).encode()
+    assert Kopia().has_backups(Matching({"manifest list": listed}), names) == there

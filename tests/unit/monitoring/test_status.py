@@ -5,6 +5,8 @@ import json
 import pytest
 
 from kopiatomic import state
+from kopiatomic.backup import keeping
+from kopiatomic.backup.keeping import Kept, Saved
 from kopiatomic.monitoring import history, status
 from kopiatomic.monitoring.history import JobHistory
 from kopiatomic.monitoring.leftovers import Leftover
@@ -144,6 +146,28 @@ class TestText:
             "Live, not frozen, in default:\n  /dev\n\nNoted by default:\n  a note\n\n"
             "mail has no successful backup, so there is nothing to list.\n"
         )
+
+    def test_in_full_when_the_layout_was_last_saved(self, place, monkeypatch):
+        saved = {
+            "b.env": Saved("d", NOW - DAY, "beef"), "a\nb": Saved("d", NOW - 2 * HOUR),
+        }  # fmt: skip
+        kept = keeping.as_dict(Kept(NOW, saved))
+        state.remember(place, entry(HOUR, layout=kept))
+        monkeypatch.setattr(status, "find_leftovers", lambda *_: [])
+        seen = status.observe(DOOR, place.program, None, NOW, full=True)
+        assert status.as_text(seen).endswith(
+            f"\nLayout of the pools of {place.job}:\n"
+            "  saved 2026-11-23 06:00, 2 h ago to a\\x0ab\n"
+            "  saved 2026-11-22 08:00, 1 d ago to b.env as beef\n"
+        )
+        (job,) = status.as_dict(seen)["jobs"]
+        assert job["layouts"] == [
+            {"repository": "a\nb", "saved": "2026-11-23T06:00:00+0000", "backup": None},
+            {"repository": "b.env", "saved": "2026-11-22T08:00:00+0000", "backup": "beef"},
+        ]
+        short = status.observe(DOOR, place.program, None, NOW)
+        assert "Layout" not in status.as_text(short)
+        assert "layouts" not in status.as_dict(short)["jobs"][0]
 
     def test_a_night_with_nothing_new_has_a_mark_of_its_own(self):
         jobs = JobHistory(PLACE, (run(DAY), run(HOUR, "unchanged")))

@@ -535,7 +535,7 @@ def test_and_by_a_sweep(with_auto, restic, noted):
 
 def test_after_a_power_cut(with_auto, restic):
     if not with_auto.is_sandbox:
-        pytest.skip("a power cut is the sandbox's")
+        pytest.skip("no test cuts the power of a real machine")
     client = script(with_auto, f": > {PLACE}/there; exec sleep 300")
     words = [RESTOMIC, "--plain", "-c", client, "--snapshot", "auto-*", "kta/src"]
     process = with_auto.popen(words, new_group=True)

@@ -15,7 +15,7 @@ from port.build import Port, deinstall, install, needed
 
 pytest.importorskip("jinja2", reason="needs jinja2, as building the port does")
 
-pytestmark = [*needed(), pytest.mark.linux(reason="installs the package")]
+pytestmark = [*needed(), pytest.mark.linux(reason="would install the package on a real machine")]
 
 ETC = "/usr/local/etc/kopiatomic"
 

@@ -299,6 +299,19 @@ class FreeBSD:
         return self.disks[-1]
 
     def close(self) -> None:
+        try:
+            self._remove_what_was_made()
+        finally:
+            shutil.rmtree(STATE, ignore_errors=True)
+            if KEPT.exists():
+                KEPT.rename(STATE)
+        # Only when nothing is mounted there any more: it could be the machine's own.
+        table = self.run(["mount", "-p"], check=True).stdout
+        inside = [line for line in table.splitlines() if f"{BASE}/" in line]
+        assert not inside, f"still mounted below {BASE}: {inside}"
+        shutil.rmtree(BASE, ignore_errors=True)
+
+    def _remove_what_was_made(self) -> None:
         # What a test that failed has left may be mounted still, or a stub in a program's place.
         self._write_programs()
         for program in PROGRAMS:
@@ -311,14 +324,6 @@ class FreeBSD:
         for disk in [each for each in self.disks if each in there]:
             self.run(["mdconfig", "-d", "-u", disk], check=True)
         shutil.rmtree(self.directory)
-        shutil.rmtree(STATE, ignore_errors=True)
-        if KEPT.exists():
-            KEPT.rename(STATE)
-        # Only when nothing is mounted there any more: it could be the machine's own.
-        table = self.run(["mount", "-p"], check=True).stdout
-        inside = [line for line in table.splitlines() if f"{BASE}/" in line]
-        assert not inside, f"still mounted below {BASE}: {inside}"
-        shutil.rmtree(BASE, ignore_errors=True)
 
 
 def mails_in(mailbox: Path) -> list[str]:

@@ -129,6 +129,17 @@ def test_one_that_no_job_has_any_more_is_told(guest: Machine, restic: Repository
     assert DISK not in guest.run([RESTOMIC, "--check"]).stdout
 
 
+@restic_only
+@pytest.mark.parametrize("group", ["--group-by host", "-g host,tags", "--group-by ''"])
+def test_one_is_not_forgotten_for_another(guest: Machine, restic: Repository, group: str):
+    shell(guest, f"zfs create -s -V 1m {POOL}/vm/disk1")
+    for _ in range(2):
+        run(restic, "-r", "--volumes", f"{POOL}/vm")
+    run(restic, "--upkeep", "--forget", f"--keep-last 1 {group}", "--verify", "0")
+    kept = [path for each in json.loads(restic("snapshots", "--json")) for path in each["paths"]]
+    assert sorted(path for path in kept if path.startswith("/dev")) == [DEVICE, f"{DEVICE[:-1]}1"]
+
+
 def history(repository: Repository) -> list[dict[str, object]]:
     program = "restomic" if repository.client == "restic" else "kopiatomic"
     text = repository.machine.path(f"/var/db/kopiatomic/{program}.default.history").read_text()

@@ -69,7 +69,7 @@ def is_rehearsal(words: Sequence[str]) -> bool:
 
 
 def forget_words(
-    words: Sequence[str], host: str | None, tag: str, prune: bool, group: str = "host"
+    words: Sequence[str], host: str | None, tag: str, prune: bool
 ) -> list[str]:
     """Return the words of ``restic forget`` about the backups of one job; raises Refusal.
 
@@ -90,7 +90,7 @@ def forget_words(
     if "--tag" not in given:
         ours += ["--tag", tag]
     if not given & set(_GROUPS):
-        ours += ["--group-by", group]
+        ours += ["--group-by", "host"]
     last = ["--prune"] if prune and "--prune" not in words else []
     return [*ours, *_with_tag(words, tag), *last]
 
@@ -215,10 +215,10 @@ def ready(
         for names in (() if rehearsal else chunks(earlier.ours))
     ]
     if any(tag + _OF_VOLUMES in _tags_of(each) for each in listed):
-        volumes = forget_words(
-            [word for word in words if word != "--prune"], own, tag + _OF_VOLUMES, False,
-            _EACH_VOLUME,
-        )  # fmt: skip
+        kept = [word for word in words if word != "--prune"]
+        volumes = forget_words(kept, own, tag + _OF_VOLUMES, False)
+        # The last one counts: grouped otherwise, one volume would replace another.
+        volumes += ["--group-by", _EACH_VOLUME]
         steps.append(Step(FORGET, "forget of volumes", (*reader.base, "forget", *volumes)))
     return Ready(tuple(steps), tuple(_notes(earlier, tag, by_hand)))
 

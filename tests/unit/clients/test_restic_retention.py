@@ -200,5 +200,14 @@ class TestReady:
         (step,) = ready(reader, TAG, words, "h", Past(), ByHand("restic-x")).steps
         assert step.kind == FORGET
         assert " ".join(step.argv).endswith(
-            "forget --host h --tag restomic:home:volume --group-by host,paths --keep-daily 7"
+            "forget --host h --tag restomic:home:volume --group-by host --keep-daily 7 "
+            "--group-by host,paths"
         )
+
+    @pytest.mark.parametrize("group", [["-g", "host"], ["-ghost"], ["--group-by="], ["--group-by", ""]])
+    def test_one_volume_never_replaces_another(self, group):
+        listed = b'[{"id":"ab","paths":["/v"],"time":"2026-01-01T00:00:00Z","hostname":"h",'
+        listed += b'"tags":["restomic:home:volume"]}]'
+        reader = Matching({"snapshots": listed})
+        (step,) = ready(reader, TAG, ["-l1", *group], "h", Past(), ByHand("restic-x")).steps
+        assert list(step.argv[-2:]) == ["--group-by", "host,paths"]

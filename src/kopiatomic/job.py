@@ -43,6 +43,7 @@ class Job(Record):
     environment: Mapping[str, str] = MappingProxyType({})
     origins: Mapping[str, str] = MappingProxyType({})  # of targets in a list: file and line
     links: frozenset[str] = frozenset()  # targets that are symbolic links, meant themselves
+    patterns: bool = False  # whether lists have patterns, of which each run takes what matches
     remarks: tuple[str, ...] = ()  # what there is to say of the lists
     lists: tuple[str, ...] = ()  # the files that they were read from
     periodic: bool = False  # --periodic: nobody is there to correct a path that is gone

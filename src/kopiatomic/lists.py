@@ -36,10 +36,11 @@ def with_targets_of(job: Job, listings: "tuple[Listing, ...]") -> Job:
     if the lists name nothing at all.
     """
     targets, origins, remarks = list(job.targets), dict(job.origins), list(job.remarks)
-    links = set(job.links)
+    links, patterns = set(job.links), False
     for listing in listings:
         for entry in _entries(listing):
             matching = _paths_of(entry, listing.form)
+            patterns = patterns or _is_pattern(entry, listing.form)
             odd = [each for each in matching if listing.form == PATTERNS and _is_special(each)]
             found = [each for each in matching if each not in odd]
             if listing.form != TARGETS:
@@ -58,6 +59,7 @@ def with_targets_of(job: Job, listings: "tuple[Listing, ...]") -> Job:
     return job._replace(
         targets=tuple(targets), origins=origins, links=frozenset(links), remarks=tuple(remarks),
         lists=tuple(_name(each.file) for each in listings if not _is_handed(each.file)),
+        patterns=patterns,
     )  # fmt: skip
 
 
@@ -144,11 +146,15 @@ def _paths_of(entry: _Entry, form: str) -> list[str]:
     """Return the targets that an entry stands for; several, or none, if it is a pattern."""
     if form == TARGETS:
         return [entry.text]
-    if form != PATTERNS or not any(sign in entry.text for sign in "*?[\\"):
+    if not _is_pattern(entry, form):
         return [os.path.abspath(entry.text)]
     from glob import glob  # which few lists need
 
     return sorted(map(os.path.abspath, glob(_as_python_has_it(entry.text), include_hidden=True)))
+
+
+def _is_pattern(entry: _Entry, form: str) -> bool:
+    return form == PATTERNS and any(sign in entry.text for sign in "*?[\\")
 
 
 def _as_python_has_it(pattern: str) -> str:

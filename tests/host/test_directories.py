@@ -373,6 +373,24 @@ def test_where_a_link_in_a_list_leads_is_told_by_its_line(
 
 
 @pytest.mark.restic
+def test_what_a_pattern_matched_in_a_dataset_that_is_away(lived_in: Machine, restic: Repository):
+    """Nothing matches it any more; the night after that is as incomplete as the first one."""
+    shell(lived_in, "zfs create kta/data; zfs create kta/data/ben")
+    for each in ("data/ann", "data/ben/docs", "data/docs"):
+        lived_in.path(f"{TOP}/{each}").mkdir()
+    place = write(lived_in, f"{TOP}/data/*/docs", f"{TOP}/data/docs")
+    back_up(restic, "-o", f"--files-from {place}")
+    shell(lived_in, "zfs unmount kta/data/ben")
+    for _ in range(2):
+        said = back_up(restic, "-o", f"--files-from {place}", status=66)
+        assert "kta/data/ben was in the last successful backup, as a list had patterns" in said
+    said = back_up(restic, "-o", f"--files-from {place}", "-x", "kta/data/ben")
+    assert "the backup succeeded" in said
+    shell(lived_in, "zfs mount kta/data/ben")
+    back_up(restic, "-o", f"--files-from {place}")
+
+
+@pytest.mark.restic
 @pytest.mark.parametrize("joined", [" ", "="])
 def test_restics_own_lists(lived_in: Machine, restic: Repository, joined: str):
     """Their paths are chosen, frozen and proved as if they were arguments."""

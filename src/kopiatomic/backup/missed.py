@@ -1,10 +1,12 @@
 """What was in the last good backup and is not in this one: the run tells it as a problem."""
 
+from fnmatch import fnmatchcase
+
 from kopiatomic.backup.calling import last_entry
 from kopiatomic.backup.work import Work
 from kopiatomic.errors import EX_NOINPUT
 from kopiatomic.system import zfs
-from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.command import CommandFailed, Door, quote
 from kopiatomic.system.machine import lies_in, nearest
 
 
@@ -52,6 +54,35 @@ def miss_replaced(work: Work) -> None:
             )
 
 
+def miss_matched(work: Work) -> None:
+    """Tell of datasets in which patterns of a list matched last time, and which are not mounted.
+
+    What a pattern does not match any more, nobody has named. To be without one of them, the
+    user says so by -x.
+    """
+    job = work.task.job
+    now = {each.dataset for each in work.plan.captured}
+    for row in _captured_before(work) if job.patterns else ():
+        name = str(row.get("dataset"))
+        excluded = any(fnmatchcase(above, each) for above in _with_those_above(name)
+                       for each in job.exclude)  # fmt: skip
+        # What -r takes along is what there is.
+        wanted = bool(row.get("directories")) or not job.recursive
+        wanted = wanted and name not in now and not excluded
+        if wanted and is_away(work.task.door, name, mounted=False):
+            work.report.fail(
+                f"{name} was in the last successful backup, as a list had patterns that matched "
+                f"in it, and is not mounted; if it is not wanted any more, add -x {quote([name])}",
+                EX_NOINPUT,
+                "incomplete",
+            )
+
+
+def _with_those_above(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:number]) for number in range(len(parts), 0, -1)]
+
+
 def _captured_before(work: Work) -> list[dict[str, object]]:
     """Return what the history says of each dataset in the last good backup."""
     captured = (last_entry(work.place) or {}).get("captured")
@@ -59,11 +90,15 @@ def _captured_before(work: Work) -> list[dict[str, object]]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def is_away(door: Door, dataset: str) -> bool:
-    """Say whether a dataset may come back: it is there, or its pool is not, or nobody knows."""
+def is_away(door: Door, dataset: str, mounted: bool = True) -> bool:
+    """Say whether a dataset may come back: it is there, or its pool is not, or nobody knows.
+
+    One that is mounted is that only if ``mounted`` says so.
+    """
     try:
         if zfs.pool_of(dataset) not in zfs.pools(door):
             return True
-        return bool(zfs.list_datasets(door, [dataset]))
+        found = zfs.list_datasets(door, [dataset])
+        return any(mounted or not each.mounted for each in found)
     except CommandFailed as error:
         return "dataset does not exist" not in str(error)

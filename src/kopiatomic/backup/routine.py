@@ -19,7 +19,7 @@ from kopiatomic.backup import (
 from kopiatomic.backup.calling import back_up, last_entry
 from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
-from kopiatomic.backup.missed import miss_named, miss_replaced
+from kopiatomic.backup.missed import miss_matched, miss_named, miss_replaced
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.plan import cut_off
 from kopiatomic.backup.report import Report, as_dict
@@ -251,6 +251,7 @@ def look_again(work: Work) -> None:
     work.report.notes += work.plan.notes
     miss_named(work)
     miss_replaced(work)
+    miss_matched(work)
     if work.task.job.before is not None and has_nothing_new(work):
         raise NothingNew
 

@@ -67,6 +67,35 @@ def test_what_lies_where_it_lay_is_not_asked_about(monkeypatch, captured):
     assert run.report.problems == []
 
 
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        ({"patterns": True}, ["t/home/ben"]), ({"patterns": False}, []),
+        ({"patterns": True, "exclude": ("t/home",)}, []),
+        ({"patterns": True, "exclude": ("*/ben",)}, []),
+        ({"patterns": True, "recursive": True}, []),
+    ],
+)  # fmt: skip
+def test_what_a_pattern_matched_in(monkeypatch, job, told):
+    before = [("t", "/t"), ("t/home/ben", "/t/home/ben")]
+    run = work([("t", "/t", ("/t/src",))], monkeypatch, before)
+    run.task.job = Job("restomic", **job)
+    monkeypatch.setattr(missed, "is_away", lambda door, name, mounted: not mounted)
+    missed.miss_matched(run)
+    assert [text.split(" was in")[0] for text, _, _ in run.report.problems] == told
+    assert all(text.endswith("add -x t/home/ben") for text, _, _ in run.report.problems)
+
+
+def test_one_that_is_mounted_is_not_away(monkeypatch):
+    monkeypatch.setattr(missed.zfs, "pools", lambda door: {"t": None})
+    found = [SimpleNamespace(mounted=True)]
+    monkeypatch.setattr(missed.zfs, "list_datasets", lambda door, names: found)
+    assert missed.is_away(None, "t/x")
+    assert not missed.is_away(None, "t/x", mounted=False)
+    found[0].mounted = False
+    assert missed.is_away(None, "t/x", mounted=False)
+
+
 def test_a_dataset_is_away_unless_it_was_destroyed(monkeypatch):
     def listed(door, names):
         if names != ["t/there"]:

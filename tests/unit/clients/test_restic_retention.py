@@ -204,10 +204,10 @@ class TestReady:
             "--group-by host,paths"
         )
 
-    @pytest.mark.parametrize("group", [["-g", "host"], ["-ghost"], ["--group-by="], ["--group-by", ""]])
+    @pytest.mark.parametrize("group", ["-g host", "-ghost", "--group-by=", "--group-by tags,host"])
     def test_one_volume_never_replaces_another(self, group):
         listed = b'[{"id":"ab","paths":["/v"],"time":"2026-01-01T00:00:00Z","hostname":"h",'
         listed += b'"tags":["restomic:home:volume"]}]'
         reader = Matching({"snapshots": listed})
-        (step,) = ready(reader, TAG, ["-l1", *group], "h", Past(), ByHand("restic-x")).steps
+        (step,) = ready(reader, TAG, ["-l1", *group.split()], "h", Past(), ByHand("restic-x")).steps
         assert list(step.argv[-2:]) == ["--group-by", "host,paths"]

@@ -572,6 +572,25 @@ def test_a_read_only_pool_cannot_be_held_and_is_backed_up(two_pools, restic):
     assert "could not be held" not in said
 
 
+@pytest.mark.parametrize("at", [False, True])
+def test_what_is_not_mounted_hides_no_file_of_an_older_snapshot(with_auto, restic, at):
+    """The place is free today, and was not when the snapshot was made."""
+    place = f"{TOP}/src/place"
+    shell(with_auto, f"""
+        mkdir {place}; echo precious > {place}/precious
+        zfs create -o canmount=noauto -o mountpoint={'none' if at else place} kta/bare
+        zfs snapshot -r kta@auto-3; rm {place}/precious
+    """)
+    words = ["--at", place] if at else []
+    for _ in range(2):
+        said = back_up(restic, *words, "kta/src", "kta/bare", status=73)
+        told = f"kta/bare: in the snapshot of kta/src there are files in {place}"
+        assert f"cannot show at its mount point {told}" in said
+        assert dump(restic, f"{place}/precious") == "precious\n"
+    shell(with_auto, "zfs snapshot -r kta@auto-4")
+    back_up(restic, *words, "kta/src", "kta/bare")
+
+
 def test_two_pools_lie_apart_and_it_is_told(two_pools, restic):
     said = back_up(restic, "ktb/d", "kta/src")
     assert "Captured at one moment" not in said

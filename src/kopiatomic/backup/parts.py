@@ -7,6 +7,7 @@ from collections.abc import Collection
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.view import Lost
 from kopiatomic.errors import EX_NOINPUT, Refusal
+from kopiatomic.system.machine import lies_in, nearest
 
 ABSENT = "it was not there at the moment of the snapshot"
 LED_ELSEWHERE = "at the moment of the snapshot a symbolic link was in its place, or on the way"
@@ -24,6 +25,40 @@ def places(plan: Plan) -> dict[str, str]:
         for path in each.paths:
             found[path] = path if hold is None else hold + _within(path, each.point)
     return found
+
+
+def covered(plan: Plan) -> dict[str, Lost]:
+    """Return the datasets that would hide files of the snapshot in which they are shown.
+
+    They are not mounted, and their place was free in the live system when the plan was drawn.
+    The snapshot of what lies above it may be older, or newer. It must be mounted.
+    """
+    lost: dict[str, Lost] = {}
+    shown = {each.point: each for each in plan.captured if not each.unmounted}
+    holds = {hold.dataset: hold.directory for hold in plan.holds}
+    for each in plan.captured if len(shown) < len(plan.captured) else ():
+        place = each.below or each.point
+        above = shown.get(nearest(place, shown) or "") if each.unmounted else None
+        if above is None or not any(_meet(place, path) for path in above.paths):
+            continue
+        hold = holds.get(above.dataset)
+        where = place if hold is None else hold + _within(place, above.point)
+        if _has_entries(where):
+            reason = f"in the snapshot of {above.dataset} there are files in {place}"
+            lost[each.dataset] = Lost(reason, gone=False)
+    return lost
+
+
+def _meet(place: str, path: str) -> bool:
+    return lies_in(place, path) or lies_in(path, place)
+
+
+def _has_entries(directory: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False
 
 
 def _within(path: str, point: str) -> str:

@@ -383,6 +383,7 @@ def build_view(work: Work) -> None:
         lost = tell_gone(work, view.hold_all(door, work.plan))
         lose(work, lost, "cannot mount the snapshot of")
         lose(work, parts.absent(work.plan, work.task.job.links), "cannot back up")
+        lose(work, parts.covered(work.plan), "cannot show at its mount point")
         while True:
             work.signals.check()
             try:

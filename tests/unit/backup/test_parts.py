@@ -85,3 +85,25 @@ class TestWhatIsShownAlone:
 
     def test_what_is_in_a_dataset_that_is_shown_as_a_whole_need_not(self, tmp_path):
         parts.check_shown(self.plan(tmp_path, "/a/file"))
+
+
+@pytest.mark.parametrize(
+    ("there", "member", "lost"),
+    [
+        ("at/file", Captured("t/x", "/t/at/t+x", unmounted="bare", below="/t/at"), ["t/x"]),
+        ("x/file", Captured("t/x", "/t/x", unmounted="noauto"), ["t/x"]),
+        ("x", Captured("t/x", "/t/x", unmounted="noauto"), []),
+        ("y", Captured("t/x", "/t/x", unmounted="noauto"), []),
+        ("x/file", Captured("t/x", "/t/x"), []),
+        ("x/file", Captured("u/x", "/u/x", unmounted="noauto"), []),
+    ],
+)  # fmt: skip
+def test_what_would_hide_files_of_the_snapshot(tmp_path, there, member, lost):
+    (tmp_path / "hold" / there).mkdir(parents=True)
+    holds = (Hold("t", "t@s", f"{tmp_path}/hold"), Hold(member.dataset, "x@s", "/nowhere"))
+    plan = Plan(NAMES, (Captured("t", "/t"), member), (), holds, (), ())
+    found = parts.covered(plan)
+    assert list(found) == lost
+    assert all("in the snapshot of t there are files in /t/" in e.reason for e in found.values())
+    apart = plan._replace(captured=(Captured("t", "/t", directories=("/t/etc",)), member))
+    assert parts.covered(apart) == {}

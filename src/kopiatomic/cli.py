@@ -160,6 +160,19 @@ def _give_up(
     return PERIODIC_TROUBLE if periodic else status
 
 
+def _need_a_place() -> None:
+    """Refuse to start in a directory that was removed: nobody knows what ``.`` is there."""
+    import os
+
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        from kopiatomic.errors import EX_NOINPUT, Refusal
+
+        message = "the directory in which this was started is there no more: change to another one"
+        raise Refusal(message, EX_NOINPUT) from error
+
+
 def _as_far_as_readable(arguments: "Sequence[str]") -> "dict[str, str]":
     """Return the options of a command line that stand before the first error in it."""
     from kopiatomic.errors import Refusal
@@ -188,6 +201,7 @@ def _main(program: str, arguments: "Sequence[str]", umask: int) -> int:
             raise Refusal("-v prints the version and does nothing else; to see more, say --verbose")
         print(f"{program} {__version__}")
         return 0
+    _need_a_place()
     job = job_from(program, options, targets)
 
     from kopiatomic.system.command import Door

@@ -120,6 +120,15 @@ def test_a_layout_may_be_of_a_file(capsys, tmp_path):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["."], ["tank"], ["-e", "a.env", "tank"], ["--status"]])
+def test_where_it_was_started_must_be_there(capsys, monkeypatch, tmp_path, words):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main("restomic", words) == 66
+    assert "is there no more: change to another one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["-v"], ["--version"]])
 def test_version(capsys, arguments):
     assert cli.main("restomic", arguments) == 0

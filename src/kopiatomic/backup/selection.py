@@ -217,9 +217,13 @@ class _Wishes:
         )
 
     def parts_of(self, dataset: Dataset) -> tuple[str, ...]:
-        """Return the directories of a dataset that are wanted alone; none if all of it is."""
+        """Return the directories of a dataset that are wanted alone; none if all of it is.
+
+        What is set off, -r does not take along.
+        """
         parts = self._targets.parts.get(dataset.name, ())
-        return () if parts and self._comes_along(dataset) else parts
+        whole = bool(parts) and dataset.backup != "off" and self._comes_along(dataset)
+        return () if whole else parts
 
     def _is_below(self, dataset: Dataset, names: Iterable[str]) -> bool:
         return self._job.recursive and not set(names).isdisjoint(_parents(dataset.name))

@@ -69,6 +69,12 @@ class TestDirectories:
         plan = plan_for(simple(), "zroot", "/home/ben/x", recursive=True)
         assert parts(plan) == {"zroot/home": (), "zroot/home/ben": ()}
 
+    def test_of_one_that_is_set_off_no_more_comes_along_than_is_named(self):
+        datasets, mounts = simple()
+        datasets[2] = dataset("zroot/home/ben", backup="off")
+        plan = plan_for((datasets, mounts), "zroot/home", "/home/ben/x", recursive=True)
+        assert parts(plan) == {"zroot/home": (), "zroot/home/ben": ("/home/ben/x",)}
+
     def test_backup_off_does_not_count_for_one_that_is_named(self):
         machine = [dataset("t", backup="off")], [*ROOT, zfs("t", "/t")]
         assert parts(plan_for(machine, "/t/a")) == {"t": ("/t/a",)}

@@ -401,6 +401,26 @@ def test_upkeep_and_drill_of_both(two: Two):
     assert two.check(*expect) == []
 
 
+def test_upkeep_and_drill_of_one_do_not_count_for_both(two: Two):
+    """As where the second env file was added to the backup alone."""
+    two.run("kta/src")
+    two.age(100)
+    for words in (("--upkeep", "--verify", "0"), ("--drill", "1")):
+        two.run(*words, files=("here",))
+    program = f"/usr/local/sbin/{two.program}"
+    lines = two.machine.run([program, "--status"]).stdout.splitlines()
+    for what in ("repository check", "restore drill"):
+        assert [line for line in lines if f"{what} of here.env" in line and "just now" in line]
+        assert [line for line in lines if f"{what} of away.env" in line and "never" in line]
+    expect = [f"--expect={two.program}/default/{each}" for each in ("upkeep", "drill")]
+    found = two.check(*expect)
+    assert len(found) == 2
+    assert all("of away.env is enabled, and none has ever worked" in each for each in found)
+    two.run("--upkeep", "--verify", "0", files=("away",))
+    two.run("--drill", "1")
+    assert two.check(*expect) == []
+
+
 def test_one_that_fails_does_not_keep_the_next_from_its_upkeep(two: Two):
     two.run("kta/src")
     two.hide("here")

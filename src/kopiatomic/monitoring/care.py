@@ -1,7 +1,7 @@
 """What is done between backups, as the histories tell: when each kind of it last worked."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kopiatomic.clients.base import CHECK, FORGET, MAINTENANCE, PRUNE
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
@@ -26,7 +26,8 @@ class PastCare:
     ``steps`` are those of upkeep: what for, and ``ok``, ``failed`` or ``not run``. Of the
     ``files`` that a drill chose, ``restored`` came back as they were, of the mount points
     ``points``. It was done in the ``repository`` of this name, where the job has several; all
-    that were looked after together have the same ``run``, when that began.
+    that were looked after together have the same ``run``, when that began. ``env_file`` is the
+    one that led to it, where the entry says so.
     """
 
     kind: str  # UPKEEP or DRILL
@@ -40,6 +41,7 @@ class PastCare:
     ended: float | None = None
     repository: str = ""
     run: float | None = None
+    env_file: str | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -73,14 +75,32 @@ class Work:
         return f"{name} of {printable(self.repository)}" if self.repository else name
 
 
-def works(care: Sequence[PastCare]) -> list[Work]:
+def named(care: Iterable[PastCare], files: Mapping[str, str]) -> Iterator[PastCare]:
+    """Return the same with the names that the job's repositories have in its backups.
+
+    ``files`` are their env files by these names. What was done in one of them alone has no
+    name in its entry.
+    """
+    names = {file: name for name, file in files.items()}
+    for each in care:
+        name = names.get(each.env_file or "")
+        if name is None:
+            yield each
+        else:
+            run = each.run if each.repository else each.began
+            yield replace(each, repository=name, run=run)
+
+
+def works(care: Sequence[PastCare], names: Iterable[str] = ()) -> list[Work]:
     """Return each kind of work that was ever tried; ``care`` is in order, oldest first.
 
-    Of several repositories each has its own, but for those that are no longer the job's.
+    Of several repositories each has its own, but for those that are no longer the job's; so
+    have those of these ``names`` in which it was never tried.
     """
+    names = tuple(names)
     worked: dict[tuple[str, str], PastCare] = {}
     last: dict[tuple[str, str], PastCare] = {}
-    wanted = {kind: repositories(care, kind) for kind in {each.kind for each in care}}
+    wanted = {kind: repositories(care, kind, names) for kind in {each.kind for each in care}}
     for each in care:
         if each.repository not in wanted[each.kind]:
             continue
@@ -89,24 +109,30 @@ def works(care: Sequence[PastCare]) -> list[Work]:
             if is_good:
                 worked[what, each.repository] = each
     order = list(NAMES)
-    told = sorted(last, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
+    tried = {what: None for what, _ in last}
+    keys = [*last, *((what, name) for what in tried for name in names if (what, name) not in last)]
+    keys.sort(key=lambda key: order.index(key[0]) if key[0] in order else len(order))
     return [
         Work(
-            key[0], worked.get(key), None if worked.get(key) is last[key] else last[key], key[1]
+            key[0], worked.get(key), None if worked.get(key) is last.get(key) else last[key], key[1]
         )
-        for key in told
+        for key in keys
     ]
 
 
-def repositories(care: Sequence[PastCare], kind: str) -> list[str]:
-    """Return the repositories in which this kind of work was done the last time, by name.
+def repositories(care: Sequence[PastCare], kind: str, names: Iterable[str] = ()) -> list[str]:
+    """Return the repositories in which this kind of work is to be done, by name.
 
-    It is one without a name where the job has but one.
+    They are those of the last time, and of ``names``, which the job's backups go to. It is one
+    without a name where the job has but one, or where the work was never done.
     """
     ours = [each for each in care if each.kind == kind]
-    if not ours or not ours[-1].repository:
+    if not ours:
         return [""]
-    return [each.repository for each in ours if each.run == ours[-1].run and each.repository]
+    last = [""]
+    if ours[-1].repository:
+        last = [each.repository for each in ours if each.run == ours[-1].run and each.repository]
+    return list(dict.fromkeys((*last, *names)))
 
 
 def last_worked(

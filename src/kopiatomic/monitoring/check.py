@@ -13,6 +13,7 @@ from kopiatomic.backup import own, preflight
 from kopiatomic.backup.names import name_run
 from kopiatomic.backup.selection import EXCLUDED, INACTIVE, PROPERTY, is_beside_root, select
 from kopiatomic.backup.unmounted import Sight
+from kopiatomic.client_rows import FILES
 from kopiatomic.clients import programs
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
@@ -339,11 +340,11 @@ def _neglected(observed: Observations, now: float) -> list[Finding]:
     for place, expected in limits.items():
         history = known.get(place, JobHistory(place))
         found += _failing(history, now, observed.expected is None or bool(expected))
-        failed = (work.failed for work in care.works(history.care))
+        failed = (work.failed for work in history.works)
         told = {(each.kind, each.repository) for each in failed if each}
         backed_up = any(job.what == BACKUP for job in expected)
         for job in sorted(expected, key=lambda each: each.max_age):
-            for name in () if job.what == BACKUP else care.repositories(history.care, job.what):
+            for name in () if job.what == BACKUP else _to_be_done(history, job.what):
                 if (job.what, name) not in told:
                     late = _late(history, job, now, backed_up, name)
                     told |= {(job.what, name)} if late else set()
@@ -351,9 +352,14 @@ def _neglected(observed: Observations, now: float) -> list[Finding]:
     return found
 
 
+def _to_be_done(history: JobHistory, what: str) -> list[str]:
+    """Return the names of the repositories in which a kind of work is to be done."""
+    return care.repositories(history.care, what, history.repositories)
+
+
 def _failing(history: JobHistory, now: float, expected: bool) -> list[Finding]:
     label, found = history.place.label, []
-    for work in care.works(history.care):
+    for work in history.works:
         failed = work.failed
         if failed is None or not (expected or now - (failed.began or now) < STILL_COUNTS):
             continue
@@ -383,6 +389,12 @@ def _late(
         "if it is new, its first run is still to come; if not, see what periodic(8) has mailed "
         f"of it, or run it by hand with --{job.what}"
     )
+    tried = {each.repository for each in history.care if each.kind == job.what}
+    if repository and repository not in tried:
+        remedy = (
+            "if it is new, its first run is still to come; if not, name its env file as well "
+            f"where --{job.what} is started, with -e or in periodic.conf(5)"
+        )
     last = care.last_worked(history.care, job.what, now, repository)
     if last is not None:
         if now - (last.began or now) <= limit:
@@ -392,12 +404,20 @@ def _late(
             f"at most {job.max_age:g} h are allowed"
         )
         return [Finding("stale", label, text, remedy)]
-    first = next((run.start for run in history.runs if run.start is not None), None)
+    first = next((run.start for run in history.runs if _is_into(history, run, repository)), None)
     # It cannot be late before there was anything for it to work on for that long.
     if (first is None and backed_up) or (first is not None and now - first <= limit):
         return []
     text = f"{label}: its {called} is enabled, and none has ever worked"
     return [Finding("never", label, text, remedy)]
+
+
+def _is_into(history: JobHistory, run: PastRun, repository: str) -> bool:
+    """Say whether a run that has a date was to go to a repository; of a job with one, each is."""
+    file = history.repositories.get(repository)
+    return run.start is not None and (
+        file is None or any(row.key == (FILES, "", file) for row in run.rows)
+    )
 
 
 def _uncovered(observed: Observations, now: float) -> list[Finding]:

@@ -19,7 +19,7 @@ from kopiatomic.clients import programs
 from kopiatomic.errors import EX_OSERR, Refusal
 from kopiatomic.formatting import OUTCOMES
 from kopiatomic.job import Job
-from kopiatomic.monitoring.care import DRILL, UPKEEP, PastCare
+from kopiatomic.monitoring.care import DRILL, UPKEEP, PastCare, Work, named, works
 from kopiatomic.state import Place
 
 DAY = 86400
@@ -132,6 +132,22 @@ class JobHistory:
         return next((run for run in reversed(self.runs) if run.succeeded), None)
 
     @property
+    def repositories(self) -> dict[str, str]:
+        """The env files by the names of the repositories that the last backup went to.
+
+        There are none where that is one.
+        """
+        run = self.last_kept
+        rows = [row for row in run.rows if row.key[0] == FILES] if run else []
+        found = {row.repository: row.key[2] or "" for row in rows if row.repository}
+        return found if len(found) > 1 else {}
+
+    @property
+    def works(self) -> list[Work]:
+        """Each kind of work between backups, in each repository."""
+        return works(self.care, self.repositories)
+
+    @property
     def last_kept(self) -> PastRun | None:
         """The same, or one that was complete in one of several repositories."""
         return next((run for run in reversed(self.runs) if run.succeeded or run.is_in_part), None)
@@ -204,7 +220,8 @@ def _read(place: Place) -> JobHistory:
     runs = tuple(run_of(entry) for entry in entries)
     running = state.is_locked(place)
     since = _lock_time(place) if running else None
-    return JobHistory(place, runs, running, since, _read_care(place))
+    past = JobHistory(place, runs, running, since)
+    return replace(past, care=tuple(named(_read_care(place), past.repositories)))
 
 
 def _read_care(place: Place) -> tuple[PastCare, ...]:
@@ -309,6 +326,7 @@ def care_of(entry: dict[str, object]) -> PastCare:
         files=_count(entry.get("files")),
         restored=_count(entry.get("restored")),
         points=_texts(entry.get("mountpoints")),
+        env_file=str(entry["env_file"]) if isinstance(entry.get("env_file"), str) else None,
     )
 
 

@@ -56,7 +56,7 @@ def _of_success(number: Callable[[PastRun], float | None]) -> Callable[[JobHisto
 
 def _works(job: JobHistory, kind: str) -> list[care.Work]:
     """Return the work of a kind: one, or that in each of several repositories."""
-    return [work for work in care.works(job.care) if work.what == kind]
+    return [work for work in job.works if work.what == kind]
 
 
 def _last_good(kind: str) -> Callable[[JobHistory], float | None]:

@@ -59,7 +59,7 @@ class Overview:
 def _is_bad(history: JobHistory) -> bool:
     if history.runs and not history.runs[-1].is_well:
         return True
-    return any(work.failed for work in care.works(history.care))
+    return any(work.failed for work in history.works)
 
 
 def observe(
@@ -191,7 +191,7 @@ def _care(overview: Overview) -> list[str]:
     rows = [
         (history.place.job if number == 0 else "", work.name, line)
         for history in overview.jobs
-        for number, work in enumerate(care.works(history.care))
+        for number, work in enumerate(history.works)
         for line in _worked(history, work, overview.now)
     ]
     return section("Upkeep and drills, and when they last worked:", _in_columns(rows))
@@ -331,7 +331,7 @@ def _past_as_dict(history: JobHistory, overview: Overview) -> dict[str, object]:
         "nights": nights(history.runs, now),
         "running": history.running,
         "running_since": _optional_iso(history.since),
-        "care": [_care_as_dict(work) for work in care.works(history.care)],
+        "care": [_care_as_dict(work) for work in history.works],
         "client_runs": [_client_run_as_dict(each, now) for each in runs.several(history)],
         **(_lists_as_dict(history.last_success) if overview.full else {}),
         **(_layouts_as_dict(history.place, overview) if overview.full else {}),

@@ -36,7 +36,7 @@ class Account:
     """What upkeep or a restore drill came to; ``status`` is the exit status.
 
     Where the job has several repositories, ``parts`` are the accounts of each, with its name
-    and env file.
+    and env file; of one alone, the env file is that of the whole.
     """
 
     kind: str  # upkeep or drill
@@ -175,6 +175,7 @@ def as_dict(account: Account) -> dict[str, object]:
             }
             for step in account.steps
         ],
+        **({"env_file": account.env_file} if account.env_file else {}),
         **({"repositories": list(map(_part_as_dict, account.parts))} if account.parts else {}),
         **account.results,
         "problems": account.problems,

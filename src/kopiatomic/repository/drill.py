@@ -101,6 +101,7 @@ def run(task: Task, wishes: Wishes, wait: state.Wait = state.NO_WAIT) -> Drill:
     with state.lock(place, wait) as waited, Signals() as signals:
         account = _begun(job, wishes)
         account.waited = waited
+        account.env_file = None if task.more else task.env_file
         if task.more:
             account.parts = [_part(each, wishes) for each in (task, *task.more)]
         with accounts.kept(place, account, base[0], task.hide):

@@ -36,6 +36,7 @@ def run(task: Task, streams: Streams, wishes: Wishes, wait: state.Wait = state.N
     with state.lock(place, wait) as waited, Signals() as signals:
         account = Account("upkeep", job.program, job.name, time.time(), waited=waited)
         account.steps = _to_do(task, steps)
+        account.env_file = None if task.more else task.env_file
         if task.more:
             account.steps = []
             account.parts = [_part(each, wishes) for each in (task, *task.more)]

@@ -16,6 +16,10 @@ def upkeep(age: float, /, outcome: str = "success", **steps: str) -> PastCare:
     return PastCare("upkeep", outcome, NOW - age, told, problems)
 
 
+def upkeep_of(env_file: str, age: float) -> PastCare:
+    return PastCare("upkeep", "success", NOW - age, (("check", "ok"),), env_file=env_file)
+
+
 def drill(age: float, outcome: str = "success", **changes) -> PastCare:
     return PastCare("drill", outcome, NOW - age, **changes)
 
@@ -67,6 +71,54 @@ class TestWorks:
     def test_an_older_history_knows_a_step_by_its_name(self):
         (work,) = care.works([PastCare("upkeep", "success", NOW, (("check 5 %", "ok"),))])
         assert (work.what, work.name) == ("check 5 %", "check 5 %")
+
+
+FILES = {"a.env": "/etc/a.env", "b.env": "/etc/b.env"}
+
+
+class TestSeveralRepositories:
+    def named(self, *done: PastCare) -> list[PastCare]:
+        return list(care.named(done, FILES))
+
+    def test_what_was_done_in_one_of_them_is_called_by_its_name(self):
+        done = [drill(2 * HOUR, env_file="/etc/b.env"), drill(HOUR, env_file="/etc/c.env")]
+        one, other = self.named(*done)
+        assert (one.repository, one.run) == ("b.env", one.began)
+        assert other == done[1]
+
+    def test_by_the_name_that_it_has_in_the_backups(self):
+        (part,) = self.named(drill(HOUR, env_file="/etc/b.env", repository="etc/b.env", run=5.0))
+        assert (part.repository, part.run) == ("b.env", 5.0)
+
+    def test_the_other_is_one_in_which_it_never_was(self):
+        done = self.named(upkeep_of("/etc/b.env", HOUR), drill(HOUR, env_file="/etc/b.env"))
+        told = [
+            (each.name, each.worked is not None, each.failed)
+            for each in care.works(done, FILES)
+        ]
+        assert told == [
+            ("repository check of b.env", True, None), ("repository check of a.env", False, None),
+            ("restore drill of b.env", True, None), ("restore drill of a.env", False, None),
+        ]  # fmt: skip
+        assert care.repositories(done, "drill", FILES) == ["b.env", "a.env"]
+
+    def test_each_by_itself_is_both(self):
+        done = self.named(drill(HOUR, "failed", env_file="/etc/a.env"),
+                          drill(1, env_file="/etc/b.env"))  # fmt: skip
+        told = [(each.repository, each.failed is not None) for each in care.works(done, FILES)]
+        assert told == [("a.env", True), ("b.env", False)]
+
+    def test_what_does_not_say_where_it_was_counts_for_none(self):
+        """As in histories from before that was noted; it is told all the same."""
+        told = [(each.name, each.worked is not None) for each in care.works([drill(1)], FILES)]
+        assert told == [
+            ("restore drill", True), ("restore drill of a.env", False),
+            ("restore drill of b.env", False),
+        ]  # fmt: skip
+
+    def test_what_was_never_done_is_not_told(self):
+        assert care.works([], FILES) == []
+        assert care.repositories([], "drill", FILES) == [""]
 
 
 class TestLastWorked:

@@ -2,14 +2,16 @@
 
 import json
 import stat
+from dataclasses import replace
 
 import pytest
 from support.datasets import dataset, simple, unmounted, zfs
 
 from kopiatomic import state
+from kopiatomic.client_rows import Row
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
-from kopiatomic.monitoring import check
+from kopiatomic.monitoring import care, check
 from kopiatomic.monitoring.care import PastCare
 from kopiatomic.monitoring.check import MAX_AGE, Expected, Observations
 from kopiatomic.monitoring.exposure import WatchedPath
@@ -19,7 +21,7 @@ from kopiatomic.state import Place
 from kopiatomic.system.command import Door
 from kopiatomic.system.machine import Dataset, Mount
 from unit.monitoring.runs import DAY, HOUR, LISTED, NOW, PLACE, see_snapshots
-from unit.monitoring.test_care import drill, upkeep
+from unit.monitoring.test_care import drill, upkeep, upkeep_of
 
 OTHER = Place("kopiatomic", "offsite")
 
@@ -431,6 +433,37 @@ class TestNeglected:
         assert found.text == "kopiatomic/offsite: it has never run"
         alone = (Expected(OTHER, 180.0, "upkeep"),)
         assert kinds(find(expected=alone)) == ["never"]
+
+    @pytest.mark.parametrize("what", ["upkeep", "drill"])
+    def test_of_two_repositories_one_is_not_both(self, what):
+        """The env file of the second was not added where that is started."""
+        rows = tuple(
+            Row(("files", "", f"/etc/{name}"), name, name, "success") for name in ("a.env", "b.env")
+        )
+        job = past(run(40 * DAY, rows=rows), run(HOUR, rows=rows))
+        done = upkeep_of("/etc/a.env", HOUR) if what == "upkeep" else drill(
+            HOUR, env_file="/etc/a.env"
+        )
+        job = replace(job, care=tuple(care.named([done], job.repositories)))
+        expected = (Expected(PLACE), Expected(PLACE, 180.0, what))
+        (found,) = find(job, expected=expected)
+        called = "upkeep" if what == "upkeep" else "restore drill"
+        assert (found.kind, found.text) == (
+            "never", f"restomic/default: its {called} of b.env is enabled, and none has ever worked"
+        )
+        assert f"name its env file as well where --{what} is started" in found.remedy
+        assert find(job, expected=(Expected(PLACE),)) == []
+
+    def test_a_repository_that_was_added_has_time_for_its_first_one(self):
+        first, second = (
+            Row(("files", "", f"/etc/{name}"), name, name, "success") for name in ("a.env", "b.env")
+        )
+        before, expected = run(40 * DAY, rows=(first,)), (Expected(PLACE, 180.0, "drill"),)
+        for age, told in ((6 * DAY, []), (8 * DAY, ["never"])):
+            job = past(before, run(age, rows=(first, second)), run(HOUR, rows=(first, second)))
+            done = care.named([drill(HOUR, env_file="/etc/a.env")], job.repositories)
+            job = replace(job, care=tuple(done))
+            assert kinds(find(job, expected=expected)) == told
 
     def test_of_two_limits_the_shorter_one_is_told(self):
         both = (Expected(PLACE, 756.0, "upkeep"), Expected(PLACE, 36.0, "upkeep"))

@@ -158,6 +158,23 @@ class TestCare:
         (past,) = history.read_histories()
         assert [each.kind for each in past.care] == ["drill"]
 
+    def test_what_was_done_in_one_of_several_repositories_has_its_name(self, places):
+        rows = [
+            {"kind": "files", "name": name, "repository": name, "env_file": f"/etc/{name}",
+             "outcome": "success"}
+            for name in ("a.env", "b.env")
+        ]  # fmt: skip
+        state.remember(PLACE, entry(HOUR, client_runs=rows))
+        account = Account("upkeep", "restomic", "default", NOW, env_file="/etc/b.env")
+        state.remember_upkeep(PLACE, account_as_dict(account))
+        (past,) = history.read_histories()
+        assert past.repositories == {"a.env": "/etc/a.env", "b.env": "/etc/b.env"}
+        assert [each.repository for each in past.care] == ["b.env"]
+        state.remember(PLACE, entry(HOUR, client_runs=rows[:1]))
+        (past,) = history.read_histories()
+        assert past.repositories == {}
+        assert [each.repository for each in past.care] == [""]
+
     def test_a_job_with_nothing_else_is_one(self, places):
         state.remember_upkeep(PLACE, {"kind": "upkeep", "outcome": "success"})
         assert [past.place for past in history.read_histories()] == [PLACE]

@@ -121,8 +121,11 @@ class TestCare:
             "repositories": parts,
         }  # fmt: skip
 
-    def findings(self, *upkeeps: dict[str, object], what: str = "upkeep") -> list[str]:
-        found = job(night(9 * DAY, row("here"), row("away")), upkeeps=upkeeps)
+    def findings(
+        self, *upkeeps: dict[str, object], what: str = "upkeep", into: tuple[str, ...] = ()
+    ) -> list[str]:
+        rows = [row(name) for name in into or ("here", "away")]
+        found = job(night(9 * DAY, *rows), upkeeps=upkeeps)
         observed = Observations(jobs=(found,), expected=(Expected(PLACE, 48.0, what),))
         kinds = ("stale", "never", "failed")
         return [each.text for each in check.findings(observed, NOW) if each.kind in kinds]
@@ -145,7 +148,9 @@ class TestCare:
         bad = self.upkeep(2 * HOUR, "success", "failed")
         alone = {"kind": "upkeep", "outcome": "success", "began": ago(HOUR), "ended": ago(HOUR),
                  "steps": [{"kind": "check", "outcome": "ok"}]}  # fmt: skip
-        assert self.findings(bad, alone) == []
+        assert self.findings(bad, alone, into=("here",)) == []
+        (found,) = self.findings(bad, alone)
+        assert "the repository check of away.env FAILED" in found
 
     def test_the_numbers_are_those_of_the_worst(self):
         found = job(ONE, upkeeps=(

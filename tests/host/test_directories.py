@@ -505,6 +505,10 @@ def test_names_that_are_not_utf_8(lived_in: Machine, repository: Repository):
         pattern = HOME + "/f\udcff"
         said = back_up(repository, *words, "-o", f"--exclude '{pattern}'", status=3)
         assert "3 of 4 paths found in the backup" in said
+        drill = [f"/usr/local/sbin/{program(repository)}", "--drill", "2"]
+        result = lived_in.run(drill, env=repository.environment)
+        assert result.returncode == 1, result.stdout
+        assert "1 of the 2 that are called " in result.stdout
 
 
 def test_a_path_among_the_clients_options_is_refused(lived_in: Machine, repository: Repository):

@@ -131,7 +131,8 @@ def _newly_captured(plan: Plan, before: Before) -> list[tuple[str, str]]:
         elif old != each.point or bool(parts) != bool(each.directories):
             rows.append((each.dataset, f"{each.shown} (before: {shown(old, parts)})"))
         else:
-            new = (path for path in each.directories if path not in parts)
+            known = frozenset(parts)  # there may be thousands
+            new = (path for path in each.directories if path not in known)
             rows += [(each.dataset, path) for path in new]
     return rows
 
@@ -162,7 +163,8 @@ def _gone(plan: Plan, before: Before) -> list[str]:
     ]
     for each in plan.captured:
         # Of what is captured as a whole now nothing is.
-        for path in before.parts.get(each.dataset, ()) if each.directories else ():
-            if path not in here and nearest(path, each.directories) is None:
+        directories = frozenset(each.directories)
+        for path in before.parts.get(each.dataset, ()) if directories else ():
+            if path not in here and nearest(path, directories) is None:
                 gone.append(path)
     return gone

@@ -20,7 +20,11 @@ class Choice:
 
     def __init__(self, tally: Tally, wanted: int, rng: "random.Random") -> None:
         self.tally, self.wanted, self.rng = tally, wanted, rng
-        self.points = {as_marked(point): point for point in tally.points}
+        # Of several that differ in bytes that are no text the backup tells one name.
+        self.points: dict[str, list[str]] = {}
+        for point in tally.points:
+            self.points.setdefault(as_marked(point), []).append(point)
+        self.seen = dict.fromkeys(self.points, 0)
         share = max(1, wanted // max(1, len(self.points)))
         self.of_points = {point: _Sample(share, rng) for point in self.points}
         self.of_all = _Sample(wanted, rng)
@@ -40,6 +44,7 @@ class Choice:
         path = str(node["path"])
         if path in self.points and (node["type"] == "dir" or as_stored(path) in self.targets):
             self.there.add(path)
+            self.seen[path] += 1
             if node["type"] != "dir":
                 self.filled.add(path)
         parent = path.rpartition("/")[0] or "/"
@@ -55,12 +60,17 @@ class Choice:
 
     def settle(self) -> None:
         """Tell the tally which mount points are missing or empty."""
-        for form, point in self.points.items():
+        for form, points in self.points.items():
             covered = nearest(as_stored(form), self.targets) is not None
             if not covered or not (form in self.there or form == "/"):
-                self.tally.absent.append(point)
+                self.tally.absent += points
             elif form not in self.filled:
-                self.tally.empty.append(point)
+                self.tally.empty += points
+            elif self.seen[form] < len(points) > 1:
+                self.tally.problems.append(
+                    f"{self.seen[form]} of the {len(points)} that are called {as_stored(form)} in "
+                    "the backup, since their names are not UTF-8, are in it"
+                )
 
     def files(self) -> list[File]:
         """Return the files that were chosen, in a fixed order."""

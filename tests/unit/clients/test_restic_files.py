@@ -56,6 +56,22 @@ class TestFiles:
         assert [file.path for file in files] == ["/h/\ufffd", "/h/\\ufffd"]
         assert tally.unnamed == 1
 
+    @pytest.mark.parametrize("there", [0, 1, 2])
+    def test_paths_of_one_name_are_counted(self, there):
+        """The backup tells names that differ only in bytes that are no text as one."""
+        source = Source("abc", "/h", 0.0, paths=("/h/a\ufffd", "/h/a\ufffd", "/h/b"))
+        tally = Tally(source, ("/h/a\udcff", "/h/a\udcfe"))
+        nodes = [listing(node("/h/aX")).replace(b"X", b"\\ufffd")] * there
+        listed = b"\n".join([listing(SNAPSHOT), *nodes, listing(node("/h/b"))])
+        client = Answers({("ls", "--json", "abc"): listed})
+        Restic().files(client, NoRoom(), tally, 2, 100, random.Random(1))
+        assert tally.absent == ([] if there else list(tally.points))
+        assert tally.empty == []
+        assert tally.problems == ([] if there != 1 else [
+            "1 of the 2 that are called /h/a\ufffd in the backup, since their names are not UTF-8, "
+            "are in it"
+        ])  # fmt: skip
+
     @pytest.mark.parametrize("line", [b'"file"', b'{"type": "file", "size": "x"}', b'{"file"'])
     def test_what_is_no_listing(self, line):
         with pytest.raises(ClientFailed, match="not understood"):

@@ -46,7 +46,7 @@ def restore(made: Repository, top: str) -> None:
         return
     listed = json.loads(made("snapshot", "list", "--json"))
     paths = {each["source"]["path"] for each in listed}
-    for path in sorted(each for each in paths if not each.startswith("/kopiatomic/")):
+    for path in sorted(each for each in paths if not each.startswith(("/kopiatomic/", "/dev/"))):
         made("restore", path, f"{top}{path}")
 
 

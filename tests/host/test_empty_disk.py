@@ -113,6 +113,7 @@ echo secret > {BASE}/safe/file
 echo raw > {BASE}/{POOL}/raw/file
 zfs set readonly=on {POOL}/var/db
 """
+VOLUME, IMAGE = f"/dev/zvol/{POOL}/vol", bytes(range(256)) * 8192
 PLACES = ("root", "home", "var/db", "safe", POOL)
 
 
@@ -126,6 +127,8 @@ def installed(machine: Machine) -> str:
     machine.path(KEY).write_bytes(bytes(range(32)))
     machine.make_pool(POOL, f"/dev/gpt/{LABEL}")
     shell(machine, MUCH)
+    machine.path(f"{BASE}/image").write_bytes(IMAGE)
+    shell(machine, f"dd if={BASE}/image of={VOLUME} bs=65536 conv=notrunc")
     for name in ("home", "home/ann"):
         tree.fill(machine.path(f"{BASE}/{name}"))
     return disk
@@ -158,13 +161,30 @@ def files(client: str, top: Path) -> dict[str, object]:
     return dict(found)
 
 
+def restore_volume(made: Repository) -> None:
+    """Write it into its device, as the manual has it for restic(1) and kopia."""
+    out = f"{made.directory}/volume"
+    if made.client == "restic":
+        shell(made.machine, f"restic dump --path {VOLUME} latest {VOLUME} > {out}",
+              env=made.environment)  # fmt: skip
+    else:
+        made("restore", f"{VOLUME}/vol", out)
+    shell(made.machine, f"dd if={out} of={VOLUME} bs=65536 conv=notrunc")
+
+
+def in_volume(machine: Machine) -> bool:
+    """Say whether the volume begins with what was written there."""
+    shell(machine, f"dd if={VOLUME} of={BASE}/image bs=65536 count={len(IMAGE) // 65536}")
+    return machine.path(f"{BASE}/image").read_bytes() == IMAGE
+
+
 @pytest.mark.parametrize("client", BY_CLIENT)
 def test_a_disk_is_made_anew(medium: Machine, request: pytest.FixtureRequest, client: str):
     repository: Repository = request.getfixturevalue(client)
     place = repository.directory
     disk = installed(medium)
     make_efi_partition(medium, disk)
-    back_up(repository, "-r", POOL)
+    back_up(repository, "-r", "--volumes", POOL)
     shell(medium, f"if [ -d {BASE}/efi ]; then umount {BASE}/efi; fi")
     started = loaders(medium, disk)
     expected = files(client, medium.path(BASE))
@@ -182,6 +202,8 @@ def test_a_disk_is_made_anew(medium: Machine, request: pytest.FixtureRequest, cl
     make = f"echo 'a new passphrase' | ALTROOT={ALTROOT} sh {place}/layout.sh"
     shell(medium, f"mkdir {ALTROOT}; {make}")
     restore(repository, ALTROOT)
+    assert not in_volume(medium)
+    restore_volume(repository)
     shell(medium, LATER.format(place))
 
     assert medium.run(["gpart", "backup", empty]).stdout == partitions
@@ -201,6 +223,7 @@ def test_a_disk_is_made_anew(medium: Machine, request: pytest.FixtureRequest, cl
         zfs mount {POOL}/safe; zfs mount {POOL}/raw
     """)
     assert settings(medium) == before
+    assert in_volume(medium)
     assert files(client, medium.path(BASE)) == expected
 
 

@@ -351,6 +351,21 @@ def test_a_drill_compares_blocks(guest: Machine, repository: Repository):
     assert f"{DEVICE}: differs from what was backed up in 1 of 32 blocks," in result.stdout
 
 
+def test_a_drill_of_what_another_job_has_backed_up_since(guest: Machine, repository: Repository):
+    run(repository, "-r", "--volumes", f"{POOL}/vm")
+    shell(guest, write(guest, bytes(SIZE), "zero"))
+    run(repository, "-j", "other", DISK)
+    program = RESTOMIC if repository.client == "restic" else KOPIATOMIC
+    result = guest.run([program, "--drill", "2"], env=repository.environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "  32 of 32 blocks are as noted when" in result.stdout
+    # Without what is noted of it, nothing is known of it.
+    guest.path(f"/var/db/kopiatomic/{os.path.basename(program)}.other.history").unlink()
+    result = guest.run([program, "--drill", "2"], env=repository.environment)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert f"{DEVICE}: nothing is noted of this backup" in result.stderr
+
+
 @restic_only
 def test_it_is_told_by_its_name(guest: Machine, restic: Repository):
     run(restic, DISK)

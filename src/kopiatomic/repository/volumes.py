@@ -15,6 +15,8 @@ from kopiatomic.system import fingerprint
 from kopiatomic.system.fingerprint import BLOCK, Fingerprint
 from kopiatomic.system.machine import volume_at
 
+_NOTHING_NOTED = "nothing is noted of this backup that it could be compared with"
+
 
 def is_of_volume(source: Source) -> bool:
     """Say whether a source is a volume: its only path is that of a device below /dev/zvol."""
@@ -22,10 +24,21 @@ def is_of_volume(source: Source) -> bool:
 
 
 def fingerprint_of(place: Place, source: Source) -> Fingerprint | None:
-    """Return what the history notes of the volume in a backup; None where it notes nothing.
+    """Return what a history notes of the volume in a backup; None where none notes anything.
 
-    It is that backup by its id, or where the client did not tell that, by its moment.
+    It is that backup by its id, or where the client did not tell that, by its moment. The last
+    backup of a volume may be that of another job of the program.
     """
+    others = (other for other in state.places(place.program) if other != place)
+    for each in (place, *others):
+        found = _noted_by(each, source)
+        if found is not None:
+            return found
+    return None
+
+
+def _noted_by(place: Place, source: Source) -> Fingerprint | None:
+    """Return what the history of a job notes."""
     for entry in state.newest_first(place):
         rows = entry.get("client_runs")
         for row in rows if isinstance(rows, list) else ():
@@ -78,7 +91,8 @@ def drill(task: Task, reader: Reader, place: Place, tally: Tally, size_limit: in
     elif noted is not None:
         tally.identical = 1
     else:
-        tally.changed.append(tally.source.paths[0])
+        # That it can be read shows nothing of what it is.
+        tally.problems.append(f"{title}: {_NOTHING_NOTED}")
 
 
 def told(tally: Tally) -> list[str]:
@@ -89,6 +103,6 @@ def told(tally: Tally) -> list[str]:
     if tally.too_large:
         read = f"{size(tally.read)} of its {size(tally.size)} read, as far as --size-limit allows"
     if tally.blocks is None:
-        return [read, "nothing is noted of this backup that it could be compared with"]
+        return [read, _NOTHING_NOTED]
     same, number = tally.blocks
     return [read, f"{same} of {number} blocks are as noted when it was backed up"]

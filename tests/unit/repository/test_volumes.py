@@ -9,6 +9,7 @@ from kopiatomic.clients.base import Client, File, Source, Tally, Task
 from kopiatomic.formatting import iso
 from kopiatomic.job import Job
 from kopiatomic.repository import volumes
+from kopiatomic.state import Place
 from kopiatomic.system import fingerprint
 from kopiatomic.system.command import Door
 from kopiatomic.system.fingerprint import BLOCK
@@ -52,6 +53,15 @@ class TestFingerprint:
         state.remember(place, entry(["1:a"], [], MOMENT - 60))
         state.remember(place, entry(["2:b"], [], MOMENT))
         assert volumes.fingerprint_of(place, SOURCE).blocks == {2: "b"}
+
+    def test_the_last_backup_may_be_that_of_another_job(self, place):
+        state.remember(place, entry(["1:a"], ["fedcba"], MOMENT - 60))
+        state.remember(Place(place.program, "other"), entry(["2:b"]))
+        assert volumes.fingerprint_of(place, SOURCE).blocks == {2: "b"}
+
+    def test_that_of_another_program_is_not_asked_for(self, place):
+        state.remember(Place("kopiatomic", place.job), entry(["2:b"]))
+        assert volumes.fingerprint_of(place, SOURCE) is None
 
     @pytest.mark.parametrize("odd", [
         {}, {"client_runs": None}, {"client_runs": ["x", {"stream": DEVICE}]},
@@ -135,9 +145,12 @@ def test_one_whose_size_is_not_that_of_the_volume(place, tmp_path):
     assert tally.problems == [f"{DEVICE}: 512 bytes in the backup, although it had {len(CONTENT)}"]
 
 
-def test_one_of_which_nothing_is_noted(place):
+def test_one_of_which_nothing_is_noted_shows_nothing(place):
     tally = drilled(place)
-    assert (tally.problems, tally.changed, tally.identical) == ([], [DEVICE], 0)
+    assert tally.problems == [
+        f"{DEVICE}: nothing is noted of this backup that it could be compared with"
+    ]
+    assert (tally.changed, tally.identical) == ([], 0)
     assert "nothing is noted" in volumes.told(tally)[1]
 
 

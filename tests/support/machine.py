@@ -319,11 +319,15 @@ class FreeBSD:
         # A test may have destroyed or exported one itself.
         there = self.run(["zpool", "list", "-H", "-o", "name"], check=True).stdout.split()
         for pool in reversed([each for each in self.pools if each in there]):
-            self.run(["zpool", "destroy", "-f", pool], check=True)
+            self._destroy(pool)
         there = self.run(["mdconfig", "-l"], check=True).stdout.split()
         for disk in [each for each in self.disks if each in there]:
             self.run(["mdconfig", "-d", "-u", disk], check=True)
         shutil.rmtree(self.directory)
+
+    def _destroy(self, pool: str) -> None:
+        # It is busy for a moment after an import: GEOM looks at its volumes.
+        wait_for(lambda: self.run(["zpool", "destroy", "-f", pool]).returncode == 0, 10)
 
 
 def mails_in(mailbox: Path) -> list[str]:

@@ -344,6 +344,34 @@ def test_a_backup_that_was_removed_is_made_again(with_auto, request, client):
     assert "was NOT NEEDED" in back_up(repository, "kta/src", program=program)
 
 
+@pytest.mark.kopia
+def test_a_backup_that_retention_removes_at_once_is_not_called_good(with_auto, kopia):
+    """It bears the time of the snapshot, and kopia removes the oldest when it has made one."""
+    kopia("policy", "set", "--global", "--keep-latest", "1", *(
+        word for each in ("hourly", "daily", "weekly", "monthly", "annual")
+        for word in (f"--keep-{each}", "0")
+    ))  # fmt: skip
+    kopia("snapshot", "create", f"{TOP}/src")  # as another job of the same path does
+    reason = (
+        f"the new backup of {TOP}/src is not in the repository any more: the reason is likely to "
+        f"be kopia's retention, which removes a backup at once if its source has enough newer ones"
+    )
+    history = with_auto.path("/var/db/kopiatomic/kopiatomic.default.history")
+    for datasets, proof in (
+        (("kta/src",), "0 of 1 dataset found"), (("kta/src", "kta/home"), "1 of 2 datasets found")
+    ):  # fmt: skip
+        assert proof in back_up(kopia, *datasets, status=65, program=KOPIATOMIC)
+        entry = json.loads(history.read_text().splitlines()[-1])
+        assert entry["outcome"] == "incomplete"
+        (problem,) = entry["problems"]
+        assert problem.startswith(reason)
+        assert f" policy show {TOP}/src," in problem
+    # Where the policy keeps it, all is well.
+    kopia("policy", "set", "--global", "--keep-latest", "9")
+    back_up(kopia, "kta/src", program=KOPIATOMIC)
+    assert "was NOT NEEDED" in back_up(kopia, "kta/src", program=KOPIATOMIC)
+
+
 def test_one_that_was_tagged_since_is_the_same(with_auto, restic):
     back_up(restic, "kta/src")
     restic("tag", "--add", "kept", "--tag", "restomic:default")

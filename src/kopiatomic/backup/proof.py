@@ -122,7 +122,10 @@ def _conclude(
 ) -> None:
     there = [point for point in found.found if point not in evidence.told]
     called.proof = Result(len(there), len(evidence.points))
-    if not found.backups:
+    removed = {each.removed: each for each in found.missing if each.removed}
+    for each in removed.values():
+        _removed(task, each, called, report)
+    if not found.backups and not removed:
         _no_backup(task, called, report)
         return
     called.backups = found.backups
@@ -132,9 +135,10 @@ def _conclude(
             f"{which}nothing has changed, so {task.client.name} made no new backup: "
             f"{found.stands_in[:16]} stands for it"
         )
-    untold = [each for each in found.missing if each.point not in evidence.told]
-    for missing in untold[:NAMED]:
-        report.fail(_told(task, evidence, missing), EX_DATAERR, "incomplete", called)
+    missing = [each for each in found.missing if not each.removed]
+    untold = [each for each in missing if each.point not in evidence.told]
+    for each in untold[:NAMED]:
+        report.fail(_told(task, evidence, each), EX_DATAERR, "incomplete", called)
     if len(untold) > NAMED:
         more = len(untold) - NAMED
         what = "directories and datasets" if report.plan and report.plan.parts else "datasets"
@@ -212,6 +216,12 @@ def _no_backup(task: Task, called: Called, report: Report) -> None:
         EX_DATAERR,
         run=called,
     )
+
+
+def _removed(task: Task, missing: Missing, called: Called, report: Report) -> None:
+    reason = task.client.likely_reason(task.job, task.script, missing)
+    message = f"the new backup of {missing.removed} is not in the repository any more: {reason}"
+    report.fail(message, EX_DATAERR, "incomplete", called)
 
 
 def _told(task: Task, evidence: Evidence, missing: Missing) -> str:

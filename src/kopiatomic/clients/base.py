@@ -142,18 +142,24 @@ class Request(Record):
 
 
 class Missing(Record):
-    """A path that is not in a backup, or is ``empty`` there though its snapshot is not."""
+    """A path that is not in a backup, or is ``empty`` there though its snapshot is not.
+
+    The client made a backup of ``removed``, which is the path or one above it, and the
+    repository does not have that backup any more.
+    """
 
     point: str
     empty: bool = False
+    removed: str = ""
 
 
 class Proof(Record):
     """Which mount points the repository says it has in the backups of a run.
 
     ``backups`` are the ids of those that were looked at: none if the client has made
-    none. ``stands_in`` is an earlier one that stands for this run because nothing has
-    changed since; ``moment`` the time that the backup bears, as time(3) has it.
+    none, or the repository has none any more. ``stands_in`` is an earlier one that stands for
+    this run because nothing has changed since; ``moment`` the time that the backup bears, as
+    time(3) has it.
     """
 
     backups: tuple[str, ...]

@@ -263,7 +263,12 @@ class Kopia(Client):
         points: Mapping[str, bool],
         script: str = "",
     ) -> bool:
-        """Take the JSON of a backup for proof of its path: it counts what is in it."""
+        """Take the JSON of a backup for proof of its path: it counts what is in it.
+
+        It is printed before kopia applies the retention of the source; see _may_expire().
+        """
+        if self._may_expire(job, script):
+            return False
         try:
             with understood():
                 held = {
@@ -277,6 +282,14 @@ class Kopia(Client):
             as_marked(point) in held and held[as_marked(point)] >= full
             for point, full in points.items()
         )
+
+    def _may_expire(self, job: Job, script: str) -> bool:
+        """Say whether kopia may remove a backup as soon as it has made it, as one of many.
+
+        One of an existing snapshot bears the time of that, so its source may have enough newer
+        ones. A wrapper that keeps its words does not have that time from us.
+        """
+        return job.snapshot is not None and not self.wrapper_keeps_words(job, script)
 
     def prove(
         self,
@@ -333,6 +346,12 @@ class Kopia(Client):
 
     def likely_reason(self, job: Job, script: str, missing: Missing) -> str:
         """Name what keeps it out: a policy, as far as nothing else does."""
+        if missing.removed:
+            show = self.by_hand(job)(f"policy show {quote([missing.removed])}")
+            return (
+                "the reason is likely to be kopia's retention, which removes a backup at once if "
+                f"its source has enough newer ones; see {show}, and let the policy keep more"
+            )
         show = self.by_hand(job)(f"policy show {quote([missing.point])}")
         ignored = (
             "a rule to ignore what is in it, in the policy or a .kopiaignore, or a CACHEDIR.TAG"

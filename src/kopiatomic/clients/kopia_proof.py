@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from kopiatomic.clients.base import CLOCK_SLACK, Proof, compared
+from kopiatomic.clients.base import CLOCK_SLACK, Missing, Proof, compared
 from kopiatomic.clients.parsing import (
     as_marked,
     ask,
@@ -19,6 +19,9 @@ from kopiatomic.clients.streams import Streamed
 from kopiatomic.record import Record
 from kopiatomic.system.command import chunks, decode
 from kopiatomic.system.machine import join, nearest
+
+# How it lists the manifests of backups.
+_LIST = ("manifest", "list", "--json", "--filter", "type:snapshot")
 
 
 class Asked(Record):
@@ -62,10 +65,11 @@ def _dicts(entries: object) -> list[dict[str, object]]:
 def prove(reader: Reader, asked: Asked, points: Mapping[str, bool]) -> Proof:
     """Look for the mount points in the backups of the run; raises ClientFailed."""
     with understood():
-        made = _manifests(reader, asked.made) if asked.made else _new(reader, asked)
+        made, removed = _made(reader, asked)
         made = {name: each for name, each in made.items() if not each.get("incomplete")}
         stands_in = None
-        if asked.unchanged:
+        # Where one was removed, an earlier one of that path would hide it.
+        if asked.unchanged and not removed:
             for path in _without(made, asked.paths):
                 old = _unchanged(reader, path)
                 if old is not None:
@@ -86,7 +90,18 @@ def prove(reader: Reader, asked: Asked, points: Mapping[str, bool]) -> Proof:
         moments = [nanoseconds(each["startTime"]) for each in made.values()]
     theirs = {point: held[as_marked(point)] for point in points if as_marked(point) in held}
     seconds = [None if each is None else each / 1e9 for each in moments]
-    return compared(points, theirs, made, seconds, stands_in)
+    proof = compared(points, theirs, made, seconds, stands_in)
+    if not removed:
+        return proof
+    return proof._replace(missing=tuple(_told(each, asked, roots) for each in proof.missing))
+
+
+def _told(missing: Missing, asked: Asked, roots: Mapping[str, object]) -> Missing:
+    """Say of a missing point that its backup was removed, if there is no backup of its path."""
+    path = nearest(missing.point, asked.paths)
+    if path is None or as_marked(path) in roots:
+        return missing
+    return missing._replace(removed=path)
 
 
 def prove_stream(reader: Reader, asked: Asked) -> Streamed:
@@ -115,6 +130,27 @@ def streamed(manifests: Mapping[str, Mapping[str, object]], stream: str) -> Stre
 # Which backups they are
 
 
+def _made(reader: Reader, asked: Asked) -> tuple[dict[str, dict[str, object]], bool]:
+    """Return the manifests of the run, and whether some that kopia told are not there any more.
+
+    kopia applies the retention of a source when it has made a backup of it, to that one too:
+    https://kopia.io/docs/reference/command-line/common/snapshot-expire/
+    """
+    if not asked.made:
+        return _new(reader, asked), False
+    try:
+        return _manifests(reader, asked.made), False
+    except ClientFailed as error:
+        # It fails where one of them is not there; a call that was ended tells nothing of that.
+        if error.status < 0:
+            raise
+        listed = {str(each["id"]) for each in ask(reader, list, _LIST)}
+        there = [name for name in asked.made if name in listed]
+        if len(there) == len(asked.made):
+            raise
+    return _manifests(reader, there), True
+
+
 def _manifests(reader: Reader, names: Sequence[str]) -> dict[str, dict[str, object]]:
     """Return manifests by their ids, as ``kopia manifest show`` prints them: // id: ..., JSON."""
     found: dict[str, dict[str, object]] = {}
@@ -136,10 +172,9 @@ def _new(reader: Reader, asked: Asked) -> dict[str, dict[str, object]]:
 
     Of one that is for another path the time has to be the one that was asked for.
     """
-    words = ("manifest", "list", "--json", "--filter", "type:snapshot")
     names = [
         str(each["id"])
-        for each in ask(reader, list, words)
+        for each in ask(reader, list, _LIST)
         if (nanoseconds(each["mtime"]) or 0) >= (asked.since - CLOCK_SLACK) * 1e9
     ]
     paths = {as_marked(path) for path in asked.paths}

@@ -151,6 +151,18 @@ class TestProof:
             "t/b (/b) is without its files in the backup: why /b",
         ]
 
+    def test_a_backup_that_was_removed_is_told_once(self, monkeypatch):
+        """Also where it was the only one: then no other reason is given."""
+        gone = Missing("/a", removed="/a"), Missing("/c", removed="/a")
+        told = "the new backup of /a is not in the repository any more: why "
+        for backups in ((), ("1234",)):
+            report = proved(Sample(Proof(backups, ("/b",), gone)), monkeypatch)
+            assert (report.outcome, report.status) == ("incomplete", EX_DATAERR)
+            assert [each[:-2] for each in report.problems] == [told]
+            assert report.runs[0].proof == (1, 3)
+        report = proved(Sample(Proof((), (), (*gone, Missing("/b")))), monkeypatch)
+        assert report.problems[1:] == ["t/b (/b) is not in the backup: why /b"]
+
     def test_of_very_many_only_some_are_named(self, monkeypatch):
         monkeypatch.setattr(proof, "NAMED", 1)
         missing = tuple(Missing(point, empty=False) for point in POINTS)

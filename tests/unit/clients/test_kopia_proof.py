@@ -38,6 +38,20 @@ def listing(*entries: dict[str, object]) -> bytes:
     return json.dumps({"stream": "kopia:directory", "entries": list(entries) or None}).encode()
 
 
+class Gone(Matching):
+    """Does not show some of the manifests, nor any other that is asked for with them."""
+
+    def __init__(self, gone: set[str], answers: dict[str, bytes], status: int = 1) -> None:
+        super().__init__(answers)
+        self.gone, self.status = gone, status
+
+    def whole(self, *words: str) -> bytes:
+        if words[:2] == ("manifest", "show") and self.gone.intersection(words):
+            self.asked.append(words)
+            raise ClientFailed(self.status, "no such manifest")
+        return super().whole(*words)
+
+
 class TestKopia:
     def prove(self, points: dict[str, bool], answers: dict[str, bytes], **figures: object):
         figures = {"snapshots": ("a" * 32,), **figures}
@@ -106,6 +120,54 @@ class TestKopia:
             {"/a/b\udcff": True}, {"manifest show": shown(manifest()), "show k-root": text}
         )
         assert proof.missing == (Missing("/a/b\udcff", True),)
+
+    def test_one_that_was_removed_already_is_missing(self):
+        """As the first of two sources, whose retention has removed it when it was made."""
+        other = {**manifest("/b"), "id": "b" * 32}
+        reader = Gone({"a" * 32}, {
+            "manifest show": shown(other), "manifest list": lines([{"id": "b" * 32}]),
+        })  # fmt: skip
+        request = Request(("/a", "/b"), moment=1767323045.0)
+        figures = Figures(snapshots=("a" * 32, "b" * 32), unchanged=True)
+        points = {"/a": True, "/a/c": False, "/b": True, "/z": False}
+        proof = Kopia().prove(reader, KOPIA, request, figures, points, 0.0)
+        assert (proof.found, proof.backups, proof.stands_in) == (("/b",), ("b" * 32,), None)
+        assert proof.missing == (
+            Missing("/a", removed="/a"), Missing("/a/c", removed="/a"), Missing("/z"),
+        )  # fmt: skip
+        reason = Kopia().likely_reason(KOPIA, "", proof.missing[1])
+        assert "kopia's retention" in reason
+        assert "kopia policy show /a," in reason
+        assert [words[:2] for words in reader.asked] == [
+            ("manifest", "show"), ("manifest", "list"), ("manifest", "show"),
+        ]  # fmt: skip
+
+    def test_also_where_it_was_the_only_one(self):
+        answers = {"manifest list": b"[]"}
+        request = Request(("/a",), moment=1767323045.0)
+        figures = Figures(snapshots=("a" * 32,))
+        proof = Kopia().prove(Gone({"a" * 32}, answers), KOPIA, request, figures, {"/a": True}, 0)
+        assert proof == ((), (), (Missing("/a", removed="/a"),), None, None)
+
+    @pytest.mark.parametrize(("status", "asked"), [(1, 2), (-9, 1)])
+    def test_one_that_is_there_and_not_shown_proves_nothing(self, status: int, asked: int):
+        reader = Gone({"a" * 32}, {"manifest list": lines([{"id": "a" * 32}])}, status)
+        figures = Figures(snapshots=("a" * 32,))
+        with pytest.raises(ClientFailed, match="no such manifest"):
+            Kopia().prove(reader, KOPIA, Request(("/a",)), figures, {"/a": True}, 0.0)
+        assert len(reader.asked) == asked
+
+    def test_of_an_existing_snapshot_the_repository_is_asked(self):
+        """Its backup bears an earlier time, and may be removed as soon as it is made."""
+        past = KOPIA._replace(snapshot="auto-*")
+        said, request = lines(manifest()), Request(("/a",))
+        wrapped = past._replace(command=("/w",))
+        for job, script, itself in (
+            (KOPIA, "", True), (past, "", False), (wrapped, 'exec kopia "$@"', False),
+            (wrapped, "kopia snapshot create --json /a", True),
+        ):  # fmt: skip
+            proves = Kopia().proves_itself(job, request, Figures(), said, {"/a": True}, script)
+            assert proves == itself
 
     def test_what_proves_itself(self):
         def proves(points: dict[str, bool], *manifests: dict[str, object]) -> bool:

@@ -324,6 +324,32 @@ def test_a_snapshot_that_another_program_makes_of_all_is_in_nobody_s_way(
     assert f"{POOL}@hourly\n" in kept
 
 
+def test_one_that_another_program_holds_is_told_and_swept_once_it_is_released(
+    guest: Machine, sleeper: Callable[..., subprocess.Popen[str]]
+):
+    process = sleeper()
+    clone = clone_of(guest)
+    shell(guest, f"zfs snapshot -r {POOL}@hourly; zfs hold keep {clone}@hourly")
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    reason = f"another program has made the snapshot {clone}@hourly of it, which stays: "
+    assert f"the clone {clone} cannot be destroyed: {reason}" in output
+    assert f"if it is held, release it, see: zfs holds {clone}@hourly; the next run" in output
+    assert "tries again, or: restomic --sweep -j default" in output
+    assert "zfs destroy" not in output
+    held = guest.run([RESTOMIC, "--sweep", "-j", "default"])
+    assert held.returncode == 71
+    assert reason in held.stderr
+    shell(guest, f"zfs release keep {clone}@hourly")
+    swept = guest.run([RESTOMIC, "--sweep", "-j", "default"])
+    assert (swept.returncode, swept.stderr) == (0, "")
+    assert f"removed clone {clone}\n" in swept.stdout
+    assert f"removed snapshot {clone}@hourly, which another program had made of" in swept.stdout
+    clean(guest)
+    clones_gone(guest)
+    assert f"{DISK}@hourly\n" in shell(guest, f"zfs list -H -t snapshot -o name -r {POOL}").stdout
+
+
 def test_a_drill_compares_blocks(guest: Machine, repository: Repository):
     run(repository, "-r", "--volumes", f"{POOL}/vm")
     program = RESTOMIC if repository.client == "restic" else KOPIATOMIC

@@ -11,7 +11,7 @@ from kopiatomic.backup.selection import Captured
 from kopiatomic.backup.work import Failed, Work
 from kopiatomic.errors import EX_CANTCREAT, EX_OSERR
 from kopiatomic.system import fingerprint, volumes, zfs
-from kopiatomic.system.command import CommandFailed, quote, reason_of
+from kopiatomic.system.command import CommandFailed, reason_of
 
 
 def open_source(work: Work, called: Called) -> None:
@@ -92,8 +92,8 @@ def remove_clones(work: Work) -> list[zfs.NotDestroyed]:
     report.notes += map(own.about_stranger, removed.strangers)
     for each in removed.done.left:
         report.fail(
-            f"the clone {each.name} cannot be destroyed: {each.reason}; "
-            f"the next run tries again, or: {quote(['zfs', 'destroy', each.name])}",
+            f"the clone {each.name} cannot be destroyed: {each.reason}; the next run tries "
+            f"again, or: {own.by_hand(work.place, removed.done.left, each.name)}",
             EX_OSERR,
         )
     return list(removed.done.left)

@@ -8,7 +8,7 @@ from kopiatomic.clients import programs
 from kopiatomic.record import Record
 from kopiatomic.state import Place
 from kopiatomic.system import zfs
-from kopiatomic.system.command import Door
+from kopiatomic.system.command import Door, quote
 
 
 def marked(door: Door, pools: Iterable[str]) -> dict[str, str]:
@@ -41,18 +41,21 @@ def of_job(door: Door, place: Place) -> list[str]:
 
 
 class Swept(Record):
-    """What came of removing snapshots and clones: those that stay, and what is to be told."""
+    """What came of removing snapshots and clones: those that stay, and why.
+
+    ``strangers`` are snapshots that other programs had made of clones, and that went with them.
+    """
 
     left: tuple[zfs.NotDestroyed, ...] = ()
-    notes: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
 
 
 def remove(door: Door, names: Sequence[str]) -> Swept:
     """Destroy snapshots and clones of ours: a snapshot cannot go before the clone of it."""
     clones = [name for name in names if "@" not in name]
-    left, notes = _remove_clones(door, clones) if clones else ((), ())
+    left, strangers = _remove_clones(door, clones) if clones else ((), ())
     done = zfs.destroy(door, [name for name in names if "@" in name])
-    return Swept((*left, *done.left), notes)
+    return Swept((*left, *done.left), strangers)
 
 
 def _remove_clones(
@@ -61,12 +64,23 @@ def _remove_clones(
     from kopiatomic.system import volumes  # which most runs do without
 
     removed = volumes.destroy(door, names)
-    return tuple(removed.done.left), tuple(map(about_stranger, removed.strangers))
+    return tuple(removed.done.left), removed.strangers
 
 
 def about_stranger(snapshot: str) -> str:
     """Say that a snapshot of a clone of ours went with it, which another program had made."""
     return f"another program had made the snapshot {snapshot} of a clone of ours; it went with it"
+
+
+def by_hand(place: Place, left: Iterable[zfs.NotDestroyed], name: str) -> str:
+    """Return the command that removes one of what is left, once nothing holds it any more.
+
+    A clone may have snapshots of others by then, and a snapshot stays as long as its clone
+    does: what knows of both removes these.
+    """
+    if any("@" not in each.name for each in left):
+        return place.sweep_command
+    return quote(["zfs", "destroy", name])
 
 
 def kind_of(name: str) -> str:

@@ -43,7 +43,6 @@ from kopiatomic.system.command import (
     GivenUp,
     decode,
     describe_status,
-    quote,
 )
 from kopiatomic.system.machine import Mount
 from kopiatomic.system.process import Interrupted, Signals, Streams
@@ -218,15 +217,17 @@ def tell_swept(report: Report, names: Sequence[str], removed: own.Swept) -> None
     """Enter snapshots and clones of an earlier run: those destroyed, and those that stay."""
     stuck = {each.name for each in removed.left}
     report.swept += [f"{own.kind_of(each)} {each}" for each in names if each not in stuck]
-    report.notes += [*map(_stays, removed.left), *removed.notes]
+    report.swept += [
+        f"snapshot {each}, which another program had made of a clone of ours"
+        for each in removed.strangers
+    ]
+    place = Place(report.program, report.job)
+    for left in removed.left:
+        report.notes.append(
+            f"the {own.kind_of(left.name)} {left.name} of an earlier run stays: {left.reason}; "
+            f"the next run tries again, or: {own.by_hand(place, removed.left, left.name)}"
+        )
     report.stuck = sorted(stuck)
-
-
-def _stays(left: zfs.NotDestroyed) -> str:
-    return (
-        f"the {own.kind_of(left.name)} {left.name} of an earlier run stays: {left.reason}; "
-        f"the next run tries again, or: {quote(['zfs', 'destroy', left.name])}"
-    )
 
 
 # The steps
@@ -563,8 +564,8 @@ def take_down(work: Work) -> None:
     taking.tell_held(work)
     for each in left:
         report.fail(
-            f"the snapshot {each.name} cannot be destroyed: {each.reason}; "
-            f"the next run tries again, or: {quote(['zfs', 'destroy', each.name])}",
+            f"the snapshot {each.name} cannot be destroyed: {each.reason}; the next run tries "
+            f"again, or: {own.by_hand(work.place, (*clones, *left), each.name)}",
             EX_OSERR,
         )
     if outcome.left or outcome.unknown:

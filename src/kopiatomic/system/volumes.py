@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kopiatomic.record import Record
 from kopiatomic.system import zfs
-from kopiatomic.system.command import CommandFailed, Door, GivenUp
+from kopiatomic.system.command import CommandFailed, Door, GivenUp, quote
 from kopiatomic.system.machine import device_of
 from kopiatomic.system.zfs import RUN_PROPERTY, Destroyed, NotDestroyed
 
@@ -121,7 +121,18 @@ def _destroy_one(door: Door, name: str) -> tuple[Destroyed, list[str]]:
         done = zfs.destroy_one(door, name)
     if not done.left or "has children" not in done.left[0].reason:
         return done, []
-    gone = [each for each in _snapshots_since(door, name) if not zfs.destroy_one(door, each).left]
+    gone: list[str] = []
+    for each in _snapshots_since(door, name):
+        stays = zfs.destroy_one(door, each).left
+        if stays:
+            # What is said of the clone does not tell what is in the way.
+            look = quote(["zfs", "holds", each])
+            reason = (
+                f"another program has made the snapshot {each} of it, which stays: "
+                f"{stays[0].reason}; if it is held, release it, see: {look}"
+            )
+            return Destroyed(left=(NotDestroyed(name, reason),)), gone
+        gone.append(each)
     return (zfs.destroy_one(door, name), gone) if gone else (done, [])
 
 

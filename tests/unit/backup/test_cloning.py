@@ -183,4 +183,4 @@ def test_what_stays_is_told_with_the_command(fp, devices):
     assert left.name == CLONE
     (problem,) = work.report.problems
     assert problem.startswith(f"the clone {CLONE} cannot be destroyed: ")
-    assert problem.endswith(f"the next run tries again, or: zfs destroy {CLONE}")
+    assert problem.endswith("the next run tries again, or: restomic --sweep -j default")

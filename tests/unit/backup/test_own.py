@@ -5,6 +5,7 @@ import pytest
 from kopiatomic import state
 from kopiatomic.backup import own
 from kopiatomic.system.command import CommandFailed, Door
+from kopiatomic.system.zfs import NotDestroyed
 
 DOOR = Door()
 LIST = "zfs list -H -o name -s name -t snapshot,volume"
@@ -46,9 +47,16 @@ def test_what_stays_is_told_and_what_went_along(fp):
     fp.register("zfs destroy t/v@restomic-1", returncode=1, stderr="has dependent clones")
     removed = own.remove(DOOR, [CLONE, "t/v@restomic-1"])
     assert [each.name for each in removed.left] == [CLONE, "t/v@restomic-1"]
-    assert removed.notes == (
-        f"another program had made the snapshot {CLONE}@auto of a clone of ours; it went with it",
-    )
+    assert removed.strangers == (f"{CLONE}@auto",)
+
+
+def test_what_helps_by_hand(place):
+    """A clone may have snapshots by then, and until it goes, what it was made from stays."""
+    clone, snapshot = (NotDestroyed(name, "no") for name in (CLONE, "t/v@restomic-1"))
+    for each in (clone, snapshot):
+        told = own.by_hand(place, (clone, snapshot), each.name)
+        assert told == "restomic --sweep -j default"
+    assert own.by_hand(place, (snapshot,), snapshot.name) == "zfs destroy t/v@restomic-1"
 
 
 def test_that_there_are_none_is_noted(place, fp):

@@ -155,7 +155,11 @@ class TestDestroy:
         fp.register(f"zfs destroy {CLONE}@auto", returncode=1, stderr=busy)
         removed = volumes.destroy(DOOR, [CLONE])
         assert removed.strangers == ()
-        assert "has children" in removed.done.left[0].reason
+        assert removed.done.left[0].reason == (
+            f"another program has made the snapshot {CLONE}@auto of it, which stays: "
+            f"cannot destroy snapshot {CLONE}@auto: dataset is busy (exit status 1); "
+            f"if it is held, release it, see: zfs holds {CLONE}@auto"
+        )
 
     def test_one_that_does_not_come_back(self, monkeypatch):
         def hang(self, argv, **_):

@@ -165,8 +165,9 @@ def _newest(listed: Sequence[Mapping[str, object]], asked: Asked) -> str | None:
 
 
 # So many points that lie in one directory are looked for in the list of that directory: restic
-# compares each file it passes by with each path that it is asked for.
-MANY = 50
+# compares each file it passes by with each path that it is asked for. With fewer, another
+# start of restic costs more than that.
+MANY = 1000
 
 
 class _Question(Record):

@@ -161,3 +161,13 @@ def test_fold_breaks_where_the_line_ends():
 def test_align_puts_comments_into_one_column():
     lines = render.align("a\t# x\n\nlonger code\t# y\n12345678\t# z\n").splitlines()
     assert [line.expandtabs(8).index("#") for line in lines] == [16, 16, 16]
+
+
+def test_no_assignment_rests_on_another_one_of_its_line(tmp_path: Path):
+    """FreeBSD's sh(1) expands all words of such a line before it assigns any; dash(1) does not."""
+    one_line = re.compile(r"^[ \t]*(\w+)=\S*[ \t]+\w+=\S*\$\{?\1\b", re.M)
+    assert one_line.search("\tjob=${each#*:} job=${job%:*}\n")
+    renderer().write(str(tmp_path), "/usr/local")
+    scripts = [path for path in tmp_path.rglob("*") if path.is_file() and "periodic" in str(path)]
+    assert len(scripts) > 10
+    assert not [path for path in scripts if one_line.search(path.read_text())]

@@ -234,6 +234,12 @@ def clone_of(machine: Machine) -> str:
     return clone
 
 
+def stop(process: subprocess.Popen[str]) -> str:
+    """Ask a run to end, and return what it has said."""
+    os.kill(process.pid, signal.SIGTERM)
+    return process.communicate(timeout=60)[0]
+
+
 def test_the_host_does_not_look_into_it(
     guest: Machine, sleeper: Callable[..., subprocess.Popen[str]]
 ):
@@ -247,8 +253,7 @@ def test_the_host_does_not_look_into_it(
     process = sleeper()
     clone = clone_of(guest)
     shown = shell(guest, f"cd /dev/zvol && ls -d {clone}*").stdout
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    stop(process)
     assert shown == f"{clone}\n"
     clones_gone(guest)
 
@@ -280,8 +285,7 @@ def test_and_by_the_next_run(guest: Machine, sleeper: Callable[..., subprocess.P
     first = clone_of(guest)
     process = sleeper()
     assert clone_of(guest) != first
-    os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output = stop(process)
     assert f"clone {first}" in output
     clean(guest)
     clones_gone(guest)
@@ -303,8 +307,7 @@ def test_a_clone_is_nobody_s_dataset(
         assert clone not in guest.run([RESTOMIC, "--check"]).stdout
         shell(guest, f"zfs destroy {theirs}")
     finally:
-        os.kill(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
+        stop(process)
     clean(guest)
     clones_gone(guest)
 
@@ -315,8 +318,7 @@ def test_a_snapshot_that_another_program_makes_of_all_is_in_nobody_s_way(
     process = sleeper()
     clone = clone_of(guest)
     shell(guest, f"zfs snapshot -r {POOL}@hourly")
-    os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output = stop(process)
     assert f"had made the snapshot {clone}@hourly of a clone of ours; it went with it" in output
     clones_gone(guest)
     kept = shell(guest, f"zfs list -H -t snapshot -o name -r {POOL}").stdout
@@ -330,8 +332,7 @@ def test_one_that_another_program_holds_is_told_and_swept_once_it_is_released(
     process = sleeper()
     clone = clone_of(guest)
     shell(guest, f"zfs snapshot -r {POOL}@hourly; zfs hold keep {clone}@hourly")
-    os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output = stop(process)
     reason = f"another program has made the snapshot {clone}@hourly of it, which stays: "
     assert f"the clone {clone} cannot be destroyed: {reason}" in output
     assert f"if it is held, release it, see: zfs holds {clone}@hourly; the next run" in output

@@ -134,9 +134,8 @@ def _why_saved(work: Work, task: Task, old: Saved | None, found: str, now: float
     try:
         return "" if any(recall.has(work, task, (name,)) for name in names) else _GONE
     except recall.UNANSWERED as error:
-        of = f" of {task.repository}" if task.repository else ""
         work.report.notes.append(
-            f"whether the repository{of} still has the layout of the pools could not be asked: "
+            f"whether {recall.told(task)} still has the layout of the pools could not be asked: "
             f"{error}; so it is saved again"
         )
         return _IS_SAVED

@@ -1,8 +1,7 @@
 """What was in the last good backup and is not in this one: the run tells it as a problem."""
 
-from fnmatch import fnmatchcase
-
 from kopiatomic.backup.calling import last_entry
+from kopiatomic.backup.selection import is_excluded
 from kopiatomic.backup.work import Work
 from kopiatomic.errors import EX_NOINPUT
 from kopiatomic.system import zfs
@@ -15,10 +14,8 @@ def miss_named(work: Work) -> None:
 
     Of datasets that is so if they were last time; of existing snapshots taking.py tells.
     """
-    for each in work.plan.left_out if work.task.job.snapshot is None else ():
-        if each.missed:
-            message = f"{each.name} is not in this backup: {each.reason}"
-            work.report.fail(message, EX_NOINPUT, "incomplete")
+    if work.task.job.snapshot is None:
+        tell_missed(work)
     missed = [each for each in work.plan.left_out if each.is_obstacle and each.named]
     # The history is read only where there is something to look up.
     names = {row.get("dataset") for row in (_captured_before(work) if missed else ())}
@@ -30,6 +27,14 @@ def miss_named(work: Work) -> None:
                 EX_NOINPUT,
                 "incomplete",
             )
+
+
+def tell_missed(work: Work) -> None:
+    """Tell of what is left out although a run is to say so each time."""
+    for each in work.plan.left_out:
+        if each.missed:
+            message = f"{each.name} is not in this backup: {each.reason}"
+            work.report.fail(message, EX_NOINPUT, "incomplete")
 
 
 def miss_replaced(work: Work) -> None:
@@ -64,11 +69,9 @@ def miss_matched(work: Work) -> None:
     now = {each.dataset for each in work.plan.captured}
     for row in _captured_before(work) if job.patterns else ():
         name = str(row.get("dataset"))
-        excluded = any(fnmatchcase(above, each) for above in _with_those_above(name)
-                       for each in job.exclude)  # fmt: skip
         # What -r takes along is what there is.
         wanted = bool(row.get("directories")) or not job.recursive
-        wanted = wanted and name not in now and not excluded
+        wanted = wanted and name not in now and not is_excluded(job, name)
         if wanted and is_away(work.task.door, name, mounted=False):
             work.report.fail(
                 f"{name} was in the last successful backup, as a list had patterns that matched "
@@ -76,11 +79,6 @@ def miss_matched(work: Work) -> None:
                 EX_NOINPUT,
                 "incomplete",
             )
-
-
-def _with_those_above(name: str) -> list[str]:
-    parts = name.split("/")
-    return ["/".join(parts[:number]) for number in range(len(parts), 0, -1)]
 
 
 def _captured_before(work: Work) -> list[dict[str, object]]:

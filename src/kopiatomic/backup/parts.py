@@ -2,9 +2,10 @@
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from kopiatomic.backup.plan import Plan
+from kopiatomic.backup.selection import Captured
 from kopiatomic.backup.view import Lost
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.system.machine import lies_in, nearest
@@ -19,12 +20,15 @@ def places(plan: Plan) -> dict[str, str]:
     That is in the snapshots, which must be mounted; of a pool that stands still it is live.
     """
     holds = {hold.dataset: hold.directory for hold in plan.holds}
-    found = {}
-    for each in plan.captured:
-        hold = holds.get(each.dataset)
-        for path in each.paths:
-            found[path] = path if hold is None else hold + _within(path, each.point)
-    return found
+    return {
+        path: _place_of(path, each, holds) for each in plan.captured for path in each.paths
+    }
+
+
+def _place_of(path: str, captured: Captured, holds: Mapping[str, str]) -> str:
+    """Return where a path of a captured dataset is, by the directories of the snapshots."""
+    hold = holds.get(captured.dataset)
+    return path if hold is None else hold + _within(path, captured.point)
 
 
 def covered(plan: Plan) -> dict[str, Lost]:
@@ -41,9 +45,7 @@ def covered(plan: Plan) -> dict[str, Lost]:
         above = shown.get(nearest(place, shown) or "") if each.unmounted else None
         if above is None or not any(_meet(place, path) for path in above.paths):
             continue
-        hold = holds.get(above.dataset)
-        where = place if hold is None else hold + _within(place, above.point)
-        if _has_entries(where):
+        if _has_entries(_place_of(place, above, holds)):
             reason = f"in the snapshot of {above.dataset} there are files in {place}"
             lost[each.dataset] = Lost(reason, gone=False)
     return lost

@@ -98,7 +98,7 @@ def prove(
         return
     with _answering(called, report):
         found = task.client.prove(
-            _reader(task, signals), task.job, called.request, called.figures, evidence.points,
+            reader_of(task, signals), task.job, called.request, called.figures, evidence.points,
             called.began, task.script,
         )  # fmt: skip
         _conclude(task, evidence, called, report, found)
@@ -157,7 +157,7 @@ def _found_of_stream(task: Task, called: Called, signals: Signals) -> Streamed |
     if called.streamed is not None or called.request is None:
         return called.streamed
     return task.client.prove_stream(
-        _reader(task, signals), task.job, called.request, called.figures, called.began,
+        reader_of(task, signals), task.job, called.request, called.figures, called.began,
         task.script,
     )  # fmt: skip
 
@@ -199,13 +199,16 @@ def _wrong_size(task: Task, called: Called, size: int | None) -> str:
     return f"{what}: {reason or 'the client did not read all of it'}"
 
 
-def _reader(task: Task, signals: Signals) -> Reader:
-    """Return what asks the repository; raises Refusal where a wrapper would make a backup."""
+def reader_of(task: Task, signals: Signals, time_limit: float = TIME_LIMIT) -> Reader:
+    """Return what asks the repository; raises Refusal where a wrapper would make a backup.
+
+    ``time_limit`` is for one question, in seconds.
+    """
     unasked = task.client.wrapper_keeps_words(task.job, task.script)
     if unasked:
         raise Refusal(unasked)
     base = task.client.base_command(task.job)
-    return Reader(task.door, base, task.environment, signals, TIME_LIMIT)
+    return Reader(task.door, base, task.environment, signals, time_limit)
 
 
 def _no_backup(task: Task, called: Called, report: Report) -> None:

@@ -10,7 +10,7 @@ from kopiatomic import client_rows
 from kopiatomic.backup import proof
 from kopiatomic.backup.work import Work
 from kopiatomic.clients.base import Task
-from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.reader import ClientFailed
 from kopiatomic.errors import Refusal
 from kopiatomic.system.command import CommandFailed
 from kopiatomic.system.process import Interrupted
@@ -41,7 +41,8 @@ def is_kept(work: Work, entry: Mapping[str, object]) -> bool:
         except Interrupted:
             return False  # the run ends as soon as it begins, and tells why
         if note:
-            work.report.notes += [note] if note not in work.report.notes else []
+            if note not in work.report.notes:
+                work.report.notes.append(note)
             return False
     return True
 
@@ -51,7 +52,7 @@ def _why_again(work: Work, task: Task, named: tuple[str, ...]) -> str:
 
     Raises Interrupted.
     """
-    where = f"the repository of {task.repository}" if task.repository else "the repository"
+    where = told(task)
     if not named:
         return f"the history does not say which backup is theirs in {where}, {_AGAIN}"
     try:
@@ -67,9 +68,10 @@ def has(work: Work, task: Task, named: Collection[str]) -> bool:
 
     Raises Interrupted, and where there is no answer, one of UNANSWERED.
     """
-    unasked = task.client.wrapper_keeps_words(task.job, task.script)
-    if unasked:
-        raise Refusal(unasked)
-    base = task.client.base_command(task.job)
-    reader = Reader(task.door, base, task.environment, work.signals, TIME_LIMIT)
+    reader = proof.reader_of(task, work.signals, TIME_LIMIT)
     return task.client.has_backups(reader, named)
+
+
+def told(task: Task) -> str:
+    """Return what people call a task's repository."""
+    return f"the repository of {task.repository}" if task.repository else "the repository"

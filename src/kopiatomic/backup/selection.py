@@ -344,6 +344,12 @@ def _parents(name: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
 
 
+def is_excluded(job: Job, name: str) -> bool:
+    """Say whether an -x pattern matches a dataset, or one above it."""
+    every = (name, *_parents(name))
+    return any(fnmatchcase(each, pattern) for each in every for pattern in job.exclude)
+
+
 def _excluded(job: Job, datasets: Sequence[Dataset]) -> dict[str, str]:
     """Return the datasets that an -x pattern matches, or matches above, and which one."""
     excluded: dict[str, str] = {}

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from kopiatomic import client_rows, state
 from kopiatomic.backup import choice
 from kopiatomic.backup.client_runs import FILES
+from kopiatomic.backup.missed import tell_missed
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.view import Lost
 from kopiatomic.backup.work import Failed, Work
 from kopiatomic.clients.base import Task
-from kopiatomic.errors import EX_CANTCREAT, EX_NOINPUT, EX_OSERR, Refusal
+from kopiatomic.errors import EX_CANTCREAT, EX_OSERR, Refusal
 from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.redact import is_secret
 from kopiatomic.state import Place
@@ -128,10 +129,7 @@ def take(work: Work, lose: Callable[[Work, Mapping[str, Lost], str], None]) -> N
     """
     from kopiatomic.backup import existing
 
-    for each in work.plan.left_out:
-        if each.missed:
-            message = f"{each.name} is not in this backup: {each.reason}"
-            work.report.fail(message, EX_NOINPUT, "incomplete")
+    tell_missed(work)
     work.holds = True
     gone: frozenset[str] = frozenset()
     try:

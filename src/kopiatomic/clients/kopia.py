@@ -245,7 +245,7 @@ class Kopia(Client):
 
         The names may be the beginnings of ids, as reports show them.
         """
-        answer = ask(reader, list, ("manifest", "list", "--json", "--filter", "type:snapshot"))
+        answer = kopia_proof.listed(reader)
         with understood():
             known = [str(each["id"]) for each in answer]
         return all(any(each.startswith(name) for each in known) for name in names)

@@ -20,9 +20,6 @@ from kopiatomic.record import Record
 from kopiatomic.system.command import chunks, decode
 from kopiatomic.system.machine import join, nearest
 
-# How it lists the manifests of backups.
-_LIST = ("manifest", "list", "--json", "--filter", "type:snapshot")
-
 
 class Asked(Record):
     """The backups that kopia was asked for.
@@ -130,6 +127,14 @@ def streamed(manifests: Mapping[str, Mapping[str, object]], stream: str) -> Stre
 # Which backups they are
 
 
+def listed(reader: Reader) -> list[dict[str, object]]:
+    """Return what kopia lists of the manifests of all backups; raises ClientFailed."""
+    found: list[dict[str, object]] = ask(
+        reader, list, ("manifest", "list", "--json", "--filter", "type:snapshot")
+    )
+    return found
+
+
 def _made(reader: Reader, asked: Asked) -> tuple[dict[str, dict[str, object]], bool]:
     """Return the manifests of the run, and whether some that kopia told are not there any more.
 
@@ -144,8 +149,8 @@ def _made(reader: Reader, asked: Asked) -> tuple[dict[str, dict[str, object]], b
         # It fails where one of them is not there; a call that was ended tells nothing of that.
         if error.status < 0:
             raise
-        listed = {str(each["id"]) for each in ask(reader, list, _LIST)}
-        there = [name for name in asked.made if name in listed]
+        known = {str(each["id"]) for each in listed(reader)}
+        there = [name for name in asked.made if name in known]
         if len(there) == len(asked.made):
             raise
     return _manifests(reader, there), True
@@ -174,7 +179,7 @@ def _new(reader: Reader, asked: Asked) -> dict[str, dict[str, object]]:
     """
     names = [
         str(each["id"])
-        for each in ask(reader, list, _LIST)
+        for each in listed(reader)
         if (nanoseconds(each["mtime"]) or 0) >= (asked.since - CLOCK_SLACK) * 1e9
     ]
     paths = {as_marked(path) for path in asked.paths}

@@ -139,13 +139,11 @@ def _what_others_can(mode: int) -> str:
 
 
 def _exposed_executable(watched: WatchedPath, path: str) -> list[tuple[str, str]]:
-    found = []
-    if watched.uid != 0:
-        text = f"root runs {path}, which does not belong to root"
-        found.append((text, _command("chown", "root", watched.path)))
-    if watched.mode & _OTHERS_WRITE:
-        text = f"root runs {path}, which other users can write"
-        found.append((text, _command("chmod", "go-w", watched.path)))
+    found = _exposed_to_writers(
+        watched,
+        f"root runs {path}, which does not belong to root",
+        f"root runs {path}, which other users can write",
+    )
     if watched.secret is not None:
         remedy = f"{quote(['chmod', '700', watched.path])}, or put it into an env file (-e)"
         found.append((f"other users can read {path}, and the {watched.secret} in it", remedy))
@@ -154,13 +152,22 @@ def _exposed_executable(watched: WatchedPath, path: str) -> list[tuple[str, str]
 
 def _exposed_list(watched: WatchedPath, path: str) -> list[tuple[str, str]]:
     """Judge a list of what to back up: who can write it says what is, and what is not."""
+    return _exposed_to_writers(
+        watched,
+        f"the list {path} does not belong to root: its owner can say what is backed up",
+        f"other users can write the list {path}, and so say what is backed up",
+    )
+
+
+def _exposed_to_writers(
+    watched: WatchedPath, by_owner: str, by_others: str
+) -> list[tuple[str, str]]:
+    """Return what is true of these two of a file, each with what to do about it."""
     found = []
     if watched.uid != 0:
-        text = f"the list {path} does not belong to root: its owner can say what is backed up"
-        found.append((text, _command("chown", "root", watched.path)))
+        found.append((by_owner, _command("chown", "root", watched.path)))
     if watched.mode & _OTHERS_WRITE:
-        text = f"other users can write the list {path}, and so say what is backed up"
-        found.append((text, _command("chmod", "go-w", watched.path)))
+        found.append((by_others, _command("chmod", "go-w", watched.path)))
     return found
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kopiatomic.backup import recall
+from kopiatomic.backup import proof, recall
 from kopiatomic.backup.report import Report
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
@@ -54,7 +54,7 @@ def asked(monkeypatch) -> list[str]:
                 raise answer
             return answer
 
-    monkeypatch.setattr(recall, "Reader", Reader)
+    monkeypatch.setattr(proof, "Reader", Reader)
     return answers
 
 

@@ -30,6 +30,7 @@ from kopiatomic.clients.base import Missing, Needs, Proof, Request
 from kopiatomic.clients.restic import Restic
 from kopiatomic.clients.streams import Streamed
 from kopiatomic.commands import common
+from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system import machine, process, zfs
 from kopiatomic.system.command import CommandFailed, Door, GivenUp, Result, failure
@@ -386,7 +387,8 @@ class Model:
 
     def real(self, path: str) -> str:
         """Stand for preflight._real: there are no symbolic links here."""
-        assert path in self.directories
+        if path not in self.directories:
+            raise Refusal(f"the path '{path}' does not exist", os.EX_NOINPUT)
         return path
 
     def absent(self, drawn: plan.Plan, links: Collection[str] = ()) -> dict[str, view.Lost]:
@@ -845,20 +847,25 @@ def attempt(model: Model, job: Job) -> Report:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "build", build)
-        patch.setattr(preflight, "look", model.look_at)
-        patch.setattr(view, "make_places", model.make_places)
-        patch.setattr(view, "standing_in", model.standing_in)
-        patch.setattr(view, "_what_is", model.what_is)
-        patch.setattr(view, "_is_meant", model.is_meant)
-        patch.setattr(view, "_is_held", model.is_held)
-        patch.setattr(view, "_numbers", model.numbers)
-        patch.setattr(view, "_is_astray", lambda *_: False)  # no mount point goes here
-        patch.setattr(preflight, "_real", model.real)
-        patch.setattr(parts, "absent", model.absent)
-        patch.setattr(parts, "check_shown", lambda drawn: None)
+        show(model, patch)
         first, *further = each_of(job)
         ready = make_ready(first, model.door(), ENVIRONMENT, further=further)
         return routine.run(ready._replace(job=preflight.resolve(ready.job)), QUIET)
+
+
+def show(model: Model, patch: pytest.MonkeyPatch) -> None:
+    """Let kopiatomic find the model's directories where it would look at the machine's."""
+    patch.setattr(preflight, "look", model.look_at)
+    patch.setattr(view, "make_places", model.make_places)
+    patch.setattr(view, "standing_in", model.standing_in)
+    patch.setattr(view, "_what_is", model.what_is)
+    patch.setattr(view, "_is_meant", model.is_meant)
+    patch.setattr(view, "_is_held", model.is_held)
+    patch.setattr(view, "_numbers", model.numbers)
+    patch.setattr(view, "_is_astray", lambda *_: False)  # no mount point goes here
+    patch.setattr(preflight, "_real", model.real)
+    patch.setattr(parts, "absent", model.absent)
+    patch.setattr(parts, "check_shown", lambda drawn: None)
 
 
 def needs_of(job: Job) -> Needs:

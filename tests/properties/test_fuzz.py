@@ -31,7 +31,7 @@ from kopiatomic.system import command, mounts, process, zfs
 from kopiatomic.system.command import CommandFailed
 from properties.conftest import ALL, SEED, count, several
 from properties.machines import jobs, machines
-from properties.model import Model, place
+from properties.model import Model, place, show
 
 __all__ = ["place"]
 
@@ -408,6 +408,17 @@ def _machine() -> Model:
                  directories={"/", "/p", "/dev"})  # fmt: skip
 
 
+def with_clients(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put what is named as the clients are into a directory, and that in the path."""
+    os.makedirs(directory, exist_ok=True)
+    for program in programs():
+        path = f"{directory}/{client_of(program).name}"
+        with open(path, "w") as file:
+            file.write("#!/bin/sh\n")
+        os.chmod(path, 0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+
 def test_arguments(place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Whole command lines, run on the machine in memory."""
 
@@ -418,7 +429,8 @@ def test_arguments(place, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.setattr(drill, "run", not_here)
     # Whatever --notify is given: no shell runs it.
     monkeypatch.setattr(process, "run_told", lambda *_: process.Ended(0, 0.0))
-    monkeypatch.setattr(command, "Door", lambda *_: _machine().door())
+    # The clients are found, and process.run stands for them.
+    with_clients(f"{place}/bin", monkeypatch)
     monkeypatch.setattr(os, "write", lambda descriptor, data: len(data))
     began = time.monotonic()
     rounds = 0
@@ -431,9 +443,12 @@ def test_arguments(place, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         )
         def once(arguments: list[str], program: str) -> None:
             count("test_arguments")
-            mask = os.umask(0o022)
+            model, mask = _machine(), os.umask(0o022)
             try:
-                answer = cli.main(program, [*arguments])
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(command, "Door", lambda *_: model.door())
+                    show(model, patch)
+                    answer = cli.main(program, [*arguments])
             finally:
                 os.umask(mask)
             said = capsys.readouterr()

@@ -20,8 +20,9 @@ from support import clients
 
 from kopiatomic import state
 from kopiatomic.clients import client_of, make_ready
-from kopiatomic.clients.base import Missing, Proof, Request, Task, Wishes
+from kopiatomic.clients.base import Task
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.records import Missing, Proof, Request, Wishes
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door, encode
 from kopiatomic.system.process import Signals

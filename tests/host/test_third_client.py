@@ -18,11 +18,12 @@ import pytest
 from support.machine import CHECKOUT, MODULES, Machine, shell
 
 from host.conftest import TOP, clean, empty_directory
-from kopiatomic.clients.base import (
+from kopiatomic.clients.base import Client
+from kopiatomic.clients.reader import Reader
+from kopiatomic.clients.records import (
     CHECK,
     FORGET,
     ByHand,
-    Client,
     Figures,
     File,
     Missing,
@@ -33,7 +34,6 @@ from kopiatomic.clients.base import (
     Tally,
     Wishes,
 )
-from kopiatomic.clients.reader import Reader
 from kopiatomic.clients.room import Room
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
@@ -163,6 +163,7 @@ sys.path.insert(0, "SOURCE")
 from kopiatomic.cli import main
 from kopiatomic.clients import TABLE
 from kopiatomic.clients.base import *
+from kopiatomic.clients.records import *
 from kopiatomic.clients.reader import Reader
 from kopiatomic.clients.room import Room
 from kopiatomic.errors import Refusal

@@ -19,7 +19,7 @@ from kopiatomic import errors, state
 from kopiatomic.backup.names import Names
 from kopiatomic.cli import LONG, SHORT
 from kopiatomic.clients import client_of, programs
-from kopiatomic.clients.base import Wishes
+from kopiatomic.clients.records import Wishes
 from kopiatomic.commands import notify
 from kopiatomic.job import Job
 from kopiatomic.monitoring import check, metrics

@@ -26,9 +26,8 @@ from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
 from kopiatomic.clients import make_ready
-from kopiatomic.clients.base import Missing, Needs, Proof, Request
+from kopiatomic.clients.records import Missing, Needs, Proof, Request, Streamed
 from kopiatomic.clients.restic import Restic
-from kopiatomic.clients.streams import Streamed
 from kopiatomic.commands import common
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job

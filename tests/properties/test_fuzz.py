@@ -18,11 +18,11 @@ from unit.drills import NoRoom
 
 from kopiatomic import cli, environment, redact, state
 from kopiatomic.backup import calling, view
-from kopiatomic.clients import client_of, make_ready, parsing, programs
-from kopiatomic.clients.base import Request, Source, Tally
+from kopiatomic.clients import client_of, make_ready, parsing, programs, restic_parent
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
-from kopiatomic.clients.restic import Restic, choose_parent
+from kopiatomic.clients.records import Request, Source, Tally
+from kopiatomic.clients.restic import Restic
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job, split_words
 from kopiatomic.monitoring import check, status
@@ -288,7 +288,7 @@ def test_client_output(output: str, messages: str, code: int) -> None:
 }), max_size=4))  # fmt: skip
 def test_restic_snapshots(snapshots: list[object]) -> None:
     try:
-        choose_parent(snapshots, ["/a"], "h")
+        restic_parent.choose(snapshots, ["/a"], "h")
     except (ValueError, KeyError, TypeError):
         return  # these, Restic.parent() expects
 

@@ -8,7 +8,7 @@ from kopiatomic.backup.names import Names
 from kopiatomic.backup.plan import Plan, Scene, arrange
 from kopiatomic.backup.selection import select
 from kopiatomic.backup.unmounted import BLIND, Sight
-from kopiatomic.clients.base import Needs
+from kopiatomic.clients.records import Needs
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.machine import Dataset, Mount, visible_mounts

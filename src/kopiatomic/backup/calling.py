@@ -9,7 +9,8 @@ from kopiatomic.backup import retries
 from kopiatomic.backup.client_runs import FILES, VOLUME, Called, ClientRun
 from kopiatomic.backup.plan import Plan, mentions
 from kopiatomic.backup.work import Failed, Work
-from kopiatomic.clients.base import Request, Task
+from kopiatomic.clients.base import Task
+from kopiatomic.clients.records import Request
 from kopiatomic.errors import EX_CONFIG, EX_DATAERR, EX_UNAVAILABLE
 from kopiatomic.state import Place
 from kopiatomic.system import process

@@ -6,8 +6,7 @@ All of them are of the same moment, one after the other in the same view.
 from collections.abc import Callable
 
 from kopiatomic.client_rows import FILES, LAYOUT, VOLUME
-from kopiatomic.clients.base import Figures, Request
-from kopiatomic.clients.streams import Streamed
+from kopiatomic.clients.records import Figures, Request, Streamed
 from kopiatomic.record import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:

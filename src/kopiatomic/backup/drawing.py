@@ -14,7 +14,8 @@ from kopiatomic.backup.selection import (
 )
 from kopiatomic.backup.targets import asked_for
 from kopiatomic.backup.unmounted import Sight
-from kopiatomic.clients.base import Request, Task, together
+from kopiatomic.clients.base import Task
+from kopiatomic.clients.records import Request, together
 from kopiatomic.errors import EX_CONFIG, EX_OSERR, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record

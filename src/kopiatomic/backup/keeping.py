@@ -14,7 +14,8 @@ from kopiatomic.backup.calling import environment_of, request_for
 from kopiatomic.backup.client_runs import LAYOUT, Called, ClientRun
 from kopiatomic.backup.taking import mark_of
 from kopiatomic.backup.work import Work
-from kopiatomic.clients.base import LAYOUTS, Task
+from kopiatomic.clients.base import Task
+from kopiatomic.clients.records import LAYOUTS
 from kopiatomic.errors import Refusal
 from kopiatomic.record import Record
 from kopiatomic.state import Place

@@ -22,7 +22,7 @@ from kopiatomic.backup.selection import (
 )
 from kopiatomic.backup.targets import topmost
 from kopiatomic.clients import programs
-from kopiatomic.clients.base import Needs
+from kopiatomic.clients.records import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.record import Record
 from kopiatomic.system.machine import Mount, ancestors, device_of, lies_in, nearest

@@ -13,9 +13,9 @@ from kopiatomic.backup import parts
 from kopiatomic.backup.client_runs import Called
 from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
-from kopiatomic.clients.base import Client, Missing, Proof, Task
+from kopiatomic.clients.base import Client, Task
 from kopiatomic.clients.reader import ClientFailed, Reader
-from kopiatomic.clients.streams import Streamed
+from kopiatomic.clients.records import Missing, Proof, Streamed
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record

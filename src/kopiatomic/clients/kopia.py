@@ -10,23 +10,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from kopiatomic.clients import kopia_proof, places, wrapper
-from kopiatomic.clients.base import (
-    CHECK,
-    COLOUR,
-    MAINTENANCE,
-    Client,
-    Figures,
-    File,
-    Missing,
-    Past,
-    Proof,
-    Ready,
-    Request,
-    Source,
-    Step,
-    Tally,
-    Wishes,
-)
+from kopiatomic.clients.base import COLOUR, Client
 from kopiatomic.clients.kopia_proof import has_entries
 from kopiatomic.clients.parsing import (
     as_marked,
@@ -43,7 +27,22 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
-from kopiatomic.clients.streams import Streamed
+from kopiatomic.clients.records import (
+    CHECK,
+    MAINTENANCE,
+    Figures,
+    File,
+    Missing,
+    Past,
+    Proof,
+    Ready,
+    Request,
+    Source,
+    Step,
+    Streamed,
+    Tally,
+    Wishes,
+)
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import TYPE_CHECKING

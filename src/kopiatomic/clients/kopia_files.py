@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from kopiatomic.clients.base import File, Source, Tally, permissions
 from kopiatomic.clients.kopia_objects import Listings, walked
 from kopiatomic.clients.kopia_proof import has_entries
-from kopiatomic.clients.parsing import as_marked, as_stored, count, member, nanoseconds, understood
+from kopiatomic.clients.parsing import (
+    as_marked,
+    as_stored,
+    count,
+    member,
+    nanoseconds,
+    permissions,
+    understood,
+)
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.records import File, Source, Tally
 from kopiatomic.clients.room import Room
 from kopiatomic.record import TYPE_CHECKING, Record
 from kopiatomic.system.machine import ancestors, join, lies_in, nearest

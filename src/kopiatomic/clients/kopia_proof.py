@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from kopiatomic.clients.base import CLOCK_SLACK, Missing, Proof, compared
 from kopiatomic.clients.parsing import (
     as_marked,
     ask,
@@ -15,7 +14,7 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
-from kopiatomic.clients.streams import Streamed
+from kopiatomic.clients.records import CLOCK_SLACK, Missing, Proof, Streamed, compared
 from kopiatomic.record import Record
 from kopiatomic.system.command import chunks, decode
 from kopiatomic.system.machine import join, nearest

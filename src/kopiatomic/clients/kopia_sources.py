@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from kopiatomic.clients.base import ByHand, Made, Past
 from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_stored, member, nanoseconds
+from kopiatomic.clients.records import ByHand, Made, Past
 from kopiatomic.formatting import clock
 from kopiatomic.system.command import quote
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -240,3 +241,9 @@ def nanoseconds(text: object) -> int | None:
         return None
     seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
     return seconds * 10**9 + int((match[2] or "0").ljust(9, "0"))
+
+
+def permissions(mode: int) -> int:
+    """Return what chmod(2) knows of a file mode as Go counts it, in which both clients note it."""
+    special = ((1 << 23, stat.S_ISUID), (1 << 22, stat.S_ISGID), (1 << 20, stat.S_ISVTX))
+    return mode & 0o777 | sum(bit for theirs, bit in special if mode & theirs)

@@ -4,39 +4,19 @@ import json
 import os
 import re
 import stat
-import time
 from collections.abc import Collection, Mapping, Sequence
 
 from kopiatomic import lists
 from kopiatomic.clients import (
     places,
+    restic_figures,
     restic_proof,
     wrapper,
 )
-from kopiatomic.clients.base import (
-    CHECK,
-    FORGET,
-    PRUNE,
-    TAG,
-    UNLOCK,
-    ByHand,
-    Client,
-    Figures,
-    File,
-    Missing,
-    Past,
-    Proof,
-    Ready,
-    Request,
-    Source,
-    Step,
-    Tally,
-    Wishes,
-)
+from kopiatomic.clients.base import Client
 from kopiatomic.clients.parsing import (
     as_stored,
     ask,
-    count,
     has_option,
     is_switched_on,
     json_objects,
@@ -48,17 +28,35 @@ from kopiatomic.clients.parsing import (
     without,
 )
 from kopiatomic.clients.reader import Reader
-from kopiatomic.clients.streams import Streamed
+from kopiatomic.clients.records import (
+    CHECK,
+    FORGET,
+    PRUNE,
+    TAG,
+    UNLOCK,
+    ByHand,
+    Figures,
+    File,
+    Missing,
+    Past,
+    Proof,
+    Ready,
+    Request,
+    Source,
+    Step,
+    Streamed,
+    Tally,
+    Wishes,
+)
+from kopiatomic.clients.restic_moment import when
 from kopiatomic.errors import EX_CONFIG, Refusal
 from kopiatomic.job import Job
 from kopiatomic.lists import Listing
 from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.command import CommandFailed, Door, decode, encode
-from kopiatomic.system.machine import ancestors, nearest
 
 if TYPE_CHECKING:
     import random
-    from datetime import tzinfo
 
     from kopiatomic.clients.room import Room
 
@@ -93,10 +91,6 @@ _NO_SESSION = "unable to start the sftp session, error: "
 
 # What it says of a tag that it could not give, and ends well all the same.
 _NOT_TAGGED = r'(?m)^(?:unable to modify the tags for snapshot |Ignoring "[0-9a-f]{64}": )'
-
-# Where Go, in which restic is written, looks for the zones that TZ names.
-_ZONES = ("/usr/share/zoneinfo/", "/usr/share/lib/zoneinfo/", "/usr/lib/locale/TZ/",
-          "/etc/zoneinfo/")  # fmt: skip
 
 # The options that name a list of paths, and what stands in it.
 _LISTS = {
@@ -236,15 +230,7 @@ class Restic(Client):
 
     def figures(self, output: bytes, messages: bytes) -> Figures:
         """Read the summary, which is text or, with --json, a line of JSON."""
-        text = decode(output)
-        objects = json_objects(text)
-        summaries = [each for each in objects if each.get("message_type") == "summary"]
-        if not summaries:
-            return _figures_in_text(text)
-        # A wrapper may call restic more than once, for several repositories.
-        every = [_figures_in_json(each) for each in summaries]
-        made = tuple(name for each in every for name in each.snapshots)
-        return every[-1]._replace(snapshots=made)
+        return restic_figures.read(decode(output))
 
     def complaint(self, line: str) -> str | None:
         """Return restic's errors and warnings, out of their JSON where they are in one."""
@@ -481,12 +467,14 @@ class Restic(Client):
             return None
         if self.wrapper_keeps_words(job, script):
             return None  # it would make a backup, whatever it is asked for
+        from kopiatomic.clients import restic_parent
+
         try:
             argv = [*self.base_command(job), "--no-lock", "snapshots", "--json"]
             said = door.run(argv, environment=environment, time_limit=LISTING_LIMIT).stdout
             answer = json_value(encode(said), list)
             names = [as_stored(path) for path in paths]
-            return choose_parent(answer, names, host_of(job, environment, script))
+            return restic_parent.choose(answer, names, host_of(job, environment, script))
         except (Refusal, CommandFailed, ValueError, KeyError, TypeError):
             return None
 
@@ -641,47 +629,6 @@ class Restic(Client):
         return choice.files()
 
 
-# A backup
-
-
-def when(seconds: float | None, zone: str | None = None) -> str:
-    """Return a moment as restic's --time wants it: in local time, which is that of TZ.
-
-    Of the hour that comes twice when summer time ends restic takes the second one in
-    zones east of Greenwich and the first in those west of it: the backup may then
-    bear a time that is one hour off, which cannot be said better.
-    """
-    if seconds is None:
-        return "TIME-OF-SNAPSHOT"
-    form = "%Y-%m-%d %H:%M:%S"
-    if zone is None:  # the system's
-        return time.strftime(form, time.localtime(seconds))
-    # Not for every run: most have no TZ.
-    from datetime import datetime
-
-    return datetime.fromtimestamp(seconds, _zone(zone)).strftime(form)
-
-
-def _zone(name: str) -> "tzinfo":
-    """Return the zone that Go takes TZ for.
-
-    It wants the name of a zone's file. What is none, as the forms of POSIX, "JST-9",
-    it takes for universal time (initLocal() in its time/zoneinfo_unix.go).
-    """
-    from datetime import UTC
-    from zoneinfo import ZoneInfo
-
-    name = name.removeprefix(":")
-    named = [name] if name.startswith("/") else [place + name for place in _ZONES]
-    for path in named if name not in ("", "UTC") else ():
-        try:
-            with open(path, "rb") as file:
-                return ZoneInfo.from_file(file)
-        except (OSError, ValueError):
-            continue
-    return UTC
-
-
 def _in_file(path: str) -> str:
     """Return the repository that a file names, or the file's path where it cannot be read."""
     try:
@@ -711,83 +658,6 @@ def host_of(job: Job, environment: Mapping[str, str], script: str = "") -> str:
     given = last_value(restic.options(job, script), "--host", "-H", "--hostname")
     known = restic.known(environment, script)
     return given or known.get("RESTIC_HOST") or os.uname().nodename
-
-
-def choose_parent(
-    snapshots: Sequence[Mapping[str, object]], paths: Sequence[str], host: str
-) -> str | None:
-    """Return the id of the newest of this host's snapshots that share most paths.
-
-    None if no snapshot shares any, or if one holds them all: that one restic
-    finds by itself.
-    """
-    best: tuple[int, str, str] | None = None
-    for snapshot in snapshots:
-        listed = snapshot["paths"]
-        if snapshot.get("hostname") != host or not isinstance(listed, list):
-            continue
-        theirs = {path for path in listed if isinstance(path, str)}
-        if theirs.issuperset(paths):
-            return None
-        above = {up for path in theirs for up in ancestors(path)}
-        shared = sum(path in above or nearest(path, theirs) is not None for path in paths)
-        candidate = (shared, str(snapshot["time"]), str(snapshot["id"]))
-        if shared and (best is None or candidate > best):
-            best = candidate
-    return best[2] if best else None
-
-
-# Figures
-
-# A count, and an amount, as restic writes them; what else it could be is no number.
-_N = "([0-9]{1,18})"
-_DECIMAL = r"([0-9]{1,18}(?:\.[0-9]{1,9})?)"
-
-_UNITS = {
-    "B": 1,
-    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGTP", 1)},
-    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGTP", 1)},
-}
-
-
-def _figures_in_json(summary: Mapping[str, object]) -> Figures:
-    def number(name: str) -> int:
-        return count(summary.get(name))
-
-    made, tried = summary.get("snapshot_id"), summary.get("dry_run")
-    return Figures(
-        files=number("total_files_processed"),
-        new_or_changed=number("files_new") + number("files_changed"),
-        directories_changed=number("dirs_new") + number("dirs_changed"),
-        size=number("total_bytes_processed"),
-        added=number("data_added"),
-        # A dry run names a snapshot as well, which will never be.
-        snapshots=() if tried or not made else (str(made),),
-        unchanged=not tried and not made,
-    )
-
-
-def _figures_in_text(text: str) -> Figures:
-    """Read the lines with which restic closes a backup."""
-    files = re.search(rf"^Files:\s+{_N} new,\s+{_N} changed,\s+{_N} unmodified", text, re.M)
-    dirs = re.search(rf"^Dirs:\s+{_N} new,\s+{_N} changed", text, re.M)
-    added = re.search(rf"^Added to the repo\w*: {_DECIMAL} (\w+)", text, re.M)
-    total = re.search(rf"^processed \d+ files?, {_DECIMAL} (\w+) in", text, re.M)
-    saved = re.findall(r"^snapshot ([0-9a-f]{8,64}) saved", text, re.M)
-    counts = [int(each) for each in files.groups()] if files else []
-    return Figures(
-        files=sum(counts) if counts else None,
-        new_or_changed=counts[0] + counts[1] if counts else None,
-        directories_changed=int(dirs[1]) + int(dirs[2]) if dirs else None,
-        size=_bytes(total[1], total[2]) if total else None,
-        added=_bytes(added[1], added[2]) if added else None,
-        snapshots=tuple(saved),
-        unchanged=bool(re.search(r"^skipped creating snapshot", text, re.M)),
-    )
-
-
-def _bytes(number: str, unit: str) -> int | None:
-    return round(float(number) * _UNITS[unit]) if unit in _UNITS else None
 
 
 # What restic may say on standard error in any run.

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from kopiatomic.clients.base import File, Tally, permissions
-from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_marked, as_stored, nanoseconds
+from kopiatomic.clients.parsing import UNKNOWN_BYTE, as_marked, as_stored, nanoseconds, permissions
+from kopiatomic.clients.records import File, Tally
 from kopiatomic.record import TYPE_CHECKING
 from kopiatomic.system.machine import ancestors, nearest
 

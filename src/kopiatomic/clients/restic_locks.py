@@ -5,9 +5,9 @@ import re
 import time
 from collections.abc import Callable, Sequence
 
-from kopiatomic.clients.base import UNLOCK, Ready, Step
 from kopiatomic.clients.parsing import ask, nanoseconds, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.records import UNLOCK, Ready, Step
 from kopiatomic.formatting import clock
 from kopiatomic.record import Record
 from kopiatomic.system.command import decode

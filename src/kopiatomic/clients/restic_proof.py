@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 
-from kopiatomic.clients.base import CLOCK_SLACK, Proof, compared, missing_in
 from kopiatomic.clients.parsing import (
     UNKNOWN_BYTE,
     as_marked,
@@ -16,7 +15,7 @@ from kopiatomic.clients.parsing import (
     understood,
 )
 from kopiatomic.clients.reader import ClientFailed, Reader
-from kopiatomic.clients.streams import Streamed
+from kopiatomic.clients.records import CLOCK_SLACK, Proof, Streamed, compared, missing_in
 from kopiatomic.record import Record
 from kopiatomic.system.command import ARGUMENT_BYTES, argument_bytes, chunks
 from kopiatomic.system.machine import ancestors, nearest

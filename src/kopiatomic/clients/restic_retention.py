@@ -7,9 +7,9 @@ in which nothing is ever old enough, and two jobs with the same paths would shar
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from kopiatomic.clients.base import FORGET, TAG, ByHand, Made, Past, Ready, Step
 from kopiatomic.clients.parsing import as_stored, ask, nanoseconds, parse_options, understood
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.records import FORGET, TAG, ByHand, Made, Past, Ready, Step
 from kopiatomic.errors import Refusal
 from kopiatomic.record import Record
 from kopiatomic.system.command import chunks, quote

@@ -11,7 +11,8 @@ from kopiatomic.backup.client_runs import FILES, LAYOUT, Called, ClientRun
 from kopiatomic.backup.drawing import draw
 from kopiatomic.backup.names import name_run
 from kopiatomic.backup.plan import Plan
-from kopiatomic.clients.base import Request, Task
+from kopiatomic.clients.base import Task
+from kopiatomic.clients.records import Request
 from kopiatomic.commands import common
 from kopiatomic.errors import PERIODIC_INFORMATION
 from kopiatomic.job import Job

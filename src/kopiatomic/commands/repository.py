@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 
 from kopiatomic import formatting
-from kopiatomic.clients.base import Wishes
+from kopiatomic.clients.records import Wishes
 from kopiatomic.commands import common, notify
 from kopiatomic.commands.notify import Notice
 from kopiatomic.job import Job, split_words

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kopiatomic.clients.base import CHECK, FORGET, MAINTENANCE, PRUNE
+from kopiatomic.clients.records import CHECK, FORGET, MAINTENANCE, PRUNE
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
 from kopiatomic.system.command import printable
 

@@ -9,7 +9,7 @@ what has never been is 0 seconds after 1970, so that it is older than any limit.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kopiatomic import __version__
-from kopiatomic.clients.base import CHECK
+from kopiatomic.clients.records import CHECK
 from kopiatomic.monitoring import care, runs
 from kopiatomic.monitoring.history import JobHistory, PastRun, number, read_histories
 from kopiatomic.monitoring.runs import LastGood

@@ -3,7 +3,7 @@
 import os
 import stat
 
-from kopiatomic.clients.base import File
+from kopiatomic.clients.records import File
 from kopiatomic.system import mounts, zfs
 from kopiatomic.system.command import CommandFailed, Door
 from kopiatomic.system.machine import join, nearest

@@ -17,9 +17,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kopiatomic import client_rows, formatting, state
-from kopiatomic.clients.base import LAYOUTS, File, Source, Tally, Task
+from kopiatomic.clients.base import Task
 from kopiatomic.clients.parsing import as_stored
 from kopiatomic.clients.reader import ClientFailed, Reader
+from kopiatomic.clients.records import LAYOUTS, File, Source, Tally
 from kopiatomic.clients.room import batches
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, EX_OSERR, Refusal
 from kopiatomic.formatting import clock, headline, iso, size

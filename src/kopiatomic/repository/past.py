@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from kopiatomic import state
-from kopiatomic.clients.base import Made, Past, Task
+from kopiatomic.clients.base import Task
+from kopiatomic.clients.records import Made, Past
 from kopiatomic.state import Place
 from kopiatomic.system.machine import ancestors
 

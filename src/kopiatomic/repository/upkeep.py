@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 
 from kopiatomic import formatting, state
-from kopiatomic.clients.base import TOLD_IN_WORDS, Ready, Step, Task, Wishes
+from kopiatomic.clients.base import Task
 from kopiatomic.clients.reader import Reader
+from kopiatomic.clients.records import TOLD_IN_WORDS, Ready, Step, Wishes
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import duration, headline, section, table
 from kopiatomic.repository import past

@@ -7,8 +7,9 @@ system/fingerprint.py. It is read as a stream and never stored.
 from collections.abc import Mapping
 
 from kopiatomic import state
-from kopiatomic.clients.base import Source, Tally, Task
+from kopiatomic.clients.base import Task
 from kopiatomic.clients.reader import Reader
+from kopiatomic.clients.records import Source, Tally
 from kopiatomic.formatting import iso, size
 from kopiatomic.state import Place
 from kopiatomic.system import fingerprint

@@ -15,8 +15,8 @@ from kopiatomic.backup.report import Report
 from kopiatomic.backup.work import Work
 from kopiatomic.clients.base import Client, Task
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import Streamed
 from kopiatomic.clients.restic import Restic
-from kopiatomic.clients.streams import Streamed
 from kopiatomic.job import Job
 from kopiatomic.layout import taking
 from kopiatomic.layout.form import Layout

@@ -18,7 +18,7 @@ from support.datasets import (
 
 from kopiatomic.backup.plan import Hold, Scene, arrange, mentions
 from kopiatomic.backup.selection import select, stand_still, without
-from kopiatomic.clients.base import Needs
+from kopiatomic.clients.records import Needs
 from kopiatomic.errors import EX_CONFIG, EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.machine import Mount, visible_mounts

@@ -13,9 +13,9 @@ from kopiatomic.backup.client_runs import VOLUME, Called, ClientRun
 from kopiatomic.backup.plan import Hold, Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.selection import Captured
-from kopiatomic.clients.base import Client, Figures, Missing, Proof, Request, Task
+from kopiatomic.clients.base import Client, Task
 from kopiatomic.clients.reader import ClientFailed
-from kopiatomic.clients.streams import Streamed
+from kopiatomic.clients.records import Figures, Missing, Proof, Request, Streamed
 from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed, Door

@@ -12,7 +12,7 @@ from kopiatomic.backup.plan import Plan
 from kopiatomic.backup.report import Report
 from kopiatomic.backup.selection import Existing
 from kopiatomic.backup.unmounted import EMPTY, Sight
-from kopiatomic.clients.base import Figures
+from kopiatomic.clients.records import Figures
 from kopiatomic.system.machine import Dataset
 
 NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC

@@ -12,8 +12,10 @@ import pytest
 
 from kopiatomic import clients
 from kopiatomic.clients import client_of, make_ready, programs
-from kopiatomic.clients.base import ByHand, Client, Needs, Request, permissions
+from kopiatomic.clients.base import Client
 from kopiatomic.clients.kopia import Kopia
+from kopiatomic.clients.parsing import permissions
+from kopiatomic.clients.records import ByHand, Needs, Request
 from kopiatomic.clients.restic import Restic
 from kopiatomic.errors import EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job

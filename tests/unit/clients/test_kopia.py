@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from kopiatomic.clients.base import CHECK, MAINTENANCE, Figures, Request, Wishes
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import CHECK, MAINTENANCE, Figures, Request, Wishes
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.system.command import Door

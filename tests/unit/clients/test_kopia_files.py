@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from kopiatomic.clients.base import Source, Tally
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import Source, Tally
 from unit.clients.answers import Answers
 from unit.drills import NoRoom
 

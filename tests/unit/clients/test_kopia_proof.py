@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from kopiatomic.clients.base import Figures, Missing, Request
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import Figures, Missing, Request
 from kopiatomic.job import Job
 from unit.clients.answers import Matching
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kopiatomic.clients.base import ByHand, Made, Past
 from kopiatomic.clients.kopia_sources import NAMED, given_up
+from kopiatomic.clients.records import ByHand, Made, Past
 
 BY_HAND = ByHand("kopia-x")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kopiatomic.clients import make_ready
-from kopiatomic.clients.base import Needs, Task, together
+from kopiatomic.clients.base import Task
+from kopiatomic.clients.records import Needs, together
 from kopiatomic.clients.repositories import names_of
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job

@@ -9,7 +9,8 @@ import time
 import pytest
 from support.datasets import installer, plan_for, simple
 
-from kopiatomic.clients.base import (
+from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import (
     CHECK,
     FORGET,
     MAINTENANCE,
@@ -17,19 +18,16 @@ from kopiatomic.clients.base import (
     TAG,
     UNLOCK,
     ByHand,
-    Figures,
     Made,
     Past,
     Request,
     Source,
     Wishes,
 )
-from kopiatomic.clients.reader import ClientFailed
-from kopiatomic.clients.restic import Restic, choose_parent, host_of
+from kopiatomic.clients.restic import Restic, host_of
 from kopiatomic.errors import Refusal
 from kopiatomic.job import Job
 from kopiatomic.lists import PATHS, PATHS_TO_NUL, PATTERNS
-from kopiatomic.system.command import Door
 from unit.clients.answers import Answers, Matching
 
 MOMENT = 1795410241.9  # 2026-11-23 05:04:01 UTC
@@ -187,36 +185,6 @@ class TestRepository:
         assert Restic().scratch(job(options="--no-cache"), variables, "") == ([], [])
 
 
-SAID = b"""using parent snapshot 1290b76e
-
-Files:           1 new,     2 changed,  7781 unmodified
-Dirs:            0 new,    19 changed,   952 unmodified
-Added to the repository: 370.349 KiB (61.627 KiB stored)
-
-processed 7784 files, 265.116 MiB in 0:03
-snapshot f1b4b257 saved
-"""
-
-
-class TestFigures:
-    def test_lines(self):
-        figures = Restic().figures(SAID, b"")
-        assert figures == Figures(7784, 3, 19, 277994275, 379237, ("f1b4b257",))
-
-    def test_json(self):
-        line = (
-            b'{"message_type":"summary","files_new":1,"files_changed":2,"files_unmodified":3,'
-            b'"dirs_new":0,"dirs_changed":4,"data_added":5,"total_files_processed":6,'
-            b'"total_bytes_processed":7,"snapshot_id":"abc"}\n'
-        )
-        said = b'{"message_type":"status"}\n' + line
-        assert Restic().figures(said, b"") == Figures(6, 3, 4, 7, 5, ("abc",))
-
-    @pytest.mark.parametrize("text", [b"", b"{" * 10000, b"\n{" * 10000, b"\xff\xfe{}", b"{}\n[]"])
-    def test_nonsense_gives_no_figures(self, text):
-        assert Restic().figures(text, b"") == Figures()
-
-
 LOCKED = """repo already locked, waiting up to 0s for the lock
 unable to create lock in backend: repository is already locked by PID 26 on bob.test by root (UID 0, GID 0)
 lock was created at 2026-11-23 22:22:34 (812.085163ms ago)
@@ -309,75 +277,6 @@ class TestStatuses:
         assert str(Restic().hint_between(given, 10)).endswith(
             "if it is to be made: restic -r /r init (with the variables of /etc/away.env)"
         )
-
-
-class TestParent:
-    SNAPSHOTS = (
-        {"id": "1", "time": "2026-01-01", "hostname": "h", "paths": ["/home"]},
-        {"id": "2", "time": "2026-01-02", "hostname": "h", "paths": ["/home"]},
-        {"id": "3", "time": "2026-01-03", "hostname": "h", "paths": ["/etc"]},
-        {"id": "4", "time": "2026-01-04", "hostname": "other", "paths": ["/home", "/data"]},
-    )
-
-    def test_the_newest_that_shares_most(self):
-        assert choose_parent(self.SNAPSHOTS, ["/data", "/home"], "h") == "2"
-
-    def test_restic_finds_one_that_holds_all_by_itself(self):
-        assert choose_parent(self.SNAPSHOTS, ["/home"], "h") is None
-
-    def test_none_shares_anything(self):
-        assert choose_parent(self.SNAPSHOTS, ["/srv"], "h") is None
-
-    def test_one_above_or_below_counts(self):
-        assert choose_parent(self.SNAPSHOTS, ["/home/ben", "/srv"], "h") == "2"
-
-    def test_the_repository_may_be_named_after_the_subcommand(self, fp):
-        asked = ["restic", "-r", "/r", "--no-cache", "--no-lock", "snapshots", "--json"]
-        fp.register(asked, stdout=json.dumps(self.SNAPSHOTS))
-        job = Job(
-            "restomic", command=("restic", "backup", "-r", "/r", "--tag", "t"),
-            options=("--host", "h", "--no-cache"),
-        )  # fmt: skip
-        assert Restic().parent(Door(), job, ["/data", "/home"], ["/home"], {}) == "2"
-
-    def test_the_host_may_be_given_by_a_variable(self, fp):
-        """As restic takes it for the backup's."""
-        fp.register(["restic", fp.any()], stdout=json.dumps(self.SNAPSHOTS))
-        environment = {"RESTIC_HOST": "h"}
-        assert Restic().parent(Door(), JOB, ["/data", "/home"], ["/home"], environment) == "2"
-
-    @pytest.mark.parametrize(
-        "job",
-        [
-            Job("restomic", plain=True),
-            Job("restomic", options=("--force",)),
-            Job("restomic", command=("wrapper",)),
-        ],
-    )
-    def test_nothing_is_asked(self, fp, job):
-        assert Restic().parent(Door(), job, ["/a"], None, {}) is None
-        assert not fp.calls
-
-    def test_nothing_is_asked_while_the_paths_stay_the_same(self, fp):
-        assert Restic().parent(Door(), JOB, ["/a"], ["/b", "/a"], {}) is None
-        assert not fp.calls
-
-    def test_asks_through_the_wrapper_with_the_repositorys_options(self, fp):
-        fp.register(
-            "restic-x -r /repo --no-lock snapshots --json",
-            stdout=f'[{{"id":"9","time":"t","hostname":"{HOST}","paths":["/home"]}}]',
-        )
-        options = ("--exclude", "x", "-r", "/repo")
-        job = Job("restomic", command=("restic-x", "backup"), options=options)
-        assert Restic().parent(Door(), job, ["/home", "/data"], ["/home"], {}) == "9"
-
-    @pytest.mark.parametrize(
-        "answer", [{"returncode": 1}, {"stdout": "garbage"}, {"stdout": "[1]"}, {"stdout": "[{}]"}]
-    )
-    def test_a_repository_that_does_not_answer_is_the_backups_to_report(self, fp, answer):
-        fp.register(["restic", fp.any()], **answer)
-        assert Restic().parent(Door(), JOB, ["/a"], None, {}) is None
-        assert fp.calls
 
 
 def commands(wishes, environment=None, **words):

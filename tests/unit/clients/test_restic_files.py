@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from kopiatomic.clients.base import File, Source, Tally
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import File, Source, Tally
 from kopiatomic.clients.restic import Restic
 from unit.clients.answers import Answers, listing
 from unit.drills import NoRoom, node

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kopiatomic.clients.base import Figures, Missing, Request
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import Figures, Missing, Request
 from kopiatomic.clients.restic import Restic
 from kopiatomic.clients.restic_proof import excludes, patterns
 from kopiatomic.job import Job

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kopiatomic.clients.base import FORGET, ByHand, Made, Past
+from kopiatomic.clients.records import FORGET, ByHand, Made, Past
 from kopiatomic.clients.restic_retention import (
     Earlier,
     check_forget,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kopiatomic import cli, environment
-from kopiatomic.clients.base import Wishes
+from kopiatomic.clients.records import Wishes
 from kopiatomic.commands import common, repository
 from kopiatomic.errors import EX_NOPERM, EX_USAGE, PERIODIC_TROUBLE, Refusal
 from kopiatomic.job import Job

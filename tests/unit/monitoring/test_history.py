@@ -10,7 +10,7 @@ from support.datasets import plan_for, simple
 from kopiatomic import state
 from kopiatomic.backup import choice
 from kopiatomic.backup.report import Report, as_dict
-from kopiatomic.clients.base import Source, Tally
+from kopiatomic.clients.records import Source, Tally
 from kopiatomic.job import Job
 from kopiatomic.monitoring import history, status
 from kopiatomic.monitoring.care import PastCare

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from kopiatomic.clients.base import File
+from kopiatomic.clients.records import File
 from kopiatomic.repository.comparison import CHANGED, IDENTICAL, Comparer, against
 from kopiatomic.system.command import Door
 

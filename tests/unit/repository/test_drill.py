@@ -12,8 +12,8 @@ import pytest
 
 from kopiatomic import state
 from kopiatomic.clients import make_ready
-from kopiatomic.clients.base import Source, Tally
 from kopiatomic.clients.kopia import Kopia
+from kopiatomic.clients.records import Source, Tally
 from kopiatomic.clients.restic import Restic
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job

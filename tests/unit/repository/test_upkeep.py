@@ -8,7 +8,7 @@ import pytest
 
 from kopiatomic import state
 from kopiatomic.clients import make_ready
-from kopiatomic.clients.base import Wishes
+from kopiatomic.clients.records import Wishes
 from kopiatomic.errors import EX_TEMPFAIL, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.repository import account as accounts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kopiatomic import state
-from kopiatomic.clients.base import Client, File, Source, Tally, Task
+from kopiatomic.clients.base import Client, Task
+from kopiatomic.clients.records import File, Source, Tally
 from kopiatomic.formatting import iso
 from kopiatomic.job import Job
 from kopiatomic.repository import volumes

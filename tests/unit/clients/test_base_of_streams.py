@@ -7,11 +7,11 @@ import os
 
 import pytest
 
-from kopiatomic.clients.base import Client, Figures, File, Request, Source
+from kopiatomic.clients.base import Client
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import Figures, File, Request, Source, Streamed
 from kopiatomic.clients.restic import Restic
-from kopiatomic.clients.streams import Streamed
 from kopiatomic.job import Job
 from unit.clients.answers import Matching
 

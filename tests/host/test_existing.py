@@ -360,12 +360,20 @@ def test_a_backup_that_retention_removes_at_once_is_not_called_good(with_auto, k
     for datasets, proof in (
         (("kta/src",), "0 of 1 dataset found"), (("kta/src", "kta/home"), "1 of 2 datasets found")
     ):  # fmt: skip
-        assert proof in back_up(kopia, *datasets, status=65, program=KOPIATOMIC)
+        said = back_up(kopia, *datasets, status=65, program=KOPIATOMIC)
+        assert proof in said
+        # The home alone is not removed.
+        assert len(re.findall(r"(?m)^  saved as [0-9a-f]{16}$", said)) == len(datasets) - 1
         entry = json.loads(history.read_text().splitlines()[-1])
         assert entry["outcome"] == "incomplete"
         (problem,) = entry["problems"]
         assert problem.startswith(reason)
         assert f" policy show {TOP}/src," in problem
+        assert len(entry["client_runs"][0]["backups"]) == len(datasets) - 1
+    # As it is with a time that the user says.
+    words = [KOPIATOMIC, "--options=--start-time '2020-01-01 00:00:00 UTC'", "kta/src"]
+    result = with_auto.run(words, env=kopia.environment)
+    assert (result.returncode, reason in result.stderr) == (65, True), result.stderr
     # Where the policy keeps it, all is well.
     kopia("policy", "set", "--global", "--keep-latest", "9")
     back_up(kopia, "kta/src", program=KOPIATOMIC)

@@ -125,6 +125,8 @@ def _conclude(
     removed = {each.removed: each for each in found.missing if each.removed}
     for each in removed.values():
         _removed(task, each, called, report)
+    if removed:
+        called.figures = called.figures._replace(snapshots=found.backups)
     if not found.backups and not removed:
         _no_backup(task, called, report)
         return

@@ -286,8 +286,11 @@ class Kopia(Client):
         """Say whether kopia may remove a backup as soon as it has made it, as one of many.
 
         One of an existing snapshot bears the time of that, so its source may have enough newer
-        ones. A wrapper that keeps its words does not have that time from us.
+        ones. A wrapper that keeps its words does not have that time from us. The user may have
+        said a time, too.
         """
+        if last_value(self.options(job, script), "--start-time") is not None:
+            return True
         return job.snapshot is not None and not self.wrapper_keeps_words(job, script)
 
     def prove(

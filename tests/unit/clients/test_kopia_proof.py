@@ -157,14 +157,16 @@ class TestKopia:
             Kopia().prove(reader, KOPIA, Request(("/a",)), figures, {"/a": True}, 0.0)
         assert len(reader.asked) == asked
 
-    def test_of_an_existing_snapshot_the_repository_is_asked(self):
-        """Its backup bears an earlier time, and may be removed as soon as it is made."""
+    def test_of_an_earlier_time_the_repository_is_asked(self):
+        """As of an existing snapshot; its backup may be removed as soon as it is made."""
         past = KOPIA._replace(snapshot="auto-*")
         said, request = lines(manifest()), Request(("/a",))
         wrapped = past._replace(command=("/w",))
         for job, script, itself in (
             (KOPIA, "", True), (past, "", False), (wrapped, 'exec kopia "$@"', False),
             (wrapped, "kopia snapshot create --json /a", True),
+            (KOPIA._replace(options=("--start-time", "2020-01-01")), "", False),
+            (wrapped, "kopia snapshot create --start-time=2020-01-01 /a", False),
         ):  # fmt: skip
             proves = Kopia().proves_itself(job, request, Figures(), said, {"/a": True}, script)
             assert proves == itself

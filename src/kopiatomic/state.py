@@ -66,7 +66,7 @@ class Place(Record):
 
     @property
     def sweep_command(self) -> str:
-        """The command that removes what killed runs of the job have left behind, likewise."""
+        """The command that removes what earlier runs of the job have left behind, likewise."""
         return quote([self.program, "--sweep", "-j", self.job])
 
     @property

@@ -76,7 +76,7 @@ Repository, with the same -c, -o, -e and -j as for the backup:
 
 Jobs:
       --status            show the last successful backup of each job, its last
-                          seven nights, upkeep and drills, and what killed runs
+                          seven nights, upkeep and drills, and what earlier runs
                           have left behind
       --full                and list what that backup captured and left out
       --metrics             as numbers instead, in the text format of Prometheus
@@ -88,7 +88,7 @@ Jobs:
                             (default: all that have ever run); with /upkeep or
                             /drill behind it, upkeep or a drill; may be given
                             more than once
-      --sweep             remove what killed runs of the job have left behind;
+      --sweep             remove what earlier runs of the job have left behind;
                           with -a, of all jobs of {program}
 
 The machine:

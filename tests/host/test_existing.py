@@ -535,7 +535,7 @@ def test_the_holds_of_a_killed_run_are_named_and_go_with_the_next_run(with_auto,
     assert "2 holds, such as kta/home@auto-2" in status
     assert "restomic --sweep -j default" in status
     check = with_auto.run([RESTOMIC, "--check"])
-    assert "left behind by a killed run: " in check.stdout
+    assert "left behind by an earlier run: " in check.stdout
     assert "2 holds, such as kta/home@auto-2" in check.stdout
     said = back_up(restic, "kta/src", tidy=False)
     assert "  hold on kta/home@auto-2\n" in said

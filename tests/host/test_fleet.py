@@ -325,7 +325,7 @@ class TestRestic:
         bob.host.boot()
         shell(bob, command)
         assert rest.locks() == 0
-        assert "Removed, left behind by a killed run" in bob.call(*RESTOMIC, "kta/src")
+        assert "Removed, left behind by an earlier run" in bob.call(*RESTOMIC, "kta/src")
         ada.call(*RESTOMIC, *PRUNE)
 
     def test_a_dead_prune_keeps_the_others_from_their_backups(self, fleet, rest):

@@ -179,7 +179,7 @@ def test_a_killed_run_before(mailing: Repository):
         run.wait_for_client()
         run.kill(client=True)
         text = mail(mailing, "kta/src", status=INFORMATION)
-    _, _, swept = text.partition("Removed, left behind by a killed run:\n")
+    _, _, swept = text.partition("Removed, left behind by an earlier run:\n")
     lines = swept.splitlines()
     assert "  mount /var/run/restomic/default/hold/0" in lines
     assert "  mount /var/run/restomic/default/view" in lines

@@ -279,5 +279,5 @@ def test_what_a_killed_run_left_in_a_pool_that_was_away_is_removed(filled: Machi
     hooks = ("-p", f"zpool import{where(filled)} ktb")
     result = filled.run([*restomic, *hooks, "kta/src", "ktb"])
     assert (result.returncode, result.stderr) == (0, "")
-    assert "Removed, left behind by a killed run:\n  snapshot ktb@restomic-" in result.stdout
+    assert "Removed, left behind by an earlier run:\n  snapshot ktb@restomic-" in result.stdout
     clean(filled)

@@ -163,7 +163,7 @@ def test_what_a_dead_run_left_until_it_is_swept(filled: Machine) -> None:
     assert "2 snapshots, such as kta/home@restomic-x" in told
     assert "mount /var/run/restomic/default/view" in told
     assert "mine" not in told
-    left = status(filled).split("Left behind by killed runs:\n")[1]
+    left = status(filled).split("Left behind by earlier runs:\n")[1]
     command = left.split("to remove it: ")[1].split()
     filled.run(command, check=True)
     assert check(filled) == []

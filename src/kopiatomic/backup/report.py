@@ -343,7 +343,7 @@ def as_text(report: Report) -> str:
     lines += section("Tried before, but the repository could not be reached:", _tries(report))
     lines += _complaints(report)
     lines += section("Note:", report.notes_to_tell)
-    lines += section("Removed, left behind by a killed run:", report.swept)
+    lines += section("Removed, left behind by an earlier run:", report.swept)
     return "\n".join(lines) + "\n"
 
 

@@ -204,7 +204,7 @@ def look_for_left(place: Place, door: Door, report: Report) -> None:
         snapshots = own.of_job(door, place)
     except CommandFailed as error:
         report.notes.append(
-            "what killed runs have left behind could not be looked for, "
+            "what earlier runs have left behind could not be looked for, "
             f"and will be again: {error}"
         )
         return
@@ -258,7 +258,7 @@ def look_again(work: Work) -> None:
 
 
 def look_into_pools(work: Work) -> None:
-    """Look for what a killed run has left in a pool that was not imported when others looked."""
+    """Look for what an earlier run has left in a pool that was not imported when others looked."""
     pools = {zfs.pool_of(each.dataset) for each in work.plan.members}
     if state.was_searched() and not state.was_searched(pools):
         look_for_left(work.place, work.task.door, work.report)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # How often the next newest snapshots are looked for where others destroy them meanwhile.
 TRIES = 3
 
-_UNKNOWN = "whether a killed run still holds snapshots could not be found out, and will be again"
+_UNKNOWN = "whether an earlier run still holds snapshots could not be found out, and will be again"
 
 CHANGING = "its snapshots go as fast as they are looked for"
 

@@ -1,1 +1,1 @@
-"""What became of the jobs: their histories, what killed runs have left, what endangers backups."""
+"""What became of the jobs: their histories, what earlier runs have left, what endangers backups."""

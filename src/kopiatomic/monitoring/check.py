@@ -539,7 +539,7 @@ def _some(names: Sequence[str]) -> str:
 def _left_over(leftovers: Sequence[Leftover]) -> list[Finding]:
     found = []
     for place, things in described_by_job(leftovers):
-        text = f"{place.label}: left behind by a killed run: {'; '.join(things)}"
+        text = f"{place.label}: left behind by an earlier run: {'; '.join(things)}"
         remedy = f"to remove it: {place.sweep_command}"
         found.append(Finding("leftover", place.label, text, remedy))
     return found

@@ -1,4 +1,4 @@
-"""What killed runs have left behind."""
+"""What earlier runs have left behind."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Leftover:
 
 
 def find_leftovers(door: Door, thoroughly: bool = False) -> list[Leftover]:
-    """Return what killed runs of all programs have left behind.
+    """Return what earlier runs of all programs have left behind.
 
     What snapshots other tools keep costs nothing, as a rule: see _snapshots_to_see().
     Raises CommandFailed or Refusal if it cannot be found out.

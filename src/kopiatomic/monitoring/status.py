@@ -1,4 +1,4 @@
-"""The state of the jobs: past runs, runs under way, and what killed runs have left behind."""
+"""The state of the jobs: past runs, runs under way, and what earlier runs have left behind."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def observe(
     try:
         left = tuple(each for each in find_leftovers(door) if wanted(each.place))
     except CommandFailed as error:
-        trouble = f"cannot find out what killed runs have left behind: {error}"
+        trouble = f"cannot find out what earlier runs have left behind: {error}"
         return Overview(program, job, host, now, jobs, (), trouble, full, layouts)
     return Overview(program, job, host, now, jobs, left, None, full, layouts)
 
@@ -301,7 +301,7 @@ def _leftovers(overview: Overview) -> list[str]:
     for place, own in described_by_job(overview.leftovers):
         lines += [f"  {each}" for each in own]
         lines.append(f"    to remove it: {place.sweep_command}")
-    return ["", "Left behind by killed runs:", *lines] if lines else []
+    return ["", "Left behind by earlier runs:", *lines] if lines else []
 
 
 # As data

@@ -184,7 +184,7 @@ def test_a_sweep_tells_what_it_has_taken_back_and_what_stays(place, monkeypatch)
 
     monkeypatch.setattr(holding, "sweep", fails)
     taking.sweep(place, Door(), report, thoroughly=True)
-    assert "whether a killed run still holds snapshots could not be found out" in report.notes[1]
+    assert "whether an earlier run still holds snapshots could not be found out" in report.notes[1]
 
 
 class TestAfterBoot:
@@ -219,7 +219,7 @@ class TestAfterBoot:
         self.machine(fp, "t")
         fp.register(self.LIST, returncode=1, stderr="no")
         taking.look_after_boot(work)
-        assert "whether a killed run still holds snapshots could not be" in work.report.notes[0]
+        assert "whether an earlier run still holds snapshots could not be" in work.report.notes[0]
         fp.register(self.LIST, stdout="")
         taking.look_after_boot(work)
         assert len(work.report.notes) == 1

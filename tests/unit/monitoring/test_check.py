@@ -483,7 +483,7 @@ def test_leftovers_name_the_sweep():
     left = (Leftover(OTHER, "snapshot", "t@x"), Leftover(OTHER, "note", "/n"))
     (found,) = find(past(run(HOUR)), leftovers=left)
     assert (found.kind, found.job) == ("leftover", "kopiatomic/offsite")
-    assert found.text.endswith("killed run: snapshot t@x")
+    assert found.text.endswith("earlier run: snapshot t@x")
     assert "kopiatomic --sweep -j offsite" in found.remedy
 
 

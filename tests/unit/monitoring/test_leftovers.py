@@ -1,4 +1,4 @@
-"""What killed runs have left behind, and that nothing else is taken for it."""
+"""What earlier runs have left behind, and that nothing else is taken for it."""
 
 import time
 

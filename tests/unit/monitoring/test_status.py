@@ -108,7 +108,7 @@ class TestText:
         left += (Leftover(PLACE, "note", "/note"),)
         text = status.as_text(overview(JobHistory(PLACE, (run(HOUR),)), leftovers=left))
         assert text.endswith(
-            "Left behind by killed runs:\n"
+            "Left behind by earlier runs:\n"
             "  2 snapshots, such as t/a@x\n"
             "  mount /var/run/restomic/default/view\n"
             "    to remove it: restomic --sweep -j default\n"
@@ -272,4 +272,4 @@ class TestLook:
         fp.register(MOUNT, returncode=1, stderr="no")
         seen = status.observe(DOOR, "restomic", None, NOW)
         assert len(seen.jobs) == 1
-        assert seen.trouble.startswith("cannot find out what killed runs have left behind: mount")
+        assert seen.trouble.startswith("cannot find out what earlier runs have left behind: mount")

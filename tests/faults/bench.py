@@ -135,7 +135,7 @@ def measure(count: int, answers: str) -> dict[str, float]:
     from kopiatomic.system import command, kernel, process
 
     library = Library(answers)
-    real, walk, draw, mount_on = view.standing_in, view._walk, routine.draw, view._mount_on
+    real, walk, draw, mount_on = view.standing_in, view.walk, routine.draw, view.mount_on
     took: dict[str, float] = {"count": count, "started": 0, "asked": 0}
 
     class Free(command.Door):
@@ -170,8 +170,8 @@ def measure(count: int, answers: str) -> dict[str, float]:
 
     state.RUN_ROOT, state.STATE_DIRECTORY = f"{answers}/run", f"{answers}/db"
     routine.draw, view.standing_in = draw_plan, standing_in
-    view._walk = lambda path, opened: walk("/." * path.count("/"), opened)
-    view._mount_on = lambda kernel, path: mount_on(kernel, "/." * path.count("/"))
+    view.walk = lambda path, opened: walk("/." * path.count("/"), opened)
+    view.mount_on = lambda kernel, path: mount_on(kernel, "/." * path.count("/"))
     job = Job("restomic", everything=True, command=(f"{answers}/restic",))
     environment = {"HOME": f"{answers}/home", "RESTIC_REPOSITORY": "sftp:vault:/srv/restic"}
     began = time.process_time()

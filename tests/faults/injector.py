@@ -162,13 +162,13 @@ class Case:
 QUICK = f"""\
 import sys
 sys.path.insert(0, {MODULES!r})
-from kopiatomic.backup import view
+from kopiatomic.backup import takedown
 from kopiatomic.system import command, process
 before = command.Door.run
 def run(self, argv, *, time_limit=900.0, **options):
     return before(self, argv, time_limit=min(time_limit, 1.5), **options)
 command.Door.run = run
-command.KILL_GRACE = view.GRACE = 1.0
+command.KILL_GRACE = takedown.GRACE = 1.0
 process.GRACE = 3.0
 from kopiatomic.cli import restomic
 sys.exit(restomic())

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from kopiatomic import state
-from kopiatomic.backup import parts, plan, preflight, proof, routine, unmounted, view
+from kopiatomic.backup import parts, plan, preflight, proof, routine, takedown, unmounted, view
 from kopiatomic.backup.client_runs import FILES
 from kopiatomic.backup.names import Names
 from kopiatomic.backup.report import Report
@@ -861,7 +861,7 @@ def show(model: Model, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(view, "_is_meant", model.is_meant)
     patch.setattr(view, "_is_held", model.is_held)
     patch.setattr(view, "_numbers", model.numbers)
-    patch.setattr(view, "_is_astray", lambda *_: False)  # no mount point goes here
+    patch.setattr(takedown, "_is_astray", lambda *_: False)  # no mount point goes here
     patch.setattr(preflight, "_real", model.real)
     patch.setattr(parts, "absent", model.absent)
     patch.setattr(parts, "check_shown", lambda drawn: None)

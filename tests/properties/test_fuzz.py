@@ -17,7 +17,7 @@ from support.datasets import NAMES, NEEDS, make_plan
 from unit.drills import NoRoom
 
 from kopiatomic import cli, environment, redact, state
-from kopiatomic.backup import calling, view
+from kopiatomic.backup import calling, takedown
 from kopiatomic.clients import client_of, make_ready, parsing, programs, restic_parent
 from kopiatomic.clients.kopia import Kopia
 from kopiatomic.clients.reader import ClientFailed
@@ -169,7 +169,7 @@ def test_open_files(text: str) -> None:
             return command.Result(tuple(argv), 0, text, "")
 
     ours = mounts.Mount("/a", "/v", "nullfs", fsid=(0x2904FFE7, 0x29))
-    for pid in view._users(Answering(), [ours]):
+    for pid in takedown._users(Answering(), [ours]):
         assert pid > 1
         assert any(
             re.search(rf"\s{pid}\s+root\s+0x0*2904ffe7\s+\d+\s+[0-7]+\s+\S+\s+\S+\s*$", line)

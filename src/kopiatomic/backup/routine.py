@@ -13,6 +13,7 @@ from kopiatomic.backup import (
     parts,
     preflight,
     proof,
+    takedown,
     taking,
     view,
 )
@@ -152,13 +153,13 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
     """
     try:
         table = mounts.table(door)
-        old = view.mounted_below(table, place.directory)
+        old = takedown.mounted_below(table, place.directory)
         if not (old or thoroughly or state.is_unfinished(place)):
             look_after_boot(place, door, report)
             taking.sweep(place, door, report)
             return table
         taking.sweep(place, door, report, thoroughly)
-        outcome = view.take_down(door, place.directory, old)
+        outcome = takedown.take_down(door, place.directory, old)
         if outcome.unknown:
             raise Refusal(f"cannot clear up after an earlier run: {outcome.unknown}", EX_OSERR)
         if outcome.left:
@@ -168,7 +169,7 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
         removed = own.remove(door, snapshots)
     except CommandFailed as error:
         raise Refusal(f"cannot clear up after an earlier run: {error}", EX_OSERR) from error
-    view.remove_directories(Names("", "", place.directory))
+    takedown.remove_directories(Names("", "", place.directory))
     report.swept += [f"process {each}" for each in outcome.stopped]
     report.swept += [f"mount {each.point}" for each in old]
     tell_swept(report, snapshots, removed)
@@ -177,12 +178,12 @@ def sweep(place: Place, door: Door, report: Report, thoroughly: bool = False) ->
     return None if old else table
 
 
-def _in_the_way(door: Door, outcome: view.TakenDown) -> str:
+def _in_the_way(door: Door, outcome: takedown.TakenDown) -> str:
     """Say of a mount of an earlier run that it stays, and what to do."""
     left = outcome.left[-1]
     told = (
         f"{left.point}, left by an earlier run, cannot be unmounted ({outcome.reason}); "
-        f"end what uses it, then: {view.unmount_by_hand(left)}"
+        f"end what uses it, then: {takedown.unmount_by_hand(left)}"
     )
     # vfs_suser() in sys/kern/vfs_mount.c: not even a jail that has the same name again may.
     return f"{told} (on the host, if the jail was started anew since)" if door.jailed else told
@@ -209,7 +210,7 @@ def look_for_left(place: Place, door: Door, report: Report) -> None:
         )
         return
     # Of /var/run only the files go at boot.
-    view.remove_directories(Names("", "", place.directory))
+    takedown.remove_directories(Names("", "", place.directory))
     tell_swept(report, snapshots, own.remove(door, snapshots))
 
 
@@ -428,7 +429,7 @@ def tell_gone(work: Work, lost: dict[str, view.Lost]) -> dict[str, view.Lost]:
 
 def begin_anew(work: Work) -> None:
     """Take the view down, but not the snapshots below it; raises Failed if that cannot be."""
-    outcome = view.take_down(work.task.door, work.names.view)
+    outcome = takedown.take_down(work.task.door, work.names.view)
     if outcome.left or outcome.unknown:
         reason = outcome.unknown or outcome.reason
         raise Failed(f"cannot build the view anew: {reason}", EX_OSERR)
@@ -544,13 +545,13 @@ def take_down(work: Work) -> None:
     # zfs-release(8) unmounts a snapshot by force, from under whoever looks into it. While it
     # is mounted here, with a nullfs on it, nobody else can have it mounted.
     taking.release(work)
-    outcome = view.take_down(work.task.door, names.directory)
+    outcome = takedown.take_down(work.task.door, names.directory)
     tell_astray(work, outcome.astray)
     report.notes += [f"ended what the client left running: {each}" for each in outcome.stopped]
     for mount in outcome.left:
         report.fail(
             f"{mount.point} cannot be unmounted ({outcome.reason}); "
-            f"the next run tries again, or: {view.unmount_by_hand(mount)}",
+            f"the next run tries again, or: {takedown.unmount_by_hand(mount)}",
             EX_OSERR,
         )
     if outcome.unknown:
@@ -570,7 +571,7 @@ def take_down(work: Work) -> None:
         )
     if outcome.left or outcome.unknown:
         return
-    for path in view.remove_directories(names):
+    for path in takedown.remove_directories(names):
         report.notes.append(f"{path} is not empty and stays")
     if not (clones or left or report.stuck or work.unsure):
         state.finish(work.place)

@@ -14,7 +14,7 @@ import pytest
 from support.libc import LOCAL, RDONLY, Library, mounted
 
 from kopiatomic import state
-from kopiatomic.backup import proof, routine, view
+from kopiatomic.backup import proof, routine, takedown, view
 from kopiatomic.backup.report import Report, as_dict
 from kopiatomic.clients import make_ready
 from kopiatomic.clients.base import Client, Task
@@ -138,7 +138,7 @@ def world(library, places, monkeypatch) -> World:
     monkeypatch.setattr(Door, "run", lambda self, argv, **options: made.run(argv, **options))
     monkeypatch.setattr(process, "run", made.run_user)
     monkeypatch.setattr(process, "run_hook", made.run_user)
-    monkeypatch.setattr(view.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(takedown.time, "sleep", lambda seconds: None)
 
     @contextmanager
     def standing_in(target):
@@ -155,7 +155,7 @@ def world(library, places, monkeypatch) -> World:
     monkeypatch.setattr(view, "standing_in", standing_in)
     monkeypatch.setattr(view, "_is_meant", lambda *_: True)
     monkeypatch.setattr(view, "_is_held", lambda *_: True)
-    monkeypatch.setattr(view, "_is_astray", lambda *_: False)
+    monkeypatch.setattr(takedown, "_is_astray", lambda *_: False)
     return made
 
 
@@ -522,14 +522,14 @@ class TestWhatIsLost:
             raise CommandFailed(["mount_nullfs", mount.point], view.LINK)
 
         monkeypatch.setattr(view, "_make", make)
-        monkeypatch.setattr(routine.view, "take_down", lambda *_: busy())
+        monkeypatch.setattr(takedown, "take_down", lambda *_: busy())
         report = run(JOB._replace(targets=("kta/a",)), world)
         assert report.outcome == "failed"
 
 
-def busy() -> view.TakenDown:
+def busy() -> takedown.TakenDown:
     """Return what taking down came to where the mount table could not be read."""
-    made = view.TakenDown()
+    made = takedown.TakenDown()
     made.unknown = "getfsstat: Bad address"
     return made
 
@@ -848,7 +848,7 @@ class TestTakingDown:
         assert state.is_unfinished(state.Place("restomic", "default"))
         # As often as patience lasts.
         assert world.library.refusals["getfsstat"] == []
-        assert len(view.PATIENCE) == 3
+        assert len(takedown.PATIENCE) == 3
 
     def test_a_mount_that_stays(self, world):
         world.does["client"] = lambda: world.library.refusals.update(unmount=[errno.EBUSY] * 99)
@@ -875,7 +875,7 @@ class TestTakingDown:
     def test_one_whose_mount_point_was_removed_meanwhile(self, world, monkeypatch):
         """What the client found there cannot be known, whatever it says."""
         astray = lambda _, mount: mount.point.endswith("/view/b")  # noqa: E731
-        monkeypatch.setattr(view, "_is_astray", astray)
+        monkeypatch.setattr(takedown, "_is_astray", astray)
         report = run(ALL, world)
         assert (report.outcome, report.status) == ("incomplete", 65)
         assert report.problems == [

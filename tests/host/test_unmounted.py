@@ -183,6 +183,20 @@ def test_a_key_that_is_not_loaded(odd: Machine, restic: Repository):
     assert "its encryption key is not loaded; load it: zfs load-key kta/crypt" in said
 
 
+def test_one_that_was_named_is_missed_with_what_lies_below_others(odd: Machine, restic: Repository):
+    """With -r the rest is backed up, and the backup is not called whole."""
+    shell(odd, "zfs unload-key kta/crypt")
+    for words in (["kta/home", "kta/crypt"], [f"{TOP}/home", f"{TOP}/crypt"]):
+        said = back_up(restic, "-r", *words, status=NOINPUT)
+        assert "the backup is INCOMPLETE" in said
+        assert "! kta/crypt is not in this backup: not mounted: its encryption key is not loaded; " \
+               "load it: zfs load-key kta/crypt\n" in said  # fmt: skip
+        assert saved(restic) == {f"{TOP}/home/file": "home\n"}
+    back_up(restic, "-r", "kta")
+    shell(odd, "echo password | zfs load-key kta/crypt")
+    back_up(restic, "-r", "kta/home", "kta/crypt")
+
+
 def test_recursion_and_all_leave_them_out_as_ever(odd: Machine, restic: Repository):
     for words in several(odd):
         back_up(restic, *words, "--at", AT)

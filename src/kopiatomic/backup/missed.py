@@ -1,7 +1,7 @@
 """What was in the last good backup and is not in this one: the run tells it as a problem."""
 
 from kopiatomic.backup.calling import last_entry
-from kopiatomic.backup.selection import is_excluded
+from kopiatomic.backup.selection import is_excluded, with_advice
 from kopiatomic.backup.work import Work
 from kopiatomic.errors import EX_NOINPUT
 from kopiatomic.system import zfs
@@ -12,11 +12,14 @@ from kopiatomic.system.machine import lies_in, nearest
 def miss_named(work: Work) -> None:
     """Tell of what the user named and cannot be captured.
 
-    Of datasets that is so if they were last time; of existing snapshots taking.py tells.
+    Of what may be named for the sake of those below it that is so if it was last time; of
+    existing snapshots taking.py tells.
     """
     if work.task.job.snapshot is None:
         tell_missed(work)
-    missed = [each for each in work.plan.left_out if each.is_obstacle and each.named]
+    missed = [
+        each for each in work.plan.left_out if each.is_obstacle and each.named and not each.missed
+    ]
     # The history is read only where there is something to look up.
     names = {row.get("dataset") for row in (_captured_before(work) if missed else ())}
     for each in missed:
@@ -33,7 +36,7 @@ def tell_missed(work: Work) -> None:
     """Tell of what is left out although a run is to say so each time."""
     for each in work.plan.left_out:
         if each.missed:
-            message = f"{each.name} is not in this backup: {each.reason}"
+            message = f"{each.name} is not in this backup: {with_advice(each)}"
             work.report.fail(message, EX_NOINPUT, "incomplete")
 
 

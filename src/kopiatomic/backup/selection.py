@@ -9,6 +9,7 @@ from kopiatomic.backup.unmounted import BLIND, EMPTY, Places, Sight
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record
+from kopiatomic.system.command import quote
 from kopiatomic.system.machine import Dataset, Mount, device_of, join
 from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 
@@ -32,6 +33,9 @@ GONE = "gone"  # a path that was named and is not there
 
 # What a snapshot can show although nothing else does.
 SHOWABLE = frozenset({HIDDEN, CANNOT_MOUNT, NOT_MOUNTED, NO_MOUNT_POINT, JAILED})
+
+# Without what the user has named and is left out for such a reason, a backup is not whole.
+WANTED = frozenset({HIDDEN, LOCKED, NOT_MOUNTED, INACTIVE, TOO_LONG, VOLUME})
 
 
 class Existing(Record):
@@ -171,13 +175,29 @@ def select(
             left_out.append(obstacle)
     shown, hindered = _show(job, unseen, mounts, captured, names, sight)
     left_out = sorted((*left_out, *hindered), key=lambda each: each.name)
-    left_out = [each._replace(named=targets.has(each.name)) for each in left_out]
+    by_name = {each.name: each for each in datasets}
+    left_out = [
+        each._replace(named=True, missed=_is_missed(each, by_name[each.name]))
+        if targets.has(each.name) else each
+        for each in left_out
+    ]  # fmt: skip
     _refuse_named(job, targets, left_out)
     captured = sorted((*captured, *shown), key=lambda each: each.dataset)
     numbered = tuple(each._replace(number=number) for number, each in enumerate(captured))
     left_out += [_gone(job, target) for target in job.gone]
     told = tuple(_idle_patterns(job, datasets))
     return Selection(numbered, tuple(left_out), told, tuple(volumes))
+
+
+def _is_missed(left: LeftOut, dataset: Dataset) -> bool:
+    """Say whether a run is to tell each time that it is without something that was named.
+
+    With -r, what has no mount point of its own, or is not mounted by itself, may be named
+    for the sake of those below it.
+    """
+    if left.kind == NOT_MOUNTED:
+        return dataset.canmount == "on" and dataset.mountpoint not in ("none", "legacy")
+    return left.kind in WANTED
 
 
 def _gone(job: Job, target: str) -> LeftOut:
@@ -315,12 +335,16 @@ def _refuse_named(job: Job, targets: Named, left_out: Sequence[LeftOut]) -> None
         return
     for each in left_out:
         if targets.has(each.name):
-            advice = {
-                INACTIVE: "; name /, which is always the one in use",
-                LOCKED: f"; load it: zfs load-key {each.name}",
-            }.get(each.kind, "")
-            message = f"{each.name} cannot be backed up: {each.reason}{advice}"
-            raise Refusal(message, EX_NOINPUT)
+            raise Refusal(f"{each.name} cannot be backed up: {with_advice(each)}", EX_NOINPUT)
+
+
+def with_advice(left: LeftOut) -> str:
+    """Return why something that was named is left out, and what to do about it."""
+    advice = {
+        INACTIVE: "; name /, which is always the one in use",
+        LOCKED: f"; load it: zfs load-key {quote([left.name])}",
+    }.get(left.kind, "")
+    return f"{left.reason}{advice}"
 
 
 def _belonging(

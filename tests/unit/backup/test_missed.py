@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kopiatomic.backup import missed
-from kopiatomic.backup.selection import GONE, LeftOut
+from kopiatomic.backup.selection import GONE, INACTIVE, LOCKED, NO_MOUNT_POINT, LeftOut
 from kopiatomic.job import Job
 from kopiatomic.system.command import CommandFailed
 
@@ -119,3 +119,23 @@ def test_a_path_that_is_gone(monkeypatch, snapshot):
     assert run.report.problems == ([] if snapshot else [
         ("/t/x is not in this backup: it does not exist", 66, "incomplete")
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "advice"), [
+    (LOCKED, "; load it: zfs load-key 'data x'"),
+    (INACTIVE, "; name /, which is always the one in use"),
+])  # fmt: skip
+def test_a_dataset_that_was_named_and_cannot_be_captured(monkeypatch, kind, advice):
+    run = work([], monkeypatch, [("data x", "/t/data")])
+    run.plan.left_out = (LeftOut("data x", "why", kind, missed=True, named=True),)
+    missed.miss_named(run)
+    text = f"data x is not in this backup: why{advice}"
+    assert run.report.problems == [(text, 66, "incomplete")]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_one_that_may_be_named_for_others_counts_if_it_was_there(monkeypatch, before):
+    run = work([], monkeypatch, BEFORE if before else [])
+    run.plan.left_out = (LeftOut("data", "why", NO_MOUNT_POINT, named=True),)
+    missed.miss_named(run)
+    assert len(run.report.problems) == before

@@ -113,6 +113,37 @@ class TestSelection:
             assert "say by --at DIRECTORY where to show it" in str(refusal)
         assert refusal.status == EX_NOINPUT
 
+    @pytest.mark.parametrize(
+        ("odd", "missed"),
+        [
+            (unmounted("t/x", keystatus="unavailable"), True), (dataset("t/x"), True),
+            (unmounted("t/x"), True),
+            (unmounted("t/x", type="volume", keystatus="unavailable"), True),
+            (unmounted("t/x", canmount="off"), False),
+            (unmounted("t/x", canmount="noauto"), False),
+            (unmounted("t/x", mountpoint="none"), False),
+            (unmounted("t/x", mountpoint="legacy"), False),
+        ],
+    )  # fmt: skip
+    def test_what_was_named_beside_those_below_it(self, odd: Dataset, missed: bool):
+        """With -r others are backed up, and without what has files the backup is not whole."""
+        below = dataset("t/x/below")
+        mounts = [*ROOT, zfs("t", "/t"), zfs("t/x/below", "/t/x/below")]
+        plan = plan_for(([dataset("t"), odd, below], mounts), "t", "t/x", recursive=True)
+        (left,) = plan.left_out
+        assert (left.name, left.named, left.missed) == ("t/x", True, missed)
+        plan = plan_for(([dataset("t"), odd, below], mounts), "t", recursive=True)
+        assert not any(each.named or each.missed for each in plan.left_out)
+
+    def test_a_boot_environment_that_was_named_and_is_not_in_use_any_more(self):
+        datasets = [dataset("z/ROOT/new"), unmounted("z/ROOT/old", canmount="noauto"),
+                    dataset("z/home")]  # fmt: skip
+        mounts = [zfs("z/ROOT/new", "/"), zfs("z/home", "/home"), *ROOT[1:]]
+        plan = plan_for((datasets, mounts), "z/ROOT/old", "z/home", recursive=True)
+        assert [(each.name, each.kind, each.missed) for each in plan.left_out] == [
+            ("z/ROOT/old", "inactive", True)
+        ]
+
     def test_a_volume_is_left_out_where_it_is_not_asked_for(self):
         plan = plan_for(([dataset("t"), VOLUME], [*ROOT, zfs("t", "/t")]), "t", recursive=True)
         assert left_out(plan) == {"t/v": "a volume, which holds no files"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 from support.machine import Machine, shell
@@ -118,6 +119,24 @@ class TestRestic:
         call(restic, "--upkeep", "--forget", "--keep-last 1")
         assert len(listed(restic)) == 2
         assert len(of(restic, "default")) == 1
+
+    def test_the_last_whole_backup_is_not_pushed_out(self, filled: Machine, restic: Repository):
+        """By those that lack something, as on nights when a file cannot be read."""
+        lacking = ("-r", "kta", "-o", f"--exclude {TOP}/home/*")
+        call(restic, "-r", "kta")
+        for _ in range(2):
+            call(restic, *lacking, status=65)
+        before = listed(restic)
+        flags = ("--upkeep", "--verify", "0", "--forget", "--keep-last 2", "--prune")
+        out = call(restic, *flags, status=65)
+        assert f"because the last whole backup, {before[0]['short_id']} of " in out
+        assert re.search(r"^  check +ok, .*\n  forget and prune +not run$", out, re.M), out
+        assert listed(restic) == before
+        call(restic, *flags[:-2], "--keep-last 3")
+        assert listed(restic) == before
+        call(restic, "-r", "kta")
+        call(restic, *flags)
+        assert len(listed(restic)) == 2
 
     def test_the_users_own_flags(self, filled: Machine, restic: Repository):
         for tag in ("day", "night", "day", "night"):

@@ -9,7 +9,6 @@ from kopiatomic.backup.unmounted import BLIND, EMPTY, Places, Sight
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.record import Record
-from kopiatomic.system.command import quote
 from kopiatomic.system.machine import Dataset, Mount, device_of, join
 from kopiatomic.system.zfs import BACKUP_PROPERTY, NAME_LIMIT
 
@@ -340,9 +339,11 @@ def _refuse_named(job: Job, targets: Named, left_out: Sequence[LeftOut]) -> None
 
 def with_advice(left: LeftOut) -> str:
     """Return why something that was named is left out, and what to do about it."""
+    # Of what a shell takes apart, a dataset's name has nothing but blanks.
+    name = f"'{left.name}'" if " " in left.name else left.name
     advice = {
         INACTIVE: "; name /, which is always the one in use",
-        LOCKED: f"; load it: zfs load-key {quote([left.name])}",
+        LOCKED: f"; load it: zfs load-key {name}",
     }.get(left.kind, "")
     return f"{left.reason}{advice}"
 

@@ -203,6 +203,7 @@ class Made(Record):
     ``command`` are the words that the client was called with; ``meant`` are paths of earlier
     runs whose datasets this one could not capture though nobody left them out. ``ended`` is
     when it was over, as time(3) has it. ``streams`` are the names of what was streamed.
+    ``whole`` are those of the backups that are of files, and lack nothing.
     """
 
     job: str
@@ -213,6 +214,7 @@ class Made(Record):
     command: tuple[str, ...] = ()
     meant: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
 
 class Past(Record):
@@ -226,12 +228,14 @@ class Ready(Record):
     """The steps of upkeep, with those that the state of the repository asks for.
 
     ``notes`` are to be told in the report; ``doubts`` too, as problems, unless a step fails:
-    what could not be asked, each with the client's exit status.
+    what could not be asked, each with the client's exit status. ``withheld`` says why nothing
+    may be forgotten now, if that is so.
     """
 
     steps: tuple[Step, ...]
     notes: tuple[str, ...] = ()
     doubts: tuple[tuple[str, int], ...] = ()
+    withheld: str = ""
 
 
 class Source(Record):

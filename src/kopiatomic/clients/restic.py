@@ -520,6 +520,7 @@ class Restic(Client):
         """Look for stale locks, and for the job's backups from before they bore its tag."""
         from kopiatomic.clients import restic_locks, restic_retention
 
+        withheld = ""
         if self.wrapper_keeps_words(job, script):
             return Ready(tuple(steps))  # it would make a backup, whatever it is asked for
         found = [restic_locks.ready(reader)]
@@ -529,6 +530,9 @@ class Restic(Client):
             found.append(
                 restic_retention.ready(reader, tag_of(job), wishes.forget, own, past, by_hand)
             )
+            base = len(self.base_command(job))
+            words = next(step.argv[base:] for step in steps if step.kind == FORGET)
+            withheld = restic_retention.withheld(reader, words, past)
         before = [step for each in found for step in each.steps]
         unlock = [step for step in before if step.kind == UNLOCK]
         first = [step for step in before if step.kind in (TAG, FORGET)]
@@ -539,6 +543,7 @@ class Restic(Client):
             tuple(all_steps),
             tuple(note for each in found for note in each.notes),
             tuple(doubt for each in found for doubt in each.doubts),
+            withheld,
         )
 
     def step_told(self, kind: str, text: str) -> str | None:

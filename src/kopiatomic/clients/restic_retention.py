@@ -5,6 +5,7 @@ paths: a job whose selection changes would then have a group for each of its sel
 in which nothing is ever old enough, and two jobs with the same paths would share one.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kopiatomic.clients.parsing import as_stored, ask, nanoseconds, parse_options, understood
@@ -150,6 +151,38 @@ def check_forget(words: Sequence[str]) -> None:
             "--forget needs to know what to keep: without a --keep flag every backup could go; "
             "for example --forget '--keep-daily 7 --keep-weekly 5'"
         )
+
+
+# The last whole backup
+
+
+def withheld(reader: Reader, words: Sequence[str], past: Past) -> str:
+    """Say why nothing may be forgotten now; nothing if the last whole backup would stay.
+
+    A policy counts backups, and not what they lack: enough of those that are incomplete push
+    the last whole one out. ``words`` are those of ``restic forget``. Only where the newest
+    backup is not whole, restic is asked what it would remove. Raises Interrupted.
+    """
+    made = [run for run in past.own if run.backups or run.whole]
+    last = next((run for run in reversed(made) if run.whole), None)
+    if last is None or last is made[-1] or is_rehearsal(words):
+        return ""
+    asked = [word for word in words if word != "--prune"]
+    try:
+        groups = ask(reader, list, (*asked, "--dry-run", "--no-lock", "--json"))
+        with understood():
+            going = [row for group in groups for row in group["remove"] or ()]
+            names = [str(row.get(name) or "") for row in going for name in ("id", "original")]
+    except ClientFailed as error:
+        return f"whether it would remove the last whole backup could not be asked: {error}"
+    if not any(name.startswith(last.whole) for name in names):
+        return ""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.began))
+    return (
+        f"nothing is removed, because the last whole backup, {last.whole[0][:8]} of {when}, would "
+        "go, and those made after it are incomplete; once the job has a whole backup again, old "
+        "ones are removed as ever"
+    )
 
 
 # Backups from before there was a tag

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from kopiatomic import state
+from kopiatomic.client_rows import FILES, rows_of
 from kopiatomic.clients.base import Task
 from kopiatomic.clients.records import Made, Past
 from kopiatomic.state import Place
@@ -55,7 +56,7 @@ def runs_of(place: Place, task: Task | None = None) -> list[Made]:
         runs.append(Made(
             place.job, began, began if ended is None else ended, paths,
             backups, command,
-            _meant(entry, datasets, earlier), streams,
+            _meant(entry, datasets, earlier), streams, _whole(entry, task),
         ))  # fmt: skip
         earlier |= dict.fromkeys((*paths, *streams))
     return runs
@@ -81,6 +82,14 @@ def _made(
     backups = tuple(name for each in clients for name in _texts(each.get("snapshots")))
     command = tuple(word for each in clients for word in _texts(each.get("command")))
     return backups, command, bool(rows)
+
+
+def _whole(entry: Mapping[str, object], task: Task | None) -> tuple[str, ...]:
+    """Return the backups of files that lack nothing, in the task's repository if it is given."""
+    good = [row for row in rows_of(entry) if row.key[0] == FILES and row.is_good]
+    if task is not None and task.repository:
+        good = [row for row in good if row.key[2] == task.env_file]
+    return tuple(name for row in good for name in row.backups)
 
 
 def _meant(

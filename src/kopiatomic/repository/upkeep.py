@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from kopiatomic import formatting, state
 from kopiatomic.clients.base import Task
 from kopiatomic.clients.reader import Reader
-from kopiatomic.clients.records import TOLD_IN_WORDS, Ready, Step, Wishes
-from kopiatomic.errors import EX_UNAVAILABLE, Refusal
+from kopiatomic.clients.records import FORGET, TOLD_IN_WORDS, Ready, Step, Wishes
+from kopiatomic.errors import EX_DATAERR, EX_UNAVAILABLE, Refusal
 from kopiatomic.formatting import duration, headline, section, table
 from kopiatomic.repository import past
 from kopiatomic.repository.account import Account, Done, in_each, kept
@@ -66,7 +66,7 @@ def _look_after(
     ready = _make_ready(task, signals, wishes, plan(task, wishes))
     account.steps = _to_do(task, ready.steps)
     account.notes += ready.notes
-    _do_all(task, streams, signals, account, ready.steps)
+    _do_all(task, streams, signals, account, ready)
     for doubt, status in ready.doubts:
         if account.status == 0:
             account.fail(doubt, exit_status(status))
@@ -94,10 +94,12 @@ def _make_ready(task: Task, signals: Signals, wishes: Wishes, steps: Sequence[St
 
 
 def _do_all(
-    task: Task, streams: Streams, signals: Signals, account: Account, steps: Sequence[Step]
+    task: Task, streams: Streams, signals: Signals, account: Account, ready: Ready
 ) -> None:
-    for step, done in zip(steps, account.steps, strict=True):
+    for step, done in zip(ready.steps, account.steps, strict=True):
         signals.check()
+        if account.status == 0 and step.kind == FORGET and ready.withheld:
+            account.fail(f"{done.name}: {ready.withheld}", EX_DATAERR)
         if account.status:
             break
         # What some say has to be read, also where a person watches.

@@ -6,6 +6,7 @@ import pytest
 
 from kopiatomic.clients import restic_locks
 from kopiatomic.clients.reader import ClientFailed
+from kopiatomic.clients.records import Ready
 from kopiatomic.clients.restic_locks import Lock, read_all, ready, stale_ones
 from unit.clients.answers import Matching
 
@@ -59,7 +60,7 @@ class TestReady:
         )
 
     def test_another_machines_is_left_alone(self):
-        assert ready(Matching(self.answers(77, "elsewhere"))) == ((), (), ())
+        assert ready(Matching(self.answers(77, "elsewhere"))) == Ready(())
 
     def test_no_other_program_gets_a_signal(self, monkeypatch):
         stale = [lock(1, 5)], [lock(2, 5)]

@@ -11,9 +11,10 @@ from kopiatomic.clients.restic_retention import (
     hosts_of,
     is_rehearsal,
     ready,
+    withheld,
 )
 from kopiatomic.errors import Refusal
-from unit.clients.answers import Matching
+from unit.clients.answers import Matching, listing
 
 TAG = "restomic:home"
 
@@ -211,3 +212,45 @@ class TestReady:
         reader = Matching({"snapshots": listed})
         (step,) = ready(reader, TAG, ["-l1", *group.split()], "h", Past(), ByHand("restic-x")).steps
         assert list(step.argv[-2:]) == ["--group-by", "host,paths"]
+
+
+class TestWithheld:
+    """Backups that are incomplete do not push out the last whole one."""
+
+    WORDS = ("forget", "--host", "h", "--keep-last", "1", "--prune")
+
+    def says(self, runs, removed, words=WORDS):
+        groups = [{"keep": [], "remove": None}, {"keep": [], "remove": removed}]
+        self.reader = Matching({"forget": listing(groups)})
+        return withheld(self.reader, words, Past(tuple(runs)))
+
+    def made(self, *outcomes):
+        return [
+            Made("home", JANUARY, JANUARY, ("/a",), (f"{number}abc",), (),
+                 whole=(f"{number}abc",) if outcome == "+" else ())
+            for number, outcome in enumerate(outcomes)
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("outcomes", ["", "+", "-", "--", "-+"])
+    def test_where_the_newest_is_whole_or_none_is_nothing_is_asked(self, outcomes):
+        assert self.says(self.made(*outcomes), []) == ""
+        assert self.reader.asked == []
+
+    @pytest.mark.parametrize("row", [{"id": "1abcdef"}, {"id": "fe", "original": "1abcdef"}])
+    def test_the_last_whole_one_would_go(self, row):
+        told = self.says(self.made("+", "+", "-"), [{"id": "0abcdef"}, row])
+        assert told.startswith("nothing is removed, because the last whole backup, 1abc of 20")
+        ((*words,),) = self.reader.asked
+        assert words == [*self.WORDS[:-1], "--dry-run", "--no-lock", "--json"]
+
+    def test_it_would_stay(self):
+        assert self.says(self.made("+", "+", "-", "-"), [{"id": "0ab"}, {"id": "2ab"}]) == ""
+
+    def test_what_is_not_known_to_stay_is_not_removed(self):
+        self.reader = Matching({"forget": b"what?"})
+        told = withheld(self.reader, self.WORDS, Past(tuple(self.made("+", "-"))))
+        assert told.startswith("whether it would remove the last whole backup could not be asked")
+
+    def test_a_rehearsal_removes_nothing(self):
+        assert self.says(self.made("+", "-"), [{"id": "0abc"}], (*self.WORDS, "-n")) == ""
+        assert self.reader.asked == []

@@ -29,6 +29,22 @@ def test_of_a_run(place):
     assert run.command == ("restic", "backup")
 
 
+def test_which_backups_are_whole(place):
+    """Those of files; of several repositories, those in the one that is asked about."""
+    rows = [
+        {"kind": "files", "env_file": file, "outcome": outcome, "backups": [name]}
+        for file, outcome, name in (("/a.env", "success", "aa"), ("/b.env", "incomplete", "bb"))
+    ]
+    rows.append({"kind": "layout", "env_file": "/a.env", "outcome": "success", "backups": ["ll"]})
+    state.remember(place, {**ENTRY, "outcome": "success"})
+    state.remember(place, {**ENTRY, "outcome": "incomplete"})
+    state.remember(place, {**ENTRY, "outcome": "incomplete", "client_runs": rows})
+    assert [run.whole for run in past.runs_of(place)] == [("ab",), (), ("aa",)]
+    jobs = [Job("restomic", env_files=(f"/{name}.env",)) for name in "ab"]
+    tasks = [TASK._replace(job=job, repository=job.env_files[0][1:]) for job in jobs]
+    assert [past.runs_of(place, task)[-1].whole for task in tasks] == [("aa",), ()]
+
+
 @pytest.mark.parametrize(
     ("kind", "meant"), [("locked", ("/src/x",)), ("excluded", ()), ("property", ())]
 )

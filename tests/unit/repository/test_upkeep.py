@@ -9,7 +9,7 @@ import pytest
 from kopiatomic import state
 from kopiatomic.clients import make_ready
 from kopiatomic.clients.records import Wishes
-from kopiatomic.errors import EX_TEMPFAIL, EX_UNAVAILABLE, Refusal
+from kopiatomic.errors import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, Refusal
 from kopiatomic.job import Job
 from kopiatomic.repository import account as accounts
 from kopiatomic.repository import upkeep
@@ -64,6 +64,21 @@ class TestRun:
         assert [step.outcome for step in account.steps] == ["failed", "not run"]
         assert "forget" not in (tmp_path / "calls").read_text()
         assert "prune nothing" in account.problems[0]
+
+    def test_what_would_take_the_last_whole_backup_away_is_not_run(
+        self, place, tmp_path, monkeypatch
+    ):
+        from kopiatomic.clients import restic_retention
+
+        monkeypatch.setattr(restic_retention, "withheld", lambda *_: "it would go")
+        account = self.run(tmp_path, "exit 0")
+        assert (account.outcome, account.status) == ("failed", EX_DATAERR)
+        assert [step.outcome for step in account.steps] == ["ok", "not run"]
+        assert account.problems == ["forget and prune: it would go"]
+        assert "forget" not in (tmp_path / "calls").read_text()
+        # Without anything to forget it makes no difference.
+        account = self.run(tmp_path, "exit 0", Wishes(verify=5.0, prune=True))
+        assert [step.outcome for step in account.steps] == ["ok", "ok"]
 
     def test_what_restics_status_means_is_told(self, place, tmp_path):
         account = self.run(tmp_path, "exit 11")

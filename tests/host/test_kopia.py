@@ -122,6 +122,23 @@ def test_a_policy_on_live_paths_excludes(filled: Machine, kopia: Repository):
     assert not [name for name in names if name.startswith("ben/docs")]
 
 
+def test_an_action_that_leads_a_backup_elsewhere(filled: Machine, kopia: Repository):
+    """As those do that make snapshots of their own: what is saved is not what was captured."""
+    elsewhere = "/kt/elsewhere"
+    shell(filled, f"mkdir {elsewhere}; echo live > {elsewhere}/file")
+    action = filled.path("/kt/action")
+    action.write_text(f"#!/bin/sh\necho KOPIA_SNAPSHOT_PATH={elsewhere}\n")
+    action.chmod(0o755)
+    kopia("repository", "connect", "filesystem", "--path", f"{kopia.directory}/kopia",
+          "--enable-actions")  # fmt: skip
+    kopia("policy", "set", f"{TOP}/src", "--before-snapshot-root-action", "/kt/action")
+    said = kopiatomic(kopia, "kta/src", "kta/home", status=65)
+    assert f"kta/src ({TOP}/src) is not in the backup" in said
+    assert "1 of 2 datasets found in the backup" in said
+    action.write_text("#!/bin/sh\ntrue\n")
+    kopiatomic(kopia, "kta/src", "kta/home")
+
+
 def test_what_was_left_out_never_appears(filled: Machine, kopia: Repository):
     kopiatomic(kopia, "-r", "kta/home", "-x", "kta/home/ben")
     names = listing(kopia)

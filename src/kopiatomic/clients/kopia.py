@@ -274,7 +274,8 @@ class Kopia(Client):
                     kopia_proof.path_of(each): has_entries(kopia_proof.root_of(each))
                     for each in json_objects(decode(marked(output)))
                     if "rootEntry" in each and each.get("id") and not each.get("incomplete")
-                }
+                    and kopia_proof.is_of_its_path(each)
+                }  # fmt: skip
         except ClientFailed:
             return False
         return bool(points) and all(
@@ -358,8 +359,8 @@ class Kopia(Client):
         ignored = (
             "a rule to ignore what is in it, in the policy or a .kopiaignore, or a CACHEDIR.TAG"
             if missing.empty
-            else "a policy of one-file-system for a path above it, or a rule to ignore it, in the "
-            "policy or a .kopiaignore"
+            else "a policy of one-file-system for a path above it, a rule to ignore it, in the "
+            "policy or a .kopiaignore, or an action that names another directory in its place"
         )
         return self.wrapper_keeps_words(job, script) or (
             f"the reason is likely to be {ignored}: {show}; if that is meant, leave the dataset "

@@ -1,5 +1,6 @@
 """Asking a kopia repository what is in the backups of a run."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -72,7 +73,7 @@ def prove(reader: Reader, asked: Asked, points: Mapping[str, bool]) -> Proof:
                     stands_in = stands_in or str(old["id"])
                     made[str(old["id"])] = old
         held: dict[str, bool] = {}
-        roots = {path_of(each): root_of(each) for each in made.values()}
+        roots = {path_of(each): root_of(each) for each in made.values() if is_of_its_path(each)}
         read = Directories(reader)
         wanted: dict[str, set[str]] = {}
         for point in points:
@@ -221,6 +222,16 @@ def path_of(manifest: Mapping[str, object]) -> str:
     if not isinstance(path, str):
         raise TypeError("no path")
     return path
+
+
+def is_of_its_path(manifest: Mapping[str, object]) -> bool:
+    """Say whether a manifest is of the directory that it names, as far as can be told.
+
+    An action before the snapshot can put another one in its place, whose name the entry has:
+    KOPIA_SNAPSHOT_PATH in https://kopia.io/docs/advanced/actions/
+    """
+    known = os.path.basename(path_of(manifest))
+    return known in ("", root_of(manifest).get("name") or known)
 
 
 def root_of(manifest: Mapping[str, object]) -> Mapping[str, object]:

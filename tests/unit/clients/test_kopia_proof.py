@@ -20,8 +20,9 @@ def lines(*objects: object) -> bytes:
 
 
 def manifest(path: str = "/a", **more: object) -> dict[str, object]:
+    root = {**entry("root", files=1), "name": path.rpartition("/")[2]}
     return {"id": "a" * 32, "source": {"path": path}, "startTime": "2026-01-02T03:04:05Z",
-            "rootEntry": entry("root", files=1), **more}  # fmt: skip
+            "rootEntry": root, **more}  # fmt: skip
 
 
 def entry(name: str, files: int = 0, dirs: int = 1) -> dict[str, object]:
@@ -66,6 +67,16 @@ class TestKopia:
         assert (proof.found, proof.missing) == (("/a/f",), (Missing("/a"),))
         said = json.dumps(made).encode()
         assert Kopia().proves_itself(KOPIA, Request(("/a/f",)), Figures(), said, {"/a/f": True})
+
+    def test_what_an_action_has_put_in_the_place_of_a_path_is_not_the_path(self):
+        """By KOPIA_SNAPSHOT_PATH: the source bears the path, and its entry the other's name."""
+        made = manifest(rootEntry=entry("elsewhere", files=1))
+        proof = self.prove({"/a": True}, {"manifest show": shown(made)})
+        assert (proof.backups, proof.found) == (("a" * 32,), ())
+        assert proof.missing == (Missing("/a"),)
+        assert "an action that names another directory" in Kopia().likely_reason(
+            KOPIA, "", proof.missing[0]
+        )
 
     def test_directories_are_read_once(self):
         answers = {
@@ -178,7 +189,9 @@ class TestKopia:
 
         assert proves({"/a": True}, manifest())
         assert proves({"/a": True, "/b": False}, manifest(), manifest("/b", rootEntry=entry("b")))
-        assert not proves({"/a": True}, manifest(rootEntry=entry("b")))
+        assert not proves({"/a": True}, manifest(rootEntry=entry("a")))
+        assert not proves({"/a": True}, manifest(rootEntry=entry("elsewhere", files=1)))
+        assert proves({"/": True}, manifest("/", rootEntry=entry("/", files=1)))
         assert not proves({"/a": True, "/a/b": True}, manifest())
         assert not proves({"/a": True}, manifest(incomplete="canceled"))
         assert not proves({"/a": True}, manifest(id=None))

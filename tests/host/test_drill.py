@@ -76,6 +76,19 @@ def test_only_the_newest_backup_is_drilled(repository: Repository):
     assert (source["chosen"], source["identical"]) == (1, 1)
 
 
+def test_an_earlier_selection_is_not_drilled_for_good(repository: Repository):
+    """Of what is chosen no more, kopia has a source, and restic a set of paths."""
+    call(repository, "kta/src", "kta/home/ben")
+    time.sleep(1.0)  # a backup's moment is told to the second
+    call(repository, "kta/src", "kta/home/with space")
+    titles = sorted(source["title"] for source in drilled(repository, 1)["sources"])
+    home, src = f"{TOP}/home", f"{TOP}/src"
+    if repository.client.endswith("kopia"):
+        assert titles == [f"{home}/ben", f"{home}/with space", src]
+    else:
+        assert titles == [f"{home}/with space, {src}"]
+
+
 def test_a_changed_live_file_is_no_difference(repository: Repository):
     machine = repository.machine
     call(repository, "kta/src")

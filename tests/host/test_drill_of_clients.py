@@ -23,7 +23,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(state, "RUN_ROOT", str(tmp_path / "run"))
     # The history of backups: none, as after a machine was set up anew.
-    assert drill.captured(state.Place("restomic", "default")) == []
+    assert not list(state.newest_first(state.Place("restomic", "default")))
 
 
 def remember(setup: Setup, *points: object, outcome: str = "success") -> None:

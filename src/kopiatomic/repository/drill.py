@@ -181,19 +181,28 @@ def _with_hint(task: Task, error: ClientFailed) -> str:
     return f"{error}; {hint}" if hint else str(error)
 
 
-def captured(place: Place, task: Task | None = None) -> list[dict[str, object]]:
-    """Return what the history says was captured in the job's last good backup.
+class Last(Record):
+    """What the history says of the job's last good backup: what it captured, and its ids."""
+
+    rows: tuple[dict[str, object], ...] = ()
+    backups: tuple[str, ...] = ()
+
+
+def last_good(place: Place, task: Task) -> Last:
+    """Return what is known of a job's last good backup.
 
     Of several repositories, it is the last that was good in the task's.
     """
     entries = state.successes(place)
-    if task is not None and task.repository:
+    if task.repository:
         entries = client_rows.good_files(state.newest_first(place), task.env_file)
     for entry in entries:
-        rows = entry.get("captured")
-        if isinstance(rows, list):
-            return [row for row in rows if isinstance(row, dict)]
-    return []
+        captured = entry.get("captured")
+        if isinstance(captured, list):
+            rows = tuple(row for row in captured if isinstance(row, dict))
+            runs = client_rows.rows_of(entry)
+            return Last(rows, tuple(name for run in runs for name in run.backups))
+    return Last()
 
 
 def paths_of(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -231,6 +240,27 @@ def shared_out(
     return [tuple(share) for share in shares], nowhere
 
 
+def outdated(
+    sources: Sequence[Source], shares: Sequence[tuple[str, ...]], backups: Sequence[str]
+) -> set[str]:
+    """Return the sources, by their backups, that stand for an earlier selection of the job.
+
+    restic has one source for each set of paths: a path of such a source is in a newer one as
+    well. What must hold anything, or is one of the ``backups`` of the last run, is not outdated.
+    """
+    newest: dict[str, float] = {}
+    for source in sources:
+        for path in source.paths:
+            newest[path] = max(newest.get(path, source.moment), source.moment)
+    return {
+        source.backup
+        for source, share in zip(sources, shares, strict=True)
+        if not share
+        and not source.backup.startswith(tuple(backups))
+        and any(newest[path] > source.moment for path in source.paths)
+    }
+
+
 def _is_layout(source: Source) -> bool:
     """Say whether a source is the layout of a machine, of which there is no live file."""
     return all(path.startswith(f"{LAYOUTS}/") for path in source.paths)
@@ -242,13 +272,16 @@ def _drill(task: Task, reader: Reader, room: Scratch, account: Drill, place: Pla
     if not sources:
         account.fail("there is no backup of this machine in the repository", EX_NOINPUT)
         return
-    rows = captured(place, task)
-    account.in_part = any("directories" in row for row in rows)
-    shares, nowhere = shared_out(paths_of(rows), sources)
+    last = last_good(place, task)
+    account.in_part = any("directories" in row for row in last.rows)
+    shares, nowhere = shared_out(paths_of(last.rows), sources)
+    old = outdated(sources, shares, last.backups)
     for point in nowhere:
         account.fail(f"{point} was captured, but no backup in the repository has it", EX_DIFFERENT)
     comparer = Comparer(reader.door)
     for source, share in zip(sources, shares, strict=True):
+        if source.backup in old:
+            continue
         began = time.monotonic()
         tally = Tally(source, share)
         account.tallies.append(tally)

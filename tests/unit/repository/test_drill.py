@@ -18,7 +18,7 @@ from kopiatomic.clients.restic import Restic
 from kopiatomic.errors import EX_NOINPUT, Refusal
 from kopiatomic.job import Job
 from kopiatomic.repository import drill
-from kopiatomic.repository.drill import shared_out
+from kopiatomic.repository.drill import outdated, shared_out
 from kopiatomic.system.command import Door
 from unit.drills import NoRoom, node
 
@@ -310,3 +310,28 @@ class TestSharing:
             [("/\udcfe/x",)], [],
         )  # fmt: skip
         assert shared_out(["/a"], []) == ([], ["/a"])
+
+
+class TestOutdated:
+    """restic has a source for each set of paths that a job had in the course of time."""
+
+    OLD = Source("11aa", "", 1.0, paths=("/a", "/b"))
+    NEW = Source("22bb", "", 2.0, paths=("/a", "/b", "/c"))
+    OTHER = Source("33cc", "", 1.5, paths=("/z",))
+
+    def outdated(self, points: list[str], *backups: str) -> set[str]:
+        sources = [self.OLD, self.NEW, self.OTHER]
+        return outdated(sources, shared_out(points, sources)[0], backups)
+
+    def test_an_earlier_set_of_paths(self):
+        assert self.outdated(["/a", "/b", "/c"], "22bb") == {"11aa"}
+        assert self.outdated([]) == {"11aa"}
+
+    def test_one_of_the_jobs_last_backup_is_not(self):
+        """As another job of the machine may have more of the same paths."""
+        assert self.outdated(["/a", "/b"], "11aa") == set()
+        assert self.outdated(["/a", "/b"], "11") == set()
+
+    def test_one_that_must_hold_something_is_not(self):
+        sources = [self.OLD, self.NEW._replace(paths=("/a",))]
+        assert outdated(sources, shared_out(["/a", "/b"], sources)[0], ["22bb"]) == set()

@@ -129,7 +129,7 @@ def measure(count: int, answers: str) -> dict[str, float]:
     import ctypes
 
     from kopiatomic import state
-    from kopiatomic.backup import routine, view
+    from kopiatomic.backup import routine, takedown, view
     from kopiatomic.clients import make_ready
     from kopiatomic.job import Job
     from kopiatomic.system import command, kernel, process
@@ -171,7 +171,8 @@ def measure(count: int, answers: str) -> dict[str, float]:
     state.RUN_ROOT, state.STATE_DIRECTORY = f"{answers}/run", f"{answers}/db"
     routine.draw, view.standing_in = draw_plan, standing_in
     view.walk = lambda path, opened: walk("/." * path.count("/"), opened)
-    view.mount_on = lambda kernel, path: mount_on(kernel, "/." * path.count("/"))
+    takedown.mount_on = lambda kernel, path: mount_on(kernel, "/." * path.count("/"))
+    view.mount_on = takedown.mount_on
     job = Job("restomic", everything=True, command=(f"{answers}/restic",))
     environment = {"HOME": f"{answers}/home", "RESTIC_REPOSITORY": "sftp:vault:/srv/restic"}
     began = time.process_time()

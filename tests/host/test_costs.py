@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from faults import bench
 from support.machine import MODULES, Machine, shell
 
 from host.conftest import clean
@@ -116,3 +117,9 @@ assert zfs.own_snapshots(door, "restomic:default:") == []
     count, *groups = result.stdout.split()
     assert int(count) >= 3000
     assert len(groups) == 1
+
+
+def test_the_bench_measures_whole_runs():
+    """What it counts is the same on every machine."""
+    row = bench.row_of(1)
+    assert (row["started"], row["asked"], row["calls"]) == (5, 0, 26)

@@ -90,6 +90,7 @@ def environment() -> jinja2.Environment:
     )  # fmt: skip
     made.filters["align"] = align
     made.filters["fold"] = fold
+    made.globals["known_of"] = known_of
     return made
 
 
@@ -103,15 +104,22 @@ def align(text: str) -> str:
     )
 
 
-def fold(words: str) -> str:
-    """Break the words of `for each in WORDS; do`, indented by one tab, into lines."""
-    lines, start = [""], TAB + len("for each in ")
+def known_of(values: str, switches: str) -> str:
+    """Return the names of a script's variables: those with a value, then those of YES or NO."""
+    names = [each.partition(":")[0] for each in values.split()]
+    return " ".join(["enable", "profiles", *names, *switches.split()])
+
+
+def fold(words: str, tabs: int = 1) -> str:
+    """Break the words of `for each in WORDS; do`, indented by so many tabs, into lines."""
+    lines, start = [""], tabs * TAB + len("for each in ")
     for word in words.split():
         if lines[-1] and start + len(f"{lines[-1]} {word}; do") > WIDTH:
             lines.append("")
-            start = TAB + 4
+            start = tabs * TAB + 4
         lines[-1] += f" {word}" if lines[-1] else word
-    return " \\\n\t    ".join(lines)
+    indent = "\t" * tabs
+    return f" \\\n{indent}    ".join(lines)
 
 
 def render(

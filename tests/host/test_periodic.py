@@ -299,6 +299,34 @@ def test_bad_configuration_is_trouble_and_seen_on_a_stock_system(night: Night, t
     assert night.by_hand("daily/800.restomic")[0] == 3
 
 
+MISSPELLED = {
+    "daily_restomic_enable=YES daily_restomic_datasets=d daily_restomic_recursiv=YES":
+        "daily_restomic_recursiv",
+    "daily_restomic_enable=YES daily_restomic_datasets=d daily_restomic_profile='a b'":
+        "daily_restomic_profile",
+    "daily_restomic_enable=YES daily_restomic_datasets=d daily_restomic_home_excludes='a/*'":
+        "daily_restomic_home_excludes",
+    "daily_restomic_enabled=YES daily_restomic_datasets=d": "daily_restomic_enabled",
+    "daily_restomic_enable=NO daily_restomic_recursiv=YES": "",
+    # A job that is not run for a while.
+    "daily_restomic_enable=YES daily_restomic_datasets=d daily_restomic_home_exclude=d": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MISSPELLED)
+def test_a_variable_that_is_misspelled_is_told(night: Night, text: str):
+    """The backup is made, but it may be another one than is meant."""
+    night.configure(f"{text}\n")
+    status, output = night.by_hand("daily/800.restomic")
+    is_enabled = "_enable=YES" in text
+    assert night.started() == (
+        [["restomic", "--periodic", "-j", "default", "--datasets", "d"]] if is_enabled else []
+    )
+    assert ("is set, but there is no such variable" in output) == bool(MISSPELLED[text])
+    assert status == (3 if MISSPELLED[text] else 0)
+    assert f"restomic: {MISSPELLED[text]} is set" in output or not MISSPELLED[text]
+
+
 @pytest.mark.parametrize("path", CONFS)
 def test_every_periodic_conf_counts(night: Night, path: str):
     night.configure("daily_restomic_enable=YES\ndaily_restomic_datasets=d\n", path)
@@ -379,6 +407,18 @@ def test_a_typo_there_is_trouble_too(night: Night, script: str):
     assert status == 3
     assert f'{variable}="on" is neither YES nor NO' in output.replace("\n", " ")
     assert night.started() == []
+
+
+@pytest.mark.parametrize("script", [each for each in AFTERCARE if "status" not in each])
+def test_a_variable_that_is_misspelled_there_is_told_too(night: Night, script: str):
+    period, name = script.split("/")
+    begin = f"{period}_{name[4:].replace('-', '_')}"
+    night.configure(f"{begin}_enable=YES {begin}_home_env_file=/e {begin}_commands=x\n")
+    status, output = night.by_hand(script)
+    assert status == 3
+    assert f"{begin}_commands is set, but there is no such variable" in output
+    assert "env_file is set" not in output
+    assert len(night.started()) == 1
 
 
 def test_a_drill_of_nothing_is_trouble(night: Night):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from support.machine import Machine, shell
 
-from host.conftest import TOP, Repository, clean, make_read_only
+from host.conftest import TOP, Repository, clean, make_read_only, where
 from host.ongoing import meanwhile, outcome
 
 pytestmark = pytest.mark.restic
@@ -231,6 +231,32 @@ def test_a_dry_run_and_the_overview_tell(odd: Machine, restic: Repository):
 def uncovered(machine: Machine) -> list[str]:
     found = json.loads(machine.run(["/usr/local/sbin/kopiatomic", "--check", "--json"]).stdout)
     return [each["text"] for each in found["findings"] if each["kind"] == "uncovered"]
+
+
+def test_a_pool_that_is_not_imported_is_told_as_long_as_it_is_missed(
+    machine: Machine, restic: Repository
+):
+    """What came along is just not found any more, and the run without it is no worse for that."""
+    machine.make_pool("ktb")
+    directory = f"{TOP}/home/disks"
+    shell(machine, f"""
+        zfs create kta/home; mkdir -p {AT} {directory}/usb; echo here > {directory}/file
+        zfs set mountpoint={directory}/usb ktb; echo there > {directory}/usb/file
+    """)
+    back_up(restic, "-r", directory)
+    assert len(saved(restic)) == 2
+    shell(machine, "zpool export ktb")
+    said = back_up(restic, "-r", directory)
+    assert re.search(r"^  gone +ktb +destroyed, renamed, without its pool, or", said, re.M), said
+    back_up(restic, "-r", directory)
+    told = machine.run([RESTOMIC, "--check"]).stdout
+    assert "1 dataset was in a backup, and the pool is not imported now: ktb\n" in told
+    assert "zpool import ktb; " in told
+    back_up(restic, "-x", "ktb", "-r", directory)
+    assert "not imported" not in machine.run([RESTOMIC, "--check"]).stdout
+    shell(machine, f"zpool import{where(machine)} ktb")
+    back_up(restic, "-r", directory)
+    assert len(saved(restic)) == 2
 
 
 def test_mounted_again_it_is_covered_and_the_change_is_told(odd: Machine, restic: Repository):

@@ -373,7 +373,7 @@ def _new(report: Report) -> list[str]:
     new = report.news
     if new.since is None or not report.saved:
         return []
-    gone = "destroyed, renamed, or no longer chosen by the job"
+    gone = "destroyed, renamed, without its pool, or no longer chosen"
     was = "was in that backup; now: "
     sorts = [
         ("missing", [(each.name, f"{was}{each.reason}") for each in new.missing]),

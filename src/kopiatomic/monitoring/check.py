@@ -18,6 +18,7 @@ from kopiatomic.clients import programs
 from kopiatomic.errors import Refusal
 from kopiatomic.formatting import OUTCOMES, TOLERANCE, age, when
 from kopiatomic.monitoring import care, runs
+from kopiatomic.monitoring.away import away
 from kopiatomic.monitoring.exposure import WatchedPath, exposures, find_watched
 from kopiatomic.monitoring.history import DAY, UNCHANGED, JobHistory, PastRun, read_histories
 from kopiatomic.monitoring.leftovers import Leftover, described_by_job, find_leftovers
@@ -445,6 +446,7 @@ def _uncovered(observed: Observations, now: float) -> list[Finding]:
         *_bare(bare),
         *_in_part([name for name in wanted if name in parts]),
         *_dropped(observed, [each for each in _not_boot(observed, seen) if each.name not in kept]),
+        *_without_pools(observed, now),
     ]
 
 
@@ -464,6 +466,18 @@ def _dropped(observed: Observations, others: Sequence[Dataset]) -> list[Finding]
         "dropped", names, f"{many} in a backup once, and no job has it now",
         "mount it, or name it in a job, with --volumes or --jailed where it came along by these; "
         f"or, if {_NEEDS_NONE}",
+    )  # fmt: skip
+
+
+def _without_pools(observed: Observations, now: float) -> list[Finding]:
+    """Find what came along in a backup not long ago and is in a pool that is not imported now."""
+    jobs = ((each.runs, last) for each in observed.jobs if (last := _speaks(each, observed, now)))
+    names = away(jobs, observed.datasets, now - STILL_COUNTS)
+    pool = quote([zfs.pool_of(names[0])]) if names else ""
+    many = "1 dataset was" if len(names) == 1 else f"{len(names)} datasets were"
+    return _about(
+        "dropped", names, f"{many} in a backup, and the pool is not imported now",
+        f"import it: zpool import {pool}; or, if it needs no backup any more: -x {pool} in the job",
     )  # fmt: skip
 
 

@@ -184,7 +184,8 @@ class TestNews:
             "",
             "New since the last good backup, of 2026-11-22 07:59:",
             "  left out  zroot/home/locked  not mounted: its encryption key is not loaded",
-            "  gone      zroot/home/old     destroyed, renamed, or no longer chosen by the job",
+            "  gone      zroot/home/old     "
+            "destroyed, renamed, without its pool, or no longer chosen",
             "  captured  zroot/home/ben     /home/ben",
             "",
         ]

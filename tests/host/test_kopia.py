@@ -53,8 +53,8 @@ def cached(snapshot: dict[str, object]) -> tuple[int, int]:
 
 
 def listing(kopia: Repository) -> list[str]:
-    """Return what the only snapshot holds, by relative name."""
-    (snapshot,) = snapshots(kopia)
+    """Return what the newest snapshot holds, by relative name."""
+    snapshot = snapshots(kopia)[-1]
     return [line.partition("/")[2] for line in kopia("ls", "-r", root(snapshot)).splitlines()]
 
 
@@ -115,11 +115,24 @@ def test_what_is_restored_is_the_moment_and_not_the_change(filled: Machine, kopi
 
 def test_a_policy_on_live_paths_excludes(filled: Machine, kopia: Repository):
     kopia("policy", "set", f"{TOP}/home", "--add-ignore", "/ben/docs")
-    kopiatomic(kopia, "-r", "kta/home")
+    assert ", some excluded\n" in kopiatomic(kopia, "-r", "kta/home")
     names = listing(kopia)
     assert "ben/big" in names
     assert "docs/letter.txt" in names
     assert not [name for name in names if name.startswith("ben/docs")]
+
+
+def test_what_kopia_takes_for_a_cache_is_told(filled: Machine, kopia: Repository):
+    assert "excluded" not in kopiatomic(kopia, "kta/src")
+    cache = filled.path(f"{TOP}/src/cache")
+    cache.mkdir()
+    (cache / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+    (cache / "file").write_text("not kept")
+    assert ", some excluded\n" in kopiatomic(kopia, "kta/src")
+    assert "cache/file" not in listing(kopia)
+    kopia("policy", "set", "--global", "--ignore-cache-dirs", "false")
+    assert "excluded" not in kopiatomic(kopia, "kta/src")
+    assert "cache/file" in listing(kopia)
 
 
 def test_an_action_that_leads_a_backup_elsewhere(filled: Machine, kopia: Repository):

@@ -500,6 +500,8 @@ def _client(report: Report, run: Called) -> list[str]:
         facts.append(f"{figures.new_or_changed} new or changed")
     if figures.added is not None:
         facts.append(f"{size(figures.added)} added")
+    if figures.excluded:
+        facts.append("some excluded")
     how = "" if run.status == 0 else f", {describe_status(run.status or 0)}"
     told = f": {', '.join(facts)}" if facts else ""
     which = f", {printable(run.name)}" if len(report.runs) > 1 else ""

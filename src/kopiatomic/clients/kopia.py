@@ -113,7 +113,8 @@ class Kopia(Client):
             words = ["--start-time", _when(request.moment)]
         if request.captured and not has_option(given, "--json", "--no-json", "--no-progress"):
             # Its last line of progress says how many files it read, which its JSON does not.
-            words += ["--json", "--progress"]
+            # What it has excluded is in its statistics alone.
+            words += ["--json", "--json-verbose", "--progress"]
         return words
 
     def stream_words(self, stream: str) -> list[str]:
@@ -193,6 +194,7 @@ class Kopia(Client):
         manifests = [each for each in json_objects(decode(output)) if "rootEntry" in each]
         said = decode(messages)
         sums = [member(each, "rootEntry", "summ") for each in manifests]
+        stats = [each["stats"] for each in manifests if "stats" in each]
         done = re.findall(_DONE, said)
         names = [str(each["id"]) for each in manifests if "id" in each]
         # What it calls hashed are files and symbolic links; what it uploads it tells too early.
@@ -202,6 +204,8 @@ class Kopia(Client):
             new_or_changed=sum(map(int, done)) if done else None,
             snapshots=tuple(names or re.findall(_CREATED, said)),
             unchanged=_UNCHANGED in said,
+            # Its estimate of what there is to do counts them as well, as far as it gets.
+            excluded=any(total(stats, f"excluded{each}Count") for each in ("File", "Dir")),
         )
 
     def complaint(self, line: str) -> str | None:

@@ -25,7 +25,8 @@ class Figures(Record):
     ``added`` is in bytes as they were before compression, where the client
     tells; ``files`` are with symbolic links for kopia, without for restic;
     ``snapshots`` are the names of the backups it made. ``unchanged``: it made none
-    because nothing has changed since the last one, and said so.
+    because nothing has changed since the last one, and said so. ``excluded``: by rules of
+    its own or the user's it left out files or directories.
     """
 
     files: int | None = None
@@ -35,6 +36,7 @@ class Figures(Record):
     added: int | None = None
     snapshots: tuple[str, ...] = ()
     unchanged: bool = False
+    excluded: bool = False
 
 
 class Needs(Record):

@@ -276,11 +276,11 @@ class TestText:
         assert "'restomic --status --full' lists everything.\n" in text
 
     def test_the_clients_status_and_figures(self):
-        figures = Figures(files=2, size=2048, new_or_changed=1, added=10)
+        figures = Figures(files=2, size=2048, new_or_changed=1, added=10, excluded=True)
         text = report.as_text(done(status=3, figures=figures))
         (line,) = (line for line in text.splitlines() if line.startswith("restic-x ran"))
         assert "exit status 3" in line
-        assert line.endswith(": 2 files, 2 KiB, 1 new or changed, 10 B added")
+        assert line.endswith(": 2 files, 2 KiB, 1 new or changed, 10 B added, some excluded")
 
     @pytest.mark.parametrize(
         ("count", "told"),

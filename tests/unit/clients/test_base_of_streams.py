@@ -142,7 +142,7 @@ class TestKopia:
         """A source of its own, since kopia's retention is for each source."""
         assert Kopia().backup_command(KOPIA, REQUEST) == [
             "kopia", "snapshot", "create", "--start-time", "2026-01-02 03:04:05 UTC", "--json",
-            "--progress", "--stdin-file", "disk0", DISK,
+            "--json-verbose", "--progress", "--stdin-file", "disk0", DISK,
         ]  # fmt: skip
 
     def manifest(self, **more: object) -> dict[str, object]:

@@ -23,7 +23,7 @@ class TestBackupCommand:
         job = Job("kopiatomic", options=("--tags=a:b",))
         assert Kopia().backup_command(job, Request(("/data",), moment=MOMENT)) == [
             "kopia", "snapshot", "create", "--start-time", "2026-11-23 05:04:01 UTC", "--json",
-            "--progress", "--tags=a:b", "/data",
+            "--json-verbose", "--progress", "--tags=a:b", "/data",
         ]  # fmt: skip
 
     def test_before_the_moment_is_known(self):
@@ -32,7 +32,9 @@ class TestBackupCommand:
 
     def test_the_users_own_time_wins(self):
         job = Job("kopiatomic", options=("--start-time=2020-01-01 00:00:00 UTC",))
-        assert Kopia().arguments(job, Request((), moment=MOMENT)) == ["--json", "--progress"]
+        assert Kopia().arguments(job, Request((), moment=MOMENT)) == [
+            "--json", "--json-verbose", "--progress",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize("own", ["--json", "--no-json", "--no-progress"])
     def test_the_users_own_output_wins(self, own):
@@ -111,6 +113,17 @@ class TestFigures:
         )
         figures = Kopia().figures(one + two, said)
         assert figures == Figures(4, 3, None, 10, None, ("a", "b"))
+
+    def test_whether_it_has_excluded_something(self):
+        """How much it is it does not say: what it counts is more at times."""
+        told = '{"id":"a","stats":{"excludedFileCount":%s,"excludedDirCount":%s},"rootEntry":{}}\n'
+        for files, directories, expected in (
+            (0, 0, False), (2, 0, True), (0, 1, True), ("null", "[]", False),
+        ):  # fmt: skip
+            said = (told % (files, directories)).encode()
+            assert Kopia().figures(said, b"").excluded is expected
+            assert Kopia().figures(said + b'{"rootEntry":{}}\n', b"").excluded is expected
+        assert not Kopia().figures(b'{"rootEntry":{}}', b"").excluded
 
     @pytest.mark.parametrize("text", [b"", b"{" * 10000, b"\n{" * 10000, b"\xff\xfe{}", b"{}\n[]"])
     def test_nonsense_gives_no_figures(self, text):

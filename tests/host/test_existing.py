@@ -391,6 +391,14 @@ def test_another_choice_or_another_repository_is_something_new(with_auto, restic
     assert "the backup succeeded, " in back_up(restic, "-r", "kta")
     assert "the backup succeeded, " in back_up(restic, "-r", "kta", "-o", "--tag more")
     assert "was NOT NEEDED" in back_up(restic, "-r", "kta", "-o", "--tag more")
+    # So is a file of excludes that has another text now.
+    excludes = with_auto.path(f"{BASE}/excludes")
+    excludes.write_text("*.o\n")
+    words = ("-r", "kta", "-o", f"--exclude-file {BASE}/excludes")
+    back_up(restic, *words)
+    assert "was NOT NEEDED" in back_up(restic, *words)
+    excludes.write_text("")
+    assert "the backup succeeded, " in back_up(restic, *words)
 
 
 def test_a_failed_backup_is_made_again(with_auto, restic):

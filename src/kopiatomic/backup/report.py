@@ -506,10 +506,12 @@ def _client(report: Report, run: Called) -> list[str]:
     told = f": {', '.join(facts)}" if facts else ""
     which = f", {printable(run.name)}" if len(report.runs) > 1 else ""
     lines = [f"{_called(report)} ran {duration(run.seconds)}{which}{how}{told}"]
+    # What it tells before it has written all of it need not be there.
+    saved = "saved as" if run.saved else "failed after it had told of"
     if 0 < len(figures.snapshots) <= MOST_NAMES:
-        lines.append(f"  saved as {', '.join(each[:16] for each in figures.snapshots)}")
+        lines.append(f"  {saved} {', '.join(each[:16] for each in figures.snapshots)}")
     elif figures.snapshots:
-        lines.append(f"  saved as {len(figures.snapshots)} backups, one for each path")
+        lines.append(f"  {saved} {len(figures.snapshots)} backups, one for each path")
     if run.proof is not None and run.run.kind == VOLUME:
         lines += ["  found in the backup in full size"] if run.proof[0] else []
     elif run.proof is not None:

@@ -41,12 +41,16 @@ def selection_of(task: Task) -> dict[str, object]:
     """
     job, tasks = task.job, (task, *task.more)
     files = [file for each in tasks for file in each.job.env_files]
+    # The client starts in /.
+    patterns = task.client.files_of_patterns(job, task.script)
+    versions = [told for each in patterns for told in _version_of(os.path.join("/", each))]
     return {
         **choice.as_dict(job),
         "command": [task.hide(word) for word in job.command],
         "options": [task.hide(word) for word in job.options],
         "env_file": [told for file in files for told in _version_of(file)],
         "repositories": [mark_of(each) for each in tasks],
+        **({"excluding": versions} if versions else {}),
     }
 
 

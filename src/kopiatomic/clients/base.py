@@ -147,6 +147,10 @@ class Client:
         """Say whether the user's own options make the client store its standard input."""
         return False
 
+    def files_of_patterns(self, job: Job, script: str = "") -> tuple[str, ...]:
+        """Return the files in which it is listed what the client leaves out, as it names them."""
+        return ()
+
     def is_plain(self, job: Job) -> bool:
         """Say whether the client is called by itself and not through a wrapper."""
         return not job.command or os.path.basename(job.command[0]) == self.name

@@ -176,6 +176,13 @@ class Restic(Client):
         """Look for --stdin and its kin."""
         return is_switched_on(options, "--stdin", "--stdin-from-command")
 
+    def files_of_patterns(self, job: Job, script: str = "") -> tuple[str, ...]:
+        """Return those of --exclude-file and its kin."""
+        return tuple(
+            value for name, value in self.options(job, script)
+            if name in ("--exclude-file", "--iexclude-file") and value
+        )  # fmt: skip
+
     def stream_words(self, stream: str) -> list[str]:
         """Return what makes restic read its standard input; the name is the backup's only path."""
         return ["--stdin", "--stdin-filename", stream]

@@ -291,6 +291,14 @@ class TestText:
         text = report.as_text(done(figures=figures))
         assert told in text if told else "saved as" not in text
 
+    def test_what_a_client_that_failed_has_told_of_is_not_called_saved(self):
+        """As kopia does where the repository is full: it tells of a backup, then it writes it."""
+        made = done(status=1, figures=Figures(snapshots=("id0",)))
+        made.runs[0].saved = False
+        text = report.as_text(made)
+        assert "\n  failed after it had told of id0\n" in text
+        assert "saved as" not in text
+
     def test_how_many_datasets_were_found_in_the_backup(self):
         assert "\n  11 of 12 datasets found in the backup\n" in report.as_text(done(proof=(11, 12)))
         assert "found in the backup" not in report.as_text(done())

@@ -240,6 +240,21 @@ def test_what_says_where_to_is_part_of_the_selection_and_no_secret(work, tmp_pat
     assert taking.selection_of(work.task)["env_file"] == [str(env)]
 
 
+@pytest.mark.parametrize("words", [("--exclude-file", "{}"), ("-x", "--iexclude-file={}")])
+def test_a_file_of_excludes_that_has_changed_is_something_new(work, tmp_path, words):
+    file = tmp_path / "excludes"
+    file.write_text("*.o\n")
+    options = tuple(word.format(file) for word in words)
+    work.task.job = work.task.job._replace(options=options)
+    first = taking.selection_of(work.task)
+    assert taking.selection_of(work.task) == first
+    os.utime(file, (1, 1))
+    assert taking.selection_of(work.task) != first
+    # A history that knows nothing of it is believed where there is none.
+    work.task.job = work.task.job._replace(options=())
+    assert "excluding" not in taking.selection_of(work.task)
+
+
 def chosen(*held: dict[str, str], program: str = "restomic", **job: object) -> dict[str, object]:
     """Return the selection of a job with an env file for each of these sets of variables."""
     first, *further = (

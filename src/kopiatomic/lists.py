@@ -32,13 +32,15 @@ class _Entry(Record):
 def with_targets_of(job: Job, listings: "tuple[Listing, ...]") -> Job:
     """Return a job with what the lists name among its targets, and where each comes from.
 
-    A pattern that matches nothing is a remark. Raises Refusal if a list cannot be read, or
-    if the lists name nothing at all.
+    A pattern that matches nothing, and a list with nothing in it, is a remark. Raises Refusal
+    if a list cannot be read, or if the lists name nothing at all.
     """
     targets, origins, remarks = list(job.targets), dict(job.origins), list(job.remarks)
     links, patterns = set(job.links), False
     for listing in listings:
-        for entry in _entries(listing):
+        entries = _entries(listing)
+        remarks += [] if entries else [f"{_name(listing.file)}: nothing is listed there"]
+        for entry in entries:
             matching = _paths_of(entry, listing.form)
             patterns = patterns or _is_pattern(entry, listing.form)
             odd = [each for each in matching if listing.form == PATTERNS and _is_special(each)]

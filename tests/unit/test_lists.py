@@ -99,6 +99,11 @@ def test_what_is_no_list(tmp_path, data, form, says):
         read(tmp_path, data, form)
 
 
+def test_one_with_nothing_in_it_is_told_beside_others(tmp_path):
+    """Whatever writes it may have failed."""
+    assert read(tmp_path, b"# a\n\n").remarks == (f"{tmp_path}/list: nothing is listed there",)
+
+
 def test_lists_that_name_nothing(tmp_path):
     with pytest.raises(Refusal, match="list: nothing to back up is in it"):
         read(tmp_path, b"# nothing\n", job=Job("restomic"))

@@ -102,6 +102,9 @@ _LISTS = {
 # What begins a repository that is no directory: the schemes of its internal/backend/all.
 _REMOTE = "(azure|b2|gs|rclone|rest|s3|sftp|swift):"
 
+# What the tag of each job begins with.
+_TAG = "restomic:"
+
 # How long a repository may take to list its backups, in seconds.
 LISTING_LIMIT = 600.0
 
@@ -142,7 +145,7 @@ class Restic(Client):
             words = ["--time", when(request.moment, request.zone)]
         tags = [value or "" for name, value in self.options(job) if name == "--tag"]
         tag = ":".join(filter(None, (tag_of(job), request.aside)))
-        if tag not in re.split(r"\s*,\s*", ",".join(tags)):
+        if tag not in _words(tags):
             words += ["--tag", tag]
         for place in request.skipped:
             words += ["--exclude", f"{_literal(place)}/*"]
@@ -162,8 +165,19 @@ class Restic(Client):
         return job._replace(command=command, options=options), found
 
     def check_words(self, job: Job, script: str) -> None:
-        """Refuse lists in a wrapper as well."""
+        """Refuse lists in a wrapper as well, and the tag of another job.
+
+        What bears that is forgotten as one of that job's, and in place of its own.
+        """
         super().check_words(job, script)
+        tags = _words([value or "" for name, value in self.options(job) if name == "--tag"])
+        theirs = [tag for tag in tags if tag.startswith(_TAG) and tag != tag_of(job)]
+        if theirs and not job.plain:
+            raise Refusal(
+                f"--tag {theirs[0]} is the tag of another job, whose retention would count this "
+                "one's backups as its own; leave it out",
+                EX_CONFIG,
+            )
         named = [name for name, _ in self.options(job, script) if name in _LISTS]
         if named and not job.plain:
             raise Refusal(
@@ -661,7 +675,12 @@ def tag_of(job: Job) -> str:
     A job's name holds nothing that restic would take apart: of tags, that is a comma and
     the space around it (splitTagList() in its internal/data).
     """
-    return f"restomic:{job.name}"
+    return f"{_TAG}{job.name}"
+
+
+def _words(tags: Sequence[str]) -> list[str]:
+    """Return the single tags in the values of --tag."""
+    return re.split(r"\s*,\s*", ",".join(tags))
 
 
 def host_of(job: Job, environment: Mapping[str, str], script: str = "") -> str:

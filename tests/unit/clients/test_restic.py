@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 
 import pytest
@@ -146,6 +147,24 @@ class TestLists:
             Restic().check_words(job("/w"), text)
         Restic().check_words(job("/w"), text.replace("--files-from", "--exclude-file"))
         Restic().check_words(job("/w", plain=True), text)
+
+    @pytest.mark.parametrize(
+        ("tags", "theirs"),
+        [
+            ("--tag restomic:other", "restomic:other"), ("--tag=a,restomic:x,b", "restomic:x"),
+            ("--tag 'a, restomic:x:layout'", "restomic:x:layout"), ("--tag restomic:default", None),
+            ("--tag a,b --tag other", None),
+        ],
+    )  # fmt: skip
+    def test_the_tag_of_another_job_is_refused(self, tags, theirs):
+        """As one of that job's a backup would be forgotten, and another in its place."""
+        given = Job("restomic", options=tuple(shlex.split(tags)))
+        if theirs is None:
+            Restic().check_words(given, "")
+        else:
+            with pytest.raises(Refusal, match=f"--tag {theirs} is the tag of another job"):
+                Restic().check_words(given, "")
+        Restic().check_words(given._replace(plain=True), "")
 
 
 class TestVariables:

@@ -1,9 +1,11 @@
 """What was in the last good backup and is not in this one: the run tells it as a problem."""
 
+from collections.abc import Sequence
+
 from kopiatomic.backup.calling import last_entry
 from kopiatomic.backup.selection import is_excluded, with_advice
 from kopiatomic.backup.work import Work
-from kopiatomic.errors import EX_NOINPUT
+from kopiatomic.errors import EX_CANTCREAT, EX_NOINPUT
 from kopiatomic.system import zfs
 from kopiatomic.system.command import CommandFailed, Door, quote
 from kopiatomic.system.machine import lies_in, nearest
@@ -60,6 +62,23 @@ def miss_replaced(work: Work) -> None:
                 EX_NOINPUT,
                 "incomplete",
             )
+
+
+def miss_renamed(work: Work, lost: Sequence[str], moved: Sequence[str]) -> None:
+    """Tell of datasets that have another name since, and had it before they were shown.
+
+    ``lost`` are the snapshots that are not where the run has made them, ``moved`` what they are
+    now. Which is which is not known; of those that were shown before, each may be among them.
+    """
+    shown = {each.dataset for each in work.plan.members}
+    without = [name for each in lost if (name := each.partition("@")[0]) not in shown]
+    if without and len(moved) > len(lost) - len(without):
+        work.report.fail(
+            f"{', '.join(without)}: not in this backup, as a dataset was renamed, or promoted from "
+            "a clone, before its snapshot was shown",
+            EX_CANTCREAT,
+            "incomplete",
+        )
 
 
 def miss_matched(work: Work) -> None:

@@ -20,7 +20,7 @@ from kopiatomic.backup import (
 from kopiatomic.backup.calling import back_up, last_entry
 from kopiatomic.backup.client_runs import FILES, VOLUME
 from kopiatomic.backup.drawing import draw
-from kopiatomic.backup.missed import miss_matched, miss_named, miss_replaced
+from kopiatomic.backup.missed import miss_matched, miss_named, miss_renamed, miss_replaced
 from kopiatomic.backup.names import Names, marks_of, name_run
 from kopiatomic.backup.plan import cut_off
 from kopiatomic.backup.report import Report, as_dict
@@ -622,6 +622,7 @@ def destroy_snapshots(work: Work) -> tuple[zfs.NotDestroyed, ...]:
             EX_OSERR,
         )
         return left
+    miss_renamed(work, lost, moved)
     report.notes += [
         "a dataset was renamed, or promoted from a clone, during the backup: "
         f"its snapshot was {each} in the end"

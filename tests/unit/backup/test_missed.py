@@ -139,3 +139,23 @@ def test_one_that_may_be_named_for_others_counts_if_it_was_there(monkeypatch, be
     run.plan.left_out = (LeftOut("data", "why", NO_MOUNT_POINT, named=True),)
     missed.miss_named(run)
     assert len(run.report.problems) == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "moved", "told"),
+    [
+        ("t/gone", [], None), ("t/gone", ["t/new"], "t/gone"), ("t/shown", ["t/new"], None),
+        ("t/gone t/shown", ["t/new"], None), ("t/gone t/shown", ["t/x", "t/y"], "t/gone"),
+        ("t/gone t/other", ["t/new"], "t/gone, t/other"),
+    ],
+)  # fmt: skip
+def test_what_was_renamed_before_it_was_shown(monkeypatch, lost, moved, told):
+    run = work([], monkeypatch, BEFORE)
+    run.plan.members = [SimpleNamespace(dataset="t/shown")]
+    missed.miss_renamed(run, [f"{each}@s" for each in lost.split()], moved)
+    problems = run.report.problems
+    assert len(problems) == (told is not None)
+    if told:
+        ((text, status, outcome),) = problems
+        assert text.startswith(f"{told}: not in this backup, as a dataset was renamed")
+        assert (status, outcome) == (73, "incomplete")

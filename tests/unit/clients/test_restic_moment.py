@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from kopiatomic.clients.restic_moment import when
@@ -20,5 +22,7 @@ from kopiatomic.clients.restic_moment import when
     ("/etc/passwd", "2023-11-14 22:13:20"),
 ])  # fmt: skip
 def test_the_time_in_the_clients_zone(zone: str, expected: str):
+    if "Tokyo" in zone and not os.path.exists("/usr/share/zoneinfo/Asia/Tokyo"):
+        pytest.skip("this machine has no file of that zone")
     assert when(1_700_000_000.5, zone) == expected
     assert when(None, zone) == "TIME-OF-SNAPSHOT"

@@ -279,6 +279,18 @@ def test_a_pool_that_goes_costs_itself(two_pools, restic, others, selection):
     assert not {"ktb", "ktb/d"} & set(captured(two_pools))
 
 
+def test_a_pool_that_goes_with_its_snapshots_costs_itself(two_pools, restic):
+    """Nobody has named what is in it, and it has not been destroyed for all that is known."""
+    directory = f"{TOP}/home/disks"
+    shell(two_pools, f"mkdir -p {directory}/usb; zfs set mountpoint={directory}/usb ktb")
+    said = back_up(restic, "-r", directory, "-s", "zpool export -f ktb", status=CANTCREAT)
+    assert "! cannot mount the snapshot of ktb: its pool is not imported any more\n" in said
+    assert {"ktb", "ktb/d"} <= left_out_of(said)
+    # What is left in the pool goes with the next run that sees it.
+    shell(two_pools, f"zpool import{where(two_pools)} ktb")
+    assert "snapshot ktb/d@restomic-" in back_up(restic, "-r", directory)
+
+
 def test_a_pool_without_any_room_costs_itself(two_pools, restic, others):
     leave_pool_no_room(two_pools, "ktb")
     said = back_up(restic, "-r", "kta", "ktb", status=CANTCREAT)

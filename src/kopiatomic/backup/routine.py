@@ -421,10 +421,15 @@ def tell_gone(work: Work, lost: dict[str, view.Lost]) -> dict[str, view.Lost]:
     if not any(why.gone for why in lost.values()):
         return lost
     there = {each.name for each in zfs.list_datasets(work.task.door)}
-    return {
-        name: view.Lost("its snapshot has been destroyed", gone=False) if name in there else why
-        for name, why in lost.items()
-    }
+    pools = {zfs.pool_of(name) for name in there}
+
+    def told(name: str, why: view.Lost) -> view.Lost:
+        if name in there:
+            return view.Lost("its snapshot has been destroyed", gone=False)
+        is_away = why.gone and zfs.pool_of(name) not in pools
+        return view.Lost("its pool is not imported any more", gone=False) if is_away else why
+
+    return {name: told(name, why) for name, why in lost.items()}
 
 
 def begin_anew(work: Work) -> None:

@@ -478,6 +478,21 @@ class TestWhatIsLost:
         assert report.status == 0
         assert captured(report) == ["kta/b", "ktb"]
 
+    def test_one_whose_pool_has_gone_before_it_could_be_mounted(self, world, monkeypatch):
+        """It may come back with all that is in it, so it is not known to be destroyed."""
+        world.library.refusals["nmount"] = [errno.ENOENT]
+        listed, looks = zfs.list_datasets, []
+
+        def look(door):
+            looks.append(door)
+            return [each for each in listed(door) if len(looks) == 1 or each.name == "ktb"]
+
+        monkeypatch.setattr(zfs, "list_datasets", look)
+        report = run(ALL, world)
+        assert (report.outcome, report.status) == ("incomplete", 73)
+        told = "cannot mount the snapshot of kta/a: its pool is not imported any more"
+        assert report.problems == [told]
+
     def test_one_whose_snapshot_alone_has_gone(self, world):
         world.library.refusals["nmount"] = [errno.ENOENT]
         report = run(ALL, world)

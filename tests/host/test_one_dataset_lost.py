@@ -71,8 +71,9 @@ GOES = {
 # It goes after the plan was drawn
 
 
-@pytest.mark.parametrize("how", GOES)
-@pytest.mark.parametrize("before", [TAKEN, MOUNTED], ids=["snapshot", "mount"])
+@pytest.mark.parametrize(("before", "how"), [
+    *((TAKEN, how) for how in GOES), (MOUNTED, "destroyed"),
+], ids=lambda each: each if isinstance(each, str) else each[-1])  # fmt: skip
 def test_what_goes_is_left_out_and_named(filled, restic, others, how, before):
     program = meanwhile(filled, before, GOES[how])
     said = back_up(restic, "-r", "kta", program=program)
@@ -83,6 +84,19 @@ def test_what_goes_is_left_out_and_named(filled, restic, others, how, before):
     assert "kta/short" not in captured(filled)
     assert {"kta", "kta/home", "kta/home/ben", "kta/src"} <= set(captured(filled))
     assert outcome(filled)["outcome"] == "success"
+
+
+@pytest.mark.parametrize("how", ["renamed", "renamed where it is"])
+def test_what_is_there_under_another_name_is_missed(filled, restic, others, how):
+    """Its snapshot was made, and is not in the backup."""
+    program = meanwhile(filled, MOUNTED, GOES[how])
+    said = back_up(restic, "-r", "kta", program=program, status=CANTCREAT)
+    is_whole(restic, others)
+    assert "the backup is INCOMPLETE" in said
+    told = "  ! kta/short: not in this backup, as a dataset was renamed, or promoted from a clone, "
+    assert told in said
+    assert {"kta", "kta/home", "kta/home/ben", "kta/src"} <= set(captured(filled))
+    assert outcome(filled)["outcome"] == "incomplete"
 
 
 @pytest.mark.parametrize("how", GOES)

@@ -123,7 +123,7 @@ def test_a_first_night_a_same_one_and_one_with_a_change(filled: Machine) -> None
     text = night(1)
     assert re.search("New since the last good backup, of 20[^:]*:..:\n", text), text
     assert "  missing   kta/home/ben         was in that backup; now: not mounted\n" in text
-    assert "  gone      kta/home/with space  destroyed, renamed, or" in text
+    assert "  gone      kta/home/with space  destroyed, renamed, without" in text
     assert "  captured  kta/new              /kt/kta/new\n" in text
     assert "\nAs before: 4 left out; " in text
     assert "New since" not in night(0)

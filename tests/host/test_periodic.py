@@ -398,10 +398,15 @@ def test_what_is_done_between_backups(night: Night, script: str):
     assert "ended with status 70" in output
 
 
+def beginning(script: str) -> str:
+    """Return what the variables of a script begin with: daily_upkeep_restomic, say."""
+    period, name = script.split("/")
+    return f"{period}_{name[4:].replace('-', '_')}"
+
+
 @pytest.mark.parametrize("script", AFTERCARE)
 def test_a_typo_there_is_trouble_too(night: Night, script: str):
-    period, name = script.split("/")
-    variable = f"{period}_{name[4:].replace('-', '_')}_enable"
+    variable = f"{beginning(script)}_enable"
     night.configure(f"{variable}=on\n")
     status, output = night.by_hand(script)
     assert status == 3
@@ -411,8 +416,7 @@ def test_a_typo_there_is_trouble_too(night: Night, script: str):
 
 @pytest.mark.parametrize("script", [each for each in AFTERCARE if "status" not in each])
 def test_a_variable_that_is_misspelled_there_is_told_too(night: Night, script: str):
-    period, name = script.split("/")
-    begin = f"{period}_{name[4:].replace('-', '_')}"
+    begin = beginning(script)
     night.configure(f"{begin}_enable=YES {begin}_home_env_file=/e {begin}_commands=x\n")
     status, output = night.by_hand(script)
     assert status == 3

@@ -276,10 +276,9 @@ class Kopia(Client):
             with understood():
                 held = {
                     kopia_proof.path_of(each): has_entries(kopia_proof.root_of(each))
-                    for each in json_objects(decode(marked(output)))
-                    if "rootEntry" in each and each.get("id") and not each.get("incomplete")
-                    and kopia_proof.is_of_its_path(each)
-                }  # fmt: skip
+                    for each in _whole(output)
+                    if kopia_proof.is_of_its_path(each)
+                }
         except ClientFailed:
             return False
         return bool(points) and all(
@@ -330,10 +329,7 @@ class Kopia(Client):
         """Take the JSON of a backup: it counts what is in it."""
         try:
             with understood():
-                made = {
-                    str(each["id"]): each for each in json_objects(decode(marked(output)))
-                    if "rootEntry" in each and each.get("id") and not each.get("incomplete")
-                }  # fmt: skip
+                made = {str(each["id"]): each for each in _whole(output)}
                 return kopia_proof.streamed(made, request.stream or "") if made else None
         except ClientFailed:
             return None
@@ -489,6 +485,14 @@ class Kopia(Client):
         from kopiatomic.clients import kopia_objects
 
         return kopia_objects.write(reader, room, {name: files[name].fetch[1] for name in files})
+
+
+def _whole(output: bytes) -> list[dict[str, object]]:
+    """Return what kopia printed of the backups that it has made and not broken off."""
+    return [
+        each for each in json_objects(decode(marked(output)))
+        if "rootEntry" in each and each.get("id") and not each.get("incomplete")
+    ]  # fmt: skip
 
 
 def _read(config: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the program asks of a client, and what a client answers: values without behaviour."""
+"""What the program asks of a client, and what a client answers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

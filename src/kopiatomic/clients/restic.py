@@ -194,7 +194,7 @@ class Restic(Client):
         """Return those of --exclude-file and its kin."""
         return tuple(
             value for name, value in self.options(job, script)
-            if name in ("--exclude-file", "--iexclude-file") and value
+            if name in restic_proof.PATTERN_FILES and value
         )  # fmt: skip
 
     def stream_words(self, stream: str) -> list[str]:
@@ -541,10 +541,9 @@ class Restic(Client):
         """Look for stale locks, and for the job's backups from before they bore its tag."""
         from kopiatomic.clients import restic_locks, restic_retention
 
-        withheld = ""
         if self.wrapper_keeps_words(job, script):
             return Ready(tuple(steps))  # it would make a backup, whatever it is asked for
-        found = [restic_locks.ready(reader)]
+        found, withheld = [restic_locks.ready(reader)], ""
         if wishes.forget is not None:
             own = host_of(job, reader.environment, script)
             by_hand = self.by_hand(job)

@@ -23,6 +23,9 @@ from kopiatomic.system.machine import ancestors, nearest
 # A moment that was told to the second, and not in words or by a command.
 _TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
+# The options that name a file of excludes.
+PATTERN_FILES = ("--exclude-file", "--iexclude-file")
+
 _NOT_UNDERSTOOD = "restic ls: the client printed something that is not understood"
 
 
@@ -312,7 +315,7 @@ def patterns(options: Sequence[tuple[str, str | None]]) -> Iterator[str]:
     for name, value in options:
         if name in ("--exclude", "-e", "--iexclude"):
             yield value or ""
-        elif name in ("--exclude-file", "--iexclude-file"):
+        elif name in PATTERN_FILES:
             try:
                 with open(value or "", encoding="utf-8", errors="surrogateescape") as file:
                     lines = file.read(1 << 20).splitlines()

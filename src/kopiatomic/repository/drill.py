@@ -227,10 +227,7 @@ def shared_out(
     """
     shares: list[list[str]] = [[] for _ in sources]
     nowhere = []
-    newest: dict[str, tuple[float, int]] = {}
-    for index, source in enumerate(sources):
-        for path in map(as_stored, source.paths):
-            newest[path] = max(newest.get(path, (source.moment, index)), (source.moment, index))
+    newest = _newest(sources)
     for point in points:
         holding = [newest[path] for path in ancestors(as_stored(point)) if path in newest]
         if holding:
@@ -238,6 +235,15 @@ def shared_out(
         else:
             nowhere.append(point)
     return [tuple(share) for share in shares], nowhere
+
+
+def _newest(sources: Sequence[Source]) -> dict[str, tuple[float, int]]:
+    """Return of each path, as it is stored, the newest source's moment and its number."""
+    newest: dict[str, tuple[float, int]] = {}
+    for index, source in enumerate(sources):
+        for path in map(as_stored, source.paths):
+            newest[path] = max(newest.get(path, (source.moment, index)), (source.moment, index))
+    return newest
 
 
 def outdated(
@@ -248,16 +254,13 @@ def outdated(
     restic has one source for each set of paths: a path of such a source is in a newer one as
     well. What must hold anything, or is one of the ``backups`` of the last run, is not outdated.
     """
-    newest: dict[str, float] = {}
-    for source in sources:
-        for path in source.paths:
-            newest[path] = max(newest.get(path, source.moment), source.moment)
+    newest = _newest(sources)
     return {
         source.backup
         for source, share in zip(sources, shares, strict=True)
         if not share
         and not source.backup.startswith(tuple(backups))
-        and any(newest[path] > source.moment for path in source.paths)
+        and any(newest[path][0] > source.moment for path in map(as_stored, source.paths))
     }
 
 
